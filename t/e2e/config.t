@@ -1,0 +1,63 @@
+#!/usr/bin/perl
+# Setup: configuration files with one mistake each, given to sekishod -t and to sekishod itself.
+# Expectation: each is refused with exit status 1 and a line FILE:LINE:COLUMN: KEY: …, and nothing is started; the shipped sample parses; -T prints a
+# configuration that means the same when it is read again.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Sekisho;
+use Test::More;
+
+my $s = Sekisho->new(no_start => 1, no_sink => 1);
+my $dir = $s->{dir};
+my $good = do { local $/; open my $f, '<', "$dir/sekisho.yaml" or die $!; <$f> };
+
+sub run {
+	my ($flag, $text) = @_;
+	open my $f, '>', "$dir/try.yaml" or die $!;
+	print $f $text;
+	close $f;
+	my $said = `$Sekisho::BUILD/sekishod $flag -c $dir/try.yaml 2>&1 </dev/null`;
+	return ($? >> 8, $said);
+}
+
+my ($status, $said) = run('-t', $good);
+is($status, 0, 'the good file passes') or diag $said;
+my @bad = (
+	['an unknown key, with the nearest one', "limitz: 3\n", 'limitz: .*limits'],
+	['an unknown nested key', "limits: { message_sise: 3MiB }\n", 'limits\.message_sise: .*message_size'],
+	['a wrong type', "limits: { recipients: many }\n", 'limits\.recipients: '],
+	['a value out of range', "limits: { recipients: 0 }\n", 'limits\.recipients: '],
+	['a unit that does not fit', "timeouts: { command: 25MiB }\n", 'timeouts\.command: '],
+	['a list where a value belongs', "quota: { recipients: [1, 2] }\n", 'quota\.recipients: '],
+	['a duplicate key', "hostname: other.example.test\n", 'hostname: '],
+	['a quota without its window', "quota: { recipients: 500/fortnight }\n", 'quota\.recipients: '],
+);
+for (@bad) {
+	my ($what, $yaml, $expect) = @$_;
+	($status, $said) = run('-t', $good . $yaml);
+	is($status, 1, "$what: exit 1") or diag $said;
+	like($said, qr/^\Q$dir\E\/try\.yaml:\d+:\d+: $expect/m, "$what: named with its place");
+}
+($status, $said) = run('-t', $good =~ s{\Q$dir\E/cert\.pem}{$dir/none.pem}r);
+is($status, 1, 'a missing certificate: exit 1');
+like($said, qr/try\.yaml:\d+:\d+: tls\.certificate: .*none\.pem/, 'named with its place');
+($status, $said) = run('-t', $good =~ s{\Q$dir\E/key\.pem}{$dir/cert.pem}r);
+is($status, 1, 'a certificate given as key: exit 1');
+like($said, qr/try\.yaml:\d+:\d+: tls\./, 'named with its place');
+($status, $said) = run('-t', "a: [" . '[' x 50000);
+is($status, 1, 'a nesting bomb is refused');
+($status, $said) = run('', $good . "limitz: 3\n");
+is($status, 1, 'sekishod itself refuses a bad file');
+ok(!-e "$dir/admin.sock", 'and has started nothing');
+
+($status, my $dump) = run('-T', $good . "limits: { message_size: 25MiB }\nquota: { recipients: 500/day }\n");
+is($status, 0, '-T');
+like($dump, qr/message_size: 25MiB/, 'sizes keep their unit');
+like($dump, qr{recipients: 500/day}, 'so do quotas');
+($status, my $again) = run('-T', $dump);
+is($again, $dump, 'what -T prints means the same when it is read');
+my $sample = `$Sekisho::BUILD/sekishod -T -c $Sekisho::TOP/etc/sekisho.yaml 2>&1`;
+unlike($sample, qr/sekisho\.yaml:\d+:\d+: (?!tls\.)/, 'the shipped sample has no mistake but this machine may lack its certificate');
+done_testing;

@@ -1,0 +1,78 @@
+#!/usr/bin/perl
+# Setup: four clients submit without pause, each message with its own number; meanwhile every kind of process is killed with SIGKILL in turn
+# (SEKISHO_KILLS times, 20 unless told).
+# Expectation: every message that got its 250 is delivered; no message without a 250 or a lost reply appears; conservation holds; the account was charged exactly
+# what was accepted; a message arrives twice only if a relay or the queue died.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Sekisho;
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+my $kills = $ENV{SEKISHO_KILLS} // 20;
+my $s = Sekisho->new(conf => "quota: { recipients: 100000/day }\nauth: { failure_delay: 10ms }\nlimits: { messages: 10000 }\n");
+my $me = 'alice@example.test';
+$s->account($me);
+
+my @clients;
+for my $n (1 .. 4) {
+	my $pid = fork // die $!;
+	if (!$pid) {
+		open my $out, '>', "$s->{dir}/client.$n" or die $!;
+		$out->autoflush(1);
+		my ($c, $i) = (undef, 0);
+		until (-e "$s->{dir}/enough") {
+			$c //= $s->login($me) or do { sleep 0.05; next };
+			my $name = "n$n-" . ++$i . '-end';
+			my $said = $c->send_mail($me, 'carol@example.org', "$name\r\n" . ($i % 10 ? '' : "large body\r\n" x 8000));
+			my ($id) = $said =~ /Queued as (\w+)/;
+			print $out $said =~ /^250 2\.0\.0 Queued/ ? "promised $name $id\n" : $said eq '' ? "unknown $name\n" : "refused $name $said";
+			undef $c unless $said =~ /^250/;
+		}
+		close $out;
+		POSIX::_exit(0);
+	}
+	push @clients, $pid;
+}
+
+my @kinds = qw(sekisho-msa sekisho-auth sekisho-queue sekisho-relay sekisho-keys sekisho-admin);
+my $killed = 0;
+for my $k (0 .. $kills - 1) {
+	my $name = $kinds[$k % @kinds];
+	my $size = sub { my $n = 0; $n += -s $_ // 0 for glob "$s->{dir}/client.*"; $n };
+	my $before = $size->();
+	Sekisho::wait_for(30, sub { $size->() > $before + 200 }); # under load: replies keep coming
+	my @pids = $s->pids($name);
+	ok(@pids, "$name is running") or next;
+	kill 'KILL', $pids[rand @pids];
+	$killed++;
+	Sekisho::wait_for(20, sub { $s->pids($name) >= @pids });
+}
+open my $enough, '>', "$s->{dir}/enough";
+waitpid $_, 0 for @clients;
+is($killed, $kills, "$kills kills");
+
+my (%promised, %unknown, %refused);
+for (map { open my $f, '<', $_; <$f> } glob "$s->{dir}/client.*") {
+	/^promised (\S+)/ ? $promised{$1}++ : /^unknown (\S+)/ ? $unknown{$1}++ : /^refused (\S+)/ ? $refused{$1}++ : 0;
+}
+ok(Sekisho::wait_for(60, sub { my $a = $s->json('queue', 'audit'); $a && $a->{conserved} && $a->{queued} == 0 }), 'the queue drains')
+	or diag $s->ctl('queue', 'audit'), $s->ctl('queue', 'list');
+my %arrived;
+for ($s->delivered) { $arrived{$1}++ if /^(n\d+-\d+-end)/m }
+my @lost = grep { !$arrived{$_} } sort keys %promised;
+is_deeply(\@lost, [], scalar(keys %promised) . ' messages were promised and none is lost');
+my @forged = grep { !$promised{$_} && !$unknown{$_} && !$refused{$_} } sort keys %arrived;
+is_deeply(\@forged, [], 'nothing arrives that nobody sent');
+my @refused = grep { $arrived{$_} } sort keys %refused;
+is_deeply(\@refused, [], 'nothing that was refused arrives');
+my $twice = grep { $_ > 1 } values %arrived;
+cmp_ok($twice, '<=', 4 * $kills, "$twice arrived twice");
+my $used = $s->json('quota', 'show', $me)->{used};
+my $audit = $s->json('queue', 'audit');
+is($used, $audit->{accepted}, 'the account is charged exactly what was accepted');
+is($audit->{accepted}, scalar(grep { $promised{$_} || $unknown{$_} } keys %arrived), 'and that is what arrived');
+ok($audit->{conserved}, 'conserved') or diag $s->ctl('queue', 'audit');
+done_testing;

@@ -1,0 +1,297 @@
+# What every whole-system test stands on: a service of its own on free loopback ports, a receiving smtp-sink, an SMTP client
+# that shows each reply, and waiting for conditions instead of for a while.
+package Sekisho;
+use strict;
+use warnings;
+use Cwd qw(abs_path);
+use File::Temp qw(tempdir);
+use File::Basename qw(dirname);
+use IO::Socket::INET;
+use IO::Socket::SSL;
+use IPC::Open3;
+use JSON::PP;
+use MIME::Base64;
+use POSIX qw(:sys_wait_h);
+use Time::HiRes qw(time sleep);
+
+our $TOP   = abs_path(dirname(__FILE__) . '/../..');
+our $BUILD = abs_path($ENV{SEKISHO_BUILD} // "$TOP/build/test");
+our $PASSWORD = 'sekisho-demo';
+
+# A port that was free a moment ago.
+sub free_port {
+	my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => 0) or die "no free port: $!";
+	return $s->sockport;
+}
+
+# Waits until the condition holds; false when it did not within the given seconds.
+sub wait_for {
+	my ($seconds, $condition) = @_;
+	my $end = time + $seconds;
+	while (1) {
+		my $result = $condition->();
+		return $result if $result;
+		return $result if time > $end;
+		sleep 0.02;
+	}
+}
+
+# new(conf => "extra YAML lines", no_start => 1, env => {…}): a directory, certificate, sink and running service.
+sub new {
+	my ($class, %opt) = @_;
+	my $dir = tempdir('sekisho-XXXXXX', TMPDIR => 1, CLEANUP => 1);
+	chmod 0711, $dir;
+	mkdir "$dir/delivered";
+	chmod 0777, "$dir/delivered";
+	my $self = bless {
+		dir => $dir, owner => $$, env => $opt{env} // {}, extra => $opt{conf} // '', ports => {
+			submission => free_port(), submissions => free_port(), sink => free_port() },
+	}, $class;
+	system("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost "
+		. "-addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' -keyout $dir/key.pem -out $dir/cert.pem 2>/dev/null") == 0
+		or die 'openssl cannot make a certificate';
+	$self->write_conf;
+	$self->start_sink unless $opt{no_sink};
+	$self->start unless $opt{no_start};
+	return $self;
+}
+
+sub write_conf {
+	my ($self) = @_;
+	my $p = $self->{ports};
+	my $privilege = $> == 0 ? 'privilege: { user: nobody, network_user: nobody }' : '';
+	my $routes = $self->{extra} =~ /^routes:/m ? '' : qq(routes:\n  "*": "127.0.0.1:$p->{sink}"\n);
+	open my $f, '>', "$self->{dir}/sekisho.yaml" or die $!;
+	print $f <<"CONF";
+hostname: mail.example.test
+listen:
+  submission: ["127.0.0.1:$p->{submission}"]
+  submissions: ["127.0.0.1:$p->{submissions}"]
+tls: { certificate: $self->{dir}/cert.pem, key: $self->{dir}/key.pem }
+spool: $self->{dir}/spool
+accounts: $self->{dir}/accounts
+admin: { socket: $self->{dir}/admin.sock }
+$privilege
+$routes$self->{extra}
+CONF
+	close $f;
+}
+
+sub start_sink {
+	my ($self, @args) = @_;
+	my $peers = "$TOP/build/peers";
+	my $pid = fork // die $!;
+	if (!$pid) {
+		chdir "$self->{dir}/delivered" or die $!;
+		$ENV{LD_LIBRARY_PATH} = "$peers/usr/lib/postfix";
+		open STDERR, '>>', "$self->{dir}/sink.log";
+		exec "$peers/usr/sbin/smtp-sink", ($> == 0 ? ('-u', 'nobody') : ()), '-d', 'm.', @args,
+			"127.0.0.1:$self->{ports}{sink}", 512;
+		die "smtp-sink: $!";
+	}
+	$self->{sink} = $pid;
+	wait_for(10, sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{ports}{sink}) }) or die 'smtp-sink does not listen';
+}
+
+sub start {
+	my ($self) = @_;
+	my $pid = fork // die $!;
+	if (!$pid) {
+		$ENV{$_} = $self->{env}{$_} for keys %{$self->{env}};
+		open STDIN, '<', '/dev/null';
+		open STDERR, '>>', "$self->{dir}/log" or die $!;
+		open STDOUT, '>&', \*STDERR;
+		exec "$BUILD/sekishod", '-c', "$self->{dir}/sekisho.yaml";
+		die "sekishod: $!";
+	}
+	$self->{daemon} = $pid;
+	return $self->wait_ready;
+}
+
+sub wait_ready {
+	my ($self) = @_;
+	my $ready = wait_for(30, sub { $self->ctl('status'); $? == 0 && !grep { !$_ } $self->pids });
+	die "the service did not get ready:\n" . $self->log unless $ready;
+	return $self;
+}
+
+sub stop {
+	my ($self) = @_;
+	return 0 unless $self->{daemon};
+	kill 'TERM', $self->{daemon};
+	waitpid $self->{daemon}, 0;
+	delete $self->{daemon};
+	return $?;
+}
+
+sub stop_sink {
+	my ($self) = @_;
+	return unless $self->{sink};
+	kill 'TERM', $self->{sink};
+	waitpid $self->{sink}, 0;
+	delete $self->{sink};
+}
+
+sub DESTROY {
+	my ($self) = @_;
+	return unless $self->{owner} == $$;
+	local $?;
+	$self->stop;
+	$self->stop_sink;
+}
+
+sub log {
+	my ($self) = @_;
+	local $/;
+	open my $f, '<', "$self->{dir}/log" or return '';
+	return <$f>;
+}
+
+# Runs sekishoctl; its output, and its status in $?.
+sub ctl {
+	my ($self, @args) = @_;
+	return $self->ctl_with('', @args);
+}
+
+sub ctl_with {
+	my ($self, $input, @args) = @_;
+	my $pid = open3(my $in, my $out, undef, "$BUILD/sekishoctl", '-s', "$self->{dir}/admin.sock", @args);
+	local $SIG{PIPE} = 'IGNORE';
+	print $in $input;
+	close $in;
+	my $text = do { local $/; <$out> };
+	waitpid $pid, 0;
+	return $text // '';
+}
+
+sub json {
+	my ($self, @args) = @_;
+	return decode_json($self->ctl('--json', @args) || 'null');
+}
+
+sub account {
+	my ($self, @names) = @_;
+	for my $name (@names) {
+		my $said = $self->ctl_with("$PASSWORD\n", 'account', 'add', $name);
+		die "account add $name: $said" if $?;
+	}
+}
+
+# Process ids by program name, from sekishod's own children; (name => pid) for one of each, list in scalar name order.
+sub processes {
+	my ($self) = @_;
+	my @list;
+	for my $stat (glob '/proc/[0-9]*/stat') {
+		open my $f, '<', $stat or next;
+		my $line = <$f> // next;
+		my ($pid, $name, $parent) = $line =~ /^(\d+) \((.*?)\) \S (\d+)/ or next;
+		push @list, [$name, $pid] if $parent == $self->{daemon} && $name =~ /^sekisho-/;
+	}
+	return @list;
+}
+
+sub pids {
+	my ($self, $name) = @_;
+	return map { $_->[1] } grep { !defined $name || $_->[0] eq $name } $self->processes;
+}
+
+# The delivered transactions, each as its whole dump.
+sub delivered {
+	my ($self) = @_;
+	return map { my $n = $_; local $/; open my $f, '<', $n or (); <$f> } glob "$self->{dir}/delivered/*";
+}
+
+sub connect {
+	my ($self, $kind) = @_;
+	return Sekisho::Client->new($self->{ports}{$kind // 'submission'}, ($kind // '') eq 'submissions');
+}
+
+# A client that is logged in.
+sub login {
+	my ($self, $account, $kind) = @_;
+	my $c = $self->connect($kind) or return;
+	return unless $c->open_session;
+	my $said = $c->cmd('AUTH PLAIN ' . encode_base64("\0$account\0$PASSWORD", ''));
+	return $said =~ /^235/ ? $c : undef;
+}
+
+package Sekisho::Client;
+use strict;
+use warnings;
+
+sub new {
+	my ($class, $port, $tls) = @_;
+	my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Timeout => 20) or return;
+	my $self = bless { s => $s, buf => '', tls => 0 }, $class;
+	$self->tls or return if $tls;
+	return $self;
+}
+
+sub tls {
+	my ($self) = @_;
+	IO::Socket::SSL->start_SSL($self->{s}, SSL_verify_mode => 0, Timeout => 20) or return 0;
+	return $self->{tls} = 1;
+}
+
+# Greeting, EHLO, and STARTTLS where it is needed.
+sub open_session {
+	my ($self) = @_;
+	return 0 unless $self->reply =~ /^220/;
+	return 0 unless $self->cmd('EHLO client.example.test') =~ /^250/m;
+	return 1 if $self->{tls};
+	return 0 unless $self->cmd('STARTTLS') =~ /^220/;
+	return 0 unless $self->tls;
+	return $self->cmd('EHLO client.example.test') =~ /^250/m;
+}
+
+# One whole reply, '' when the connection ended.
+sub reply {
+	my ($self) = @_;
+	my $all = '';
+	while (1) {
+		while ($self->{buf} =~ s/^([^\n]*\n)//) {
+			my $line = $1;
+			$all .= $line;
+			return $all unless $line =~ /^\d\d\d-/;
+		}
+		my $n = sysread $self->{s}, my $more, 65536;
+		return $all unless $n;
+		$self->{buf} .= $more;
+	}
+}
+
+sub raw {
+	my ($self, $octets) = @_;
+	local $SIG{PIPE} = 'IGNORE';
+	my $at = 0;
+	while ($at < length $octets) {
+		my $n = syswrite $self->{s}, $octets, length($octets) - $at, $at;
+		return 0 unless $n;
+		$at += $n;
+	}
+	return 1;
+}
+
+sub cmd {
+	my ($self, $line) = @_;
+	$self->raw("$line\r\n");
+	return $self->reply;
+}
+
+# A whole transaction; the last reply.
+sub send_mail {
+	my ($self, $from, $to, $body) = @_;
+	my $said = $self->cmd("MAIL FROM:<$from>");
+	return $said unless $said =~ /^250/;
+	for (ref $to ? @$to : $to) {
+		$said = $self->cmd("RCPT TO:<$_>");
+		return $said unless $said =~ /^250/;
+	}
+	$said = $self->cmd('DATA');
+	return $said unless $said =~ /^354/;
+	$body =~ s/^\./../mg;
+	$self->raw("From: <$from>\r\nSubject: test\r\n\r\n$body\r\n.\r\n");
+	return $self->reply;
+}
+
+1;
