@@ -1,0 +1,344 @@
+#include "queue/control.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/buf.h"
+#include "core/mem.h"
+#include "queue/proto.h"
+
+/* Questions of the NOC to the queue, one call each.
+ *
+ * Every answer starts with enum queue_answer; what follows is there only with QUEUE_DONE. A detail
+ * may have more recipients than one frame holds, so it is fetched in pages and handed over whole. A
+ * link that is down is answered through the loop like everything else, which takes a timer here
+ * because a link does not show its loop; so a down link is answered from ask itself only when there
+ * is no other way: the caller's callback runs before the function returns. That single exception is
+ * safe for admin, which holds no state across the call. */
+
+enum ask_kind { ASK_STATUS, ASK_QUOTA, ASK_LIST, ASK_DETAIL, ASK_AUDIT };
+
+struct ask {
+	enum ask_kind kind;
+	struct ipc_link *link;
+	union {
+		queue_on_status *status;
+		queue_on_quota *quota;
+		queue_on_list *list;
+		queue_on_detail *detail;
+		queue_on_audit *audit;
+	} on;
+	void *arg;
+	/* ASK_DETAIL: the pages so far */
+	struct queue_id id;
+	struct queue_recipient_view *recipients;
+	size_t recipient_count;
+};
+
+static void
+answer_without(struct ask *ask, enum queue_answer answer)
+{
+	switch (ask->kind) {
+	case ASK_STATUS:
+		ask->on.status(ask->arg, answer, NULL);
+		break;
+	case ASK_QUOTA:
+		ask->on.quota(ask->arg, answer, NULL);
+		break;
+	case ASK_LIST:
+		ask->on.list(ask->arg, answer, NULL, 0, false);
+		break;
+	case ASK_DETAIL:
+		ask->on.detail(ask->arg, answer, NULL);
+		break;
+	case ASK_AUDIT:
+		ask->on.audit(ask->arg, answer, NULL);
+		break;
+	}
+	free(ask->recipients);
+	free(ask);
+}
+
+static void
+read_status(struct wire *wire, struct queue_status *status)
+{
+	for (size_t i = 0; i < QUEUE_LANES; i++) {
+		status->messages[i] = wire_u64(wire);
+		status->recipients[i] = wire_u64(wire);
+	}
+	status->in_flight = wire_u64(wire);
+	status->oldest = (msec_t)wire_u64(wire);
+	status->accepted = wire_u64(wire);
+	status->generated = wire_u64(wire);
+	status->delivered = wire_u64(wire);
+	status->bounced = wire_u64(wire);
+	status->expired = wire_u64(wire);
+	status->removed = wire_u64(wire);
+	status->accounts = wire_u64(wire);
+	status->commits = wire_u64(wire);
+	status->committed = wire_u64(wire);
+	status->refusing = wire_u8(wire) != 0;
+	wire_str(wire, status->refusing_why, sizeof(status->refusing_why));
+	status->ledger_time = (msec_t)wire_u64(wire);
+	status->ledger_held = wire_u8(wire) != 0;
+}
+
+static void
+read_view(struct wire *wire, struct queue_quota_view *view)
+{
+	wire_str(wire, view->account, sizeof(view->account));
+	proto_quota(wire, &view->quota);
+	view->overridden = wire_u8(wire) != 0;
+	view->class_limit = wire_u32(wire);
+	view->override_set = (msec_t)wire_u64(wire);
+	wire_str(wire, view->override_by, sizeof(view->override_by));
+	wire_str(wire, view->override_reason, sizeof(view->override_reason));
+}
+
+static void
+read_entry(struct wire *wire, struct queue_entry *entry)
+{
+	proto_id(wire, &entry->id);
+	unsigned lane = wire_u8(wire);
+	if (lane >= QUEUE_LANES) {
+		wire->failed = true;
+		lane = 0;
+	}
+	entry->lane = (enum queue_lane)lane;
+	entry->accepted = (msec_t)wire_u64(wire);
+	entry->due = (msec_t)wire_u64(wire);
+	entry->size = wire_u64(wire);
+	entry->attempts = wire_u32(wire);
+	entry->recipients = wire_u32(wire);
+	entry->unfinished = wire_u32(wire);
+	wire_str(wire, entry->account, sizeof(entry->account));
+	wire_str(wire, entry->from, sizeof(entry->from));
+	wire_str(wire, entry->last_reply, sizeof(entry->last_reply));
+}
+
+static bool
+answer_list(struct ask *ask, struct wire *wire)
+{
+	size_t count = wire_u16(wire);
+	if (count > PROTO_LIST_PAGE)
+		return false;
+	struct queue_entry *list = xcalloc(count + 1, sizeof(*list));
+	for (size_t i = 0; i < count; i++)
+		read_entry(wire, &list[i]);
+	bool more = wire_u8(wire) != 0;
+	bool good = wire_done(wire);
+	if (good)
+		ask->on.list(ask->arg, QUEUE_DONE, list, count, more);
+	free(list);
+	return good;
+}
+
+static void on_reply(void *arg, enum ipc_status status, struct ipc_frame *frame);
+
+static bool
+ask_detail_page(struct ask *ask)
+{
+	struct buf frame;
+	buf_init(&frame);
+	proto_put_id(&frame, &ask->id);
+	wire_put_u16(&frame, (uint16_t)ask->recipient_count);
+	bool sent = ipc_link_call(ask->link, PROTO_DETAIL, &frame, -1, QUEUE_CONTROL_TIMEOUT,
+	                          on_reply, ask) != 0;
+	buf_clear(&frame);
+	return sent;
+}
+
+/* 1: answered; 0: another page was asked for; -1: malformed. */
+static int
+answer_detail(struct ask *ask, struct wire *wire)
+{
+	struct queue_detail detail = {0};
+	read_entry(wire, &detail.entry);
+	detail.finished = wire_u8(wire) != 0;
+	wire_str(wire, detail.client_ip, sizeof(detail.client_ip));
+	detail.client_port = wire_u16(wire);
+	wire_str(wire, detail.ehlo, sizeof(detail.ehlo));
+	size_t total = wire_u16(wire), count = wire_u16(wire);
+	if (!wire_ok(wire) || count > PROTO_DETAIL_PAGE ||
+	    ask->recipient_count + count > QUEUE_RECIPIENTS_MAX)
+		return -1;
+	ask->recipients = xreallocarray(ask->recipients, ask->recipient_count + count + 1,
+	                                sizeof(*ask->recipients));
+	for (size_t i = 0; i < count; i++) {
+		struct queue_recipient_view *view = &ask->recipients[ask->recipient_count++];
+		wire_str(wire, view->address, sizeof(view->address));
+		wire_str(wire, view->state, sizeof(view->state));
+		view->attempts = wire_u32(wire);
+		view->when = (msec_t)wire_u64(wire);
+		wire_str(wire, view->reply, sizeof(view->reply));
+	}
+	if (!wire_done(wire))
+		return -1;
+	if (count > 0 && ask->recipient_count < total)
+		return ask_detail_page(ask) ? 0 : -1;
+	detail.recipients = ask->recipients;
+	detail.recipient_count = ask->recipient_count;
+	ask->on.detail(ask->arg, QUEUE_DONE, &detail);
+	return 1;
+}
+
+static void
+on_reply(void *arg, enum ipc_status status, struct ipc_frame *frame)
+{
+	struct ask *ask = arg;
+	if (status != IPC_OK) {
+		answer_without(ask, QUEUE_DOWN);
+		return;
+	}
+	struct wire wire = wire_from(frame->data, frame->len);
+	unsigned answer = wire_u8(&wire);
+	if (!wire_ok(&wire) || answer > QUEUE_DOWN)
+		answer = QUEUE_DOWN;
+	if (answer != QUEUE_DONE) {
+		answer_without(ask, (enum queue_answer)answer);
+		return;
+	}
+	bool good = false;
+	switch (ask->kind) {
+	case ASK_STATUS: {
+		struct queue_status value = {0};
+		read_status(&wire, &value);
+		good = wire_done(&wire);
+		if (good)
+			ask->on.status(ask->arg, QUEUE_DONE, &value);
+		break;
+	}
+	case ASK_QUOTA: {
+		struct queue_quota_view value = {0};
+		read_view(&wire, &value);
+		good = wire_done(&wire);
+		if (good)
+			ask->on.quota(ask->arg, QUEUE_DONE, &value);
+		break;
+	}
+	case ASK_LIST:
+		good = answer_list(ask, &wire);
+		break;
+	case ASK_DETAIL: {
+		int done = answer_detail(ask, &wire);
+		if (done == 0)
+			return;
+		good = done == 1;
+		break;
+	}
+	case ASK_AUDIT: {
+		struct queue_audit value = {0};
+		uint64_t *const fields[] = {
+		    &value.accepted,       &value.generated,  &value.delivered, &value.bounced,
+		    &value.expired,        &value.removed,    &value.queued,    &value.messages,
+		    &value.bodies_checked, &value.bodies_bad, &value.orphans};
+		for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+			*fields[i] = wire_u64(&wire);
+		value.conserved = wire_u8(&wire) != 0;
+		good = wire_done(&wire);
+		if (good)
+			ask->on.audit(ask->arg, QUEUE_DONE, &value);
+		break;
+	}
+	}
+	if (!good) {
+		answer_without(ask, QUEUE_DOWN);
+		return;
+	}
+	free(ask->recipients);
+	free(ask);
+}
+
+static struct ask *
+ask_new(enum ask_kind kind, struct ipc_link *link, void *arg)
+{
+	struct ask *ask = xcalloc(1, sizeof(*ask));
+	ask->kind = kind;
+	ask->link = link;
+	ask->arg = arg;
+	return ask;
+}
+
+static void
+ask_send(struct ask *ask, enum proto_type type, struct buf *frame, msec_t timeout)
+{
+	if (!ipc_link_call(ask->link, (uint16_t)type, frame, -1, timeout, on_reply, ask))
+		answer_without(ask, QUEUE_DOWN);
+	buf_clear(frame);
+}
+
+void
+queue_ask_status(struct ipc_link *link, queue_on_status *on_status, void *arg)
+{
+	struct ask *ask = ask_new(ASK_STATUS, link, arg);
+	struct buf frame;
+	ask->on.status = on_status;
+	buf_init(&frame);
+	ask_send(ask, PROTO_STATUS, &frame, QUEUE_CONTROL_TIMEOUT);
+}
+
+void
+queue_ask_quota(struct ipc_link *link, const char *account, queue_on_quota *on_quota, void *arg)
+{
+	struct ask *ask = ask_new(ASK_QUOTA, link, arg);
+	struct buf frame;
+	ask->on.quota = on_quota;
+	buf_init(&frame);
+	wire_put_str(&frame, account);
+	ask_send(ask, PROTO_QUOTA_SHOW, &frame, QUEUE_CONTROL_TIMEOUT);
+}
+
+void
+queue_set_quota(struct ipc_link *link, const char *account, bool clear, uint32_t limit,
+                const char *by, const char *reason, queue_on_quota *on_quota, void *arg)
+{
+	struct ask *ask = ask_new(ASK_QUOTA, link, arg);
+	struct buf frame;
+	ask->on.quota = on_quota;
+	buf_init(&frame);
+	wire_put_str(&frame, account);
+	wire_put_u8(&frame, clear);
+	wire_put_u32(&frame, limit);
+	wire_put_str(&frame, by);
+	wire_put_str(&frame, reason);
+	ask_send(ask, PROTO_QUOTA_SET, &frame, QUEUE_CONTROL_TIMEOUT);
+}
+
+void
+queue_ask_list(struct ipc_link *link, const char *account, const struct queue_id *after,
+               queue_on_list *on_list, void *arg)
+{
+	static const struct queue_id none;
+	struct ask *ask = ask_new(ASK_LIST, link, arg);
+	struct buf frame;
+	ask->on.list = on_list;
+	buf_init(&frame);
+	wire_put_str(&frame, account);
+	wire_put_u8(&frame, after == NULL);
+	proto_put_id(&frame, after ? after : &none);
+	ask_send(ask, PROTO_LIST, &frame, QUEUE_CONTROL_TIMEOUT);
+}
+
+void
+queue_ask_detail(struct ipc_link *link, const struct queue_id *id, queue_on_detail *on_detail,
+                 void *arg)
+{
+	struct ask *ask = ask_new(ASK_DETAIL, link, arg);
+	ask->on.detail = on_detail;
+	ask->id = *id;
+	if (!ask_detail_page(ask))
+		answer_without(ask, QUEUE_DOWN);
+}
+
+#define AUDIT_TIMEOUT 600000 /* msec: it reads every body */
+
+void
+queue_ask_audit(struct ipc_link *link, queue_on_audit *on_audit, void *arg)
+{
+	struct ask *ask = ask_new(ASK_AUDIT, link, arg);
+	struct buf frame;
+	ask->on.audit = on_audit;
+	buf_init(&frame);
+	ask_send(ask, PROTO_AUDIT, &frame, AUDIT_TIMEOUT);
+}

@@ -1,0 +1,275 @@
+#include "queue/proto.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+
+/* Encoders and decoders side by side, so that one look tells whether they agree.
+ *
+ * Addresses use one-octet lengths: an envelope of 1,000 recipients of 254 octets, 4,000 octets of
+ * prefix and 64 KiB of body then fits one frame. All text that later reaches a log line, a record
+ * or a remote server must be printable ASCII here, so no compromised peer can slip a line break
+ * into an SMTP command. Checks are sticky in struct wire: a decoder reads straight down and asks
+ * once at its end. */
+
+static bool
+is_printable(const char *s, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if ((unsigned char)s[i] < 0x20 || (unsigned char)s[i] > 0x7e)
+			return false;
+	}
+	return true;
+}
+
+void
+proto_put_id(struct buf *buf, const struct queue_id *id)
+{
+	wire_put_raw(buf, id->octets, sizeof(id->octets));
+}
+
+void
+proto_id(struct wire *wire, struct queue_id *out)
+{
+	wire_raw(wire, out->octets, sizeof(out->octets));
+}
+
+void
+proto_put_address(struct buf *buf, const struct address *address)
+{
+	size_t local = strlen(address->local), domain = strlen(address->domain);
+	assert(local <= UINT8_MAX && domain <= UINT8_MAX);
+	wire_put_u8(buf, (uint8_t)local);
+	wire_put_raw(buf, address->local, local);
+	wire_put_u8(buf, (uint8_t)domain);
+	wire_put_raw(buf, address->domain, domain);
+}
+
+static void
+read_part(struct wire *wire, char *out, size_t size)
+{
+	size_t len = wire_u8(wire);
+	if (len >= size) {
+		wire->failed = true;
+		len = 0;
+	}
+	memset(out, 0, size);
+	wire_raw(wire, out, len);
+	if (wire_ok(wire) && !is_printable(out, len))
+		wire->failed = true;
+	if (!wire_ok(wire))
+		out[0] = '\0';
+}
+
+void
+proto_address(struct wire *wire, struct address *out)
+{
+	read_part(wire, out->local, sizeof(out->local));
+	read_part(wire, out->domain, sizeof(out->domain));
+	if ((out->local[0] == '\0') != (out->domain[0] == '\0'))
+		wire->failed = true; /* half an address; the null path has neither part */
+}
+
+void
+proto_put_quota(struct buf *buf, const struct queue_quota *quota)
+{
+	wire_put_u32(buf, quota->limit);
+	wire_put_u32(buf, quota->used);
+	wire_put_u32(buf, quota->reserved);
+	wire_put_u64(buf, (uint64_t)quota->reset);
+}
+
+void
+proto_quota(struct wire *wire, struct queue_quota *out)
+{
+	out->limit = wire_u32(wire);
+	out->used = wire_u32(wire);
+	out->reserved = wire_u32(wire);
+	out->reset = (msec_t)wire_u64(wire);
+}
+
+void
+proto_word(struct wire *wire, char *out, size_t size)
+{
+	wire_str(wire, out, size);
+	if (wire_ok(wire) && (out[0] == '\0' || !is_printable(out, strlen(out))))
+		wire->failed = true;
+	if (!wire_ok(wire))
+		out[0] = '\0';
+}
+
+#define COMMIT_8BIT 1u
+#define COMMIT_FILE 2u
+
+void
+proto_put_commit(struct buf *buf, const struct proto_commit *commit)
+{
+	wire_put_u64(buf, commit->token);
+	proto_put_id(buf, &commit->id);
+	wire_put_str(buf, commit->account);
+	wire_put_str(buf, commit->client_ip);
+	wire_put_u16(buf, commit->client_port);
+	wire_put_str(buf, commit->ehlo);
+	wire_put_u8(buf, (uint8_t)((commit->body_8bit ? COMMIT_8BIT : 0) |
+	                           (commit->in_file ? COMMIT_FILE : 0)));
+	proto_put_address(buf, &commit->from);
+	wire_put_u16(buf, commit->recipient_count);
+	for (size_t i = 0; i < commit->recipient_count; i++)
+		proto_put_address(buf, &commit->recipients[i]);
+	wire_put_bytes(buf, commit->prefix, commit->prefix_len);
+	wire_put_u64(buf, commit->checksum);
+	if (commit->in_file)
+		wire_put_u64(buf, commit->body_size);
+	else
+		wire_put_bytes(buf, commit->body, (size_t)commit->body_size);
+}
+
+bool
+proto_commit(const void *data, size_t len, struct proto_commit *out)
+{
+	struct wire wire = wire_from(data, len);
+
+	memset(out, 0, sizeof(*out));
+	out->token = wire_u64(&wire);
+	proto_id(&wire, &out->id);
+	proto_word(&wire, out->account, sizeof(out->account));
+	proto_word(&wire, out->client_ip, sizeof(out->client_ip));
+	out->client_port = wire_u16(&wire);
+	proto_word(&wire, out->ehlo, sizeof(out->ehlo));
+	unsigned flags = wire_u8(&wire);
+	out->body_8bit = flags & COMMIT_8BIT;
+	out->in_file = flags & COMMIT_FILE;
+	if (flags & ~(COMMIT_8BIT | COMMIT_FILE))
+		wire.failed = true;
+	proto_address(&wire, &out->from);
+	size_t count = wire_u16(&wire);
+	if (count == 0 || count > QUEUE_RECIPIENTS_MAX)
+		wire.failed = true;
+	if (!wire_ok(&wire))
+		return false;
+	out->recipients = xcalloc(count, sizeof(*out->recipients));
+	out->recipient_count = (uint16_t)count;
+	for (size_t i = 0; i < count && wire_ok(&wire); i++) {
+		proto_address(&wire, &out->recipients[i]);
+		if (address_is_null(&out->recipients[i]))
+			wire.failed = true;
+	}
+	out->prefix = wire_bytes(&wire, &out->prefix_len);
+	if (out->prefix_len > QUEUE_PREFIX_MAX)
+		wire.failed = true;
+	out->checksum = wire_u64(&wire);
+	if (out->in_file) {
+		out->body_size = wire_u64(&wire);
+	} else {
+		size_t body_len = 0;
+		out->body = wire_bytes(&wire, &body_len);
+		out->body_size = body_len;
+		if (body_len > QUEUE_INLINE_MAX)
+			wire.failed = true;
+	}
+	if (wire_done(&wire))
+		return true;
+	proto_commit_clear(out);
+	return false;
+}
+
+void
+proto_commit_clear(struct proto_commit *commit)
+{
+	free(commit->recipients);
+	commit->recipients = NULL;
+	commit->recipient_count = 0;
+}
+
+void
+proto_put_job(struct buf *buf, const struct queue_job *job)
+{
+	assert(job->recipient_count <= PROTO_JOB_MAX);
+	wire_put_u64(buf, job->number);
+	proto_put_id(buf, &job->id);
+	wire_put_u32(buf, job->attempt);
+	proto_put_address(buf, &job->from);
+	wire_put_str(buf, job->domain);
+	wire_put_u8(buf, job->body_8bit);
+	wire_put_bytes(buf, job->prefix, job->prefix_len);
+	wire_put_u64(buf, job->body_offset);
+	wire_put_u64(buf, job->body_size);
+	wire_put_u16(buf, (uint16_t)job->recipient_count);
+	for (size_t i = 0; i < job->recipient_count; i++) {
+		wire_put_u16(buf, job->recipients[i].index);
+		proto_put_address(buf, &job->recipients[i].address);
+	}
+}
+
+bool
+proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *out)
+{
+	struct wire wire = wire_from(data, len);
+	char domain[ADDRESS_DOMAIN_MAX + 1];
+
+	memset(out, 0, sizeof(*out));
+	out->arena = arena;
+	out->body_fd = -1;
+	out->number = wire_u64(&wire);
+	proto_id(&wire, &out->id);
+	out->attempt = wire_u32(&wire);
+	proto_address(&wire, &out->from);
+	proto_word(&wire, domain, sizeof(domain));
+	out->domain = arena_strdup(arena, domain);
+	out->body_8bit = wire_u8(&wire) != 0;
+	const uint8_t *prefix = wire_bytes(&wire, &out->prefix_len);
+	out->prefix = (const uint8_t *)arena_memdup0(arena, prefix ? prefix : (const uint8_t *)"",
+	                                             out->prefix_len);
+	out->body_offset = wire_u64(&wire);
+	out->body_size = wire_u64(&wire);
+	size_t count = wire_u16(&wire);
+	if (count == 0 || count > PROTO_JOB_MAX)
+		wire.failed = true;
+	if (!wire_ok(&wire))
+		return false;
+	out->recipients = arena_alloc(arena, count * sizeof(*out->recipients));
+	out->recipient_count = count;
+	for (size_t i = 0; i < count; i++) {
+		out->recipients[i].index = wire_u16(&wire);
+		proto_address(&wire, &out->recipients[i].address);
+	}
+	return wire_done(&wire);
+}
+
+void
+proto_put_outcome(struct buf *buf, const struct queue_outcome *outcome)
+{
+	wire_put_u16(buf, outcome->index);
+	wire_put_u8(buf, (uint8_t)outcome->fate);
+	wire_put_u16(buf, (uint16_t)outcome->reply.code);
+	wire_put_str(buf, outcome->reply.enhanced);
+	wire_put_str(buf, outcome->reply.text);
+}
+
+void
+proto_outcome(struct wire *wire, struct queue_outcome *out)
+{
+	memset(out, 0, sizeof(*out));
+	out->index = wire_u16(wire);
+	unsigned fate = wire_u8(wire);
+	if (fate > QUEUE_FAILED) {
+		wire->failed = true;
+		fate = QUEUE_DEFERRED;
+	}
+	out->fate = (enum queue_fate)fate;
+	out->reply.code = wire_u16(wire);
+	if (out->reply.code > 599)
+		wire->failed = true;
+	wire_str(wire, out->reply.enhanced, sizeof(out->reply.enhanced));
+	wire_str(wire, out->reply.text, sizeof(out->reply.text));
+	/* The remote's words: whatever is not printable becomes a question mark instead of a reason
+	 * to lose the outcome. */
+	for (char *p = out->reply.text; *p; p++) {
+		if (!is_printable(p, 1))
+			*p = '?';
+	}
+	if (!is_printable(out->reply.enhanced, strlen(out->reply.enhanced)))
+		out->reply.enhanced[0] = '\0';
+}

@@ -1,0 +1,94 @@
+/* What travels between sekisho-queue and its three kinds of peers; private to queue/.
+ *
+ * Each frame type names its direction and payload in the encoding of core/buf.h. "call" is
+ * answered, "tell" and "push" are not. The queue trusts no payload: every decoder checks bounds and
+ * characters, because msa and relay face the network. */
+#ifndef QUEUE_PROTO_H
+#define QUEUE_PROTO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/buf.h"
+#include "queue/client.h"
+#include "queue/control.h"
+#include "queue/id.h"
+#include "queue/worker.h"
+#include "smtp/address.h"
+
+enum proto_type {
+	/* msa. A token numbers a submission within its channel. */
+	PROTO_RESERVE = 1, /* call: u64 token, str account -> u8 verdict, quota */
+	PROTO_RELEASE,     /* tell: u64 token, str account, u32 count */
+	PROTO_END,         /* tell: u64 token, str account: everything it holds is released */
+	PROTO_BODY_OPEN,   /* call: u64 token, id -> u8 verdict, and a write-only descriptor */
+	PROTO_COMMIT,      /* call: see proto_put_commit -> u8 verdict, quota */
+	PROTO_LOOKUP,      /* call: id -> u8 enum proto_lookup */
+	/* relay */
+	PROTO_HELLO = 32, /* tell: u8 lane, u32 capacity, u32 n, n x (u64 number, id, str domain,
+	                     u16 n, n x u16 index): jobs past their dot */
+	PROTO_JOB,        /* push: see proto_put_job, with a read-only descriptor */
+	PROTO_DONE,       /* call: u64 number, id, outcomes -> u8 1, once they are durable */
+	PROTO_ENOUGH,     /* tell: nothing: no further jobs */
+	/* admin */
+	PROTO_STATUS = 64, /* call: nothing -> u8 answer, status */
+	PROTO_QUOTA_SHOW,  /* call: str account -> u8 answer, view */
+	PROTO_QUOTA_SET, /* call: str account, u8 clear, u32 limit, str by, str reason -> u8 answer,
+	                    view */
+	PROTO_LIST,   /* call: str account ("": all), u8 from start, id after -> u8 answer, u16 n,
+	                 entries, u8 more */
+	PROTO_DETAIL, /* call: id, u16 first recipient wanted -> u8 answer, detail with at most
+	                 PROTO_DETAIL_PAGE recipients */
+	PROTO_AUDIT,  /* call: nothing -> u8 answer, audit */
+};
+
+enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask again */ };
+
+#define PROTO_LIST_PAGE   200
+#define PROTO_DETAIL_PAGE 400
+#define PROTO_JOB_MAX     50 /* recipients in one job */
+#define PROTO_ACCOUNT_MAX 255
+#define PROTO_EHLO_MAX    255
+#define PROTO_IP_MAX      63
+
+void proto_put_id(struct buf *buf, const struct queue_id *id);
+void proto_id(struct wire *wire, struct queue_id *out);
+/* At most 2 + 130 + 255 octets. A reader fails the wire on anything but printable ASCII. */
+void proto_put_address(struct buf *buf, const struct address *address);
+void proto_address(struct wire *wire, struct address *out);
+void proto_put_quota(struct buf *buf, const struct queue_quota *quota);
+void proto_quota(struct wire *wire, struct queue_quota *out);
+/* A printable string of 1 to max octets; anything else fails the wire. */
+void proto_word(struct wire *wire, char *out, size_t size);
+
+/* COMMIT, decoded. Strings and octets are borrowed from the frame or owned by the struct as noted.
+ */
+struct proto_commit {
+	uint64_t token;
+	struct queue_id id;
+	char account[PROTO_ACCOUNT_MAX + 1];
+	char client_ip[PROTO_IP_MAX + 1], ehlo[PROTO_EHLO_MAX + 1];
+	uint16_t client_port;
+	bool body_8bit;
+	struct address from;
+	struct address *recipients; /* owned: proto_commit_clear */
+	uint16_t recipient_count;
+	const uint8_t *prefix; /* borrowed */
+	size_t prefix_len;
+	bool in_file;                 /* the body is in the file that BODY_OPEN gave */
+	const uint8_t *body;          /* borrowed; NULL when in_file */
+	uint64_t body_size, checksum; /* XXH3-64 of the body */
+};
+void proto_put_commit(struct buf *buf, const struct proto_commit *commit);
+bool proto_commit(const void *data, size_t len, struct proto_commit *out);
+void proto_commit_clear(struct proto_commit *commit);
+
+/* JOB: everything in struct queue_job but arena and body_fd. The reader allocates from arena. */
+void proto_put_job(struct buf *buf, const struct queue_job *job);
+bool proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *out);
+
+void proto_put_outcome(struct buf *buf, const struct queue_outcome *outcome);
+void proto_outcome(struct wire *wire, struct queue_outcome *out);
+
+#endif
