@@ -65,6 +65,22 @@ $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2
 unit: $(UNIT)
 
+# What the whole-system tests bring along: the recording layer, the recovery it is replayed into, the load.
+$(B)/record.so: t/durability/record.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -fPIC -shared -o $@ $<
+$(B)/recover: $(B)/obj/t/durability/recover.o $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $< $(LINK)
+$(B)/bench/load: t/bench/load.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -o $@ $< -lssl -lcrypto -lpthread
+tools: $(B)/record.so $(B)/recover
+
+FUZZERS = $(patsubst t/fuzz/%.c,%,$(wildcard t/fuzz/*.c))
+$(B)/fuzz/%: t/fuzz/%.c $(wildcard core/*.c core/*.h smtp/*.c smtp/*.h) Makefile
+	@mkdir -p $(@D)
+	clang -std=gnu11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -o $@ $< smtp/*.c core/arena.c core/buf.c core/mem.c
+
 # What people type. ----------------------------------------------------------------------------------------------
 
 run: ## build, start everything on 127.0.0.1, send a message, show what happened
@@ -76,7 +92,7 @@ check: ## install what tests need, build, run every test
 	@sh t/packages.sh build run test
 	@$(MAKE) --no-print-directory layers
 	@$(MAKE) --no-print-directory -j2 all
-	@$(MAKE) --no-print-directory -j2 V=test all unit
+	@$(MAKE) --no-print-directory -j2 V=test all unit tools
 	@prove -e '' build/test/unit/ --ext .t
 	@prove t/e2e
 
@@ -85,6 +101,21 @@ san: ## the unit tests and the whole-system tests under the address and undefine
 	@$(MAKE) --no-print-directory -j2 V=san all unit
 	@prove -e '' build/san/unit/ --ext .t
 	@SEKISHO_BUILD=build/san prove t/e2e
+
+torture: ## the kill test with its full count
+	@sh t/packages.sh build run test
+	@$(MAKE) --no-print-directory -j2 V=test all tools
+	@SEKISHO_KILLS=300 prove -v t/e2e/kill.t
+
+fuzz: ## each parser fuzzed for FUZZ_SECONDS (60)
+	@sh t/packages.sh build fuzz
+	@$(MAKE) --no-print-directory $(FUZZERS:%=$(B)/fuzz/%)
+	@for f in $(FUZZERS); do echo "--- $$f"; $(B)/fuzz/$$f -seed=1 -max_len=4096 -max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=0 -verbosity=0 || exit 1; done
+
+bench-quick: ## messages/s, latency and CPU per message of each process
+	@sh t/packages.sh build run test
+	@$(MAKE) --no-print-directory -j2 all $(B)/bench/load
+	@perl t/bench-quick.pl
 
 layers: ## prove that the folders include only what stands left of them
 	@sh t/layers.sh
@@ -101,6 +132,6 @@ install: all ## install programs, sample configuration and manual below PREFIX
 clean: ## remove what was built
 	rm -rf build
 
-.PHONY: all unit run check san layers help install clean
+.PHONY: all unit tools run check san torture fuzz bench-quick layers help install clean
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
