@@ -1,0 +1,504 @@
+#include "smtp/address.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+/* Problem: one mailbox has many spellings, and everything behind us (sender check, quota, route)
+ * compares. Idea: parse once, keep the one canonical spelling: quotes only where the content needs
+ * them, domain in lower case.
+ *
+ * The envelope (RFC 5321) is read strictly: no comments, no white space, a domain with a dot or an
+ * address literal. Header fields (RFC 5322) are read generously, obsolete forms included, because
+ * refusing real mail for a comment helps nobody; but each mailbox that another reader could see
+ * there is reported, and what cannot be read is an error, never skipped.
+ *
+ * Invariants: the content of a local part is at most ADDRESS_LOCAL_MAX octets of printable ASCII,
+ * so the quoted form always fits; nothing non-ASCII, no control and no angle bracket outside quotes
+ * ever gets into a struct address. */
+
+struct cursor {
+	const char *p, *end;
+};
+struct content { /* a local part with its quotes taken off */
+	char text[ADDRESS_LOCAL_MAX];
+	size_t len;
+	bool too_long;
+};
+
+static bool
+is_alnum(unsigned char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+static bool
+is_atext(unsigned char c)
+{
+	return is_alnum(c) || (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
+}
+
+static bool
+is_space(unsigned char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+static char
+lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+static bool
+at_char(const struct cursor *c, char want)
+{
+	return c->p < c->end && *c->p == want;
+}
+
+static void
+content_add(struct content *content, char ch)
+{
+	if (content->len == sizeof content->text)
+		content->too_long = true;
+	else
+		content->text[content->len++] = ch;
+}
+
+/* At the opening quote; leaves the cursor behind the closing one. With a phrase's quoted string
+ * content is NULL and 8-bit is let by. */
+static enum address_error
+parse_quoted(struct cursor *c, struct content *content)
+{
+	for (c->p++; c->p < c->end; c->p++) {
+		unsigned char ch = (unsigned char)*c->p;
+		if (ch == '"') {
+			c->p++;
+			return ADDRESS_OK;
+		}
+		if (ch == '\\') {
+			if (++c->p == c->end)
+				break;
+			ch = (unsigned char)*c->p;
+		}
+		if (!content) {
+			if (!ch)
+				return ADDRESS_SYNTAX;
+			continue;
+		}
+		if (ch > 127)
+			return ADDRESS_NON_ASCII;
+		if (ch < 32 || ch == 127)
+			return ADDRESS_SYNTAX;
+		content_add(content, (char)ch);
+	}
+	return ADDRESS_SYNTAX;
+}
+
+static bool
+is_dot_string(const struct content *content)
+{
+	bool dot = true;
+	for (size_t i = 0; i < content->len; i++) {
+		char ch = content->text[i];
+		if (ch == '.' ? dot : !is_atext((unsigned char)ch))
+			return false;
+		dot = ch == '.';
+	}
+	return !dot;
+}
+
+static void
+put_local(const struct content *content, struct address *out)
+{
+	char *p = out->local;
+	bool bare = is_dot_string(content);
+	if (!bare)
+		*p++ = '"';
+	for (size_t i = 0; i < content->len; i++) {
+		if (content->text[i] == '"' || content->text[i] == '\\')
+			*p++ = '\\';
+		*p++ = content->text[i];
+	}
+	if (!bare)
+		*p++ = '"';
+	*p = 0;
+	assert(p < out->local + sizeof out->local);
+}
+
+/* At the opening bracket of an address literal (RFC 5321 section 4.1.3). Only addresses that can be
+ * connected to are known. */
+static enum address_error
+parse_literal(struct cursor *c, char *domain)
+{
+	const char *close = memchr(c->p, ']', (size_t)(c->end - c->p));
+	char text[64];
+	size_t len;
+	unsigned char binary[16];
+
+	if (!close)
+		return ADDRESS_SYNTAX;
+	len = (size_t)(close - c->p) - 1;
+	if (len >= sizeof text - 1)
+		return ADDRESS_SYNTAX;
+	memcpy(text, c->p + 1, len);
+	text[len] = 0;
+	if (strlen(text) != len)
+		return ADDRESS_SYNTAX;
+	for (size_t i = 0; i < len; i++)
+		text[i] = lower(text[i]);
+	if (!strncmp(text, "ipv6:", 5)) {
+		if (inet_pton(AF_INET6, text + 5, binary) != 1)
+			return ADDRESS_SYNTAX;
+		snprintf(domain, ADDRESS_DOMAIN_MAX + 1, "[IPv6:%s]", text + 5);
+	} else {
+		if (inet_pton(AF_INET, text, binary) != 1)
+			return ADDRESS_SYNTAX;
+		snprintf(domain, ADDRESS_DOMAIN_MAX + 1, "[%s]", text);
+	}
+	c->p = close + 1;
+	return ADDRESS_OK;
+}
+
+/* Labels of letters, digits and inner hyphens; domain must hold ADDRESS_DOMAIN_MAX + 1, or is NULL
+ * to skip over a route. */
+static enum address_error
+parse_domain(struct cursor *c, char *domain, bool *dotted)
+{
+	size_t len = 0, label = 0;
+
+	if (at_char(c, '[') && domain) {
+		*dotted = true;
+		return parse_literal(c, domain);
+	}
+	*dotted = false;
+	for (; c->p < c->end; c->p++) {
+		unsigned char ch = (unsigned char)*c->p;
+		if (ch > 127)
+			return ADDRESS_NON_ASCII;
+		if (ch == '.') {
+			if (!label || c->p[-1] == '-')
+				return ADDRESS_SYNTAX;
+			*dotted = true;
+			label = 0;
+		} else if (is_alnum(ch) || (ch == '-' && label)) {
+			if (++label > 63)
+				return ADDRESS_TOO_LONG;
+		} else {
+			break;
+		}
+		if (len == ADDRESS_DOMAIN_MAX)
+			return ADDRESS_TOO_LONG;
+		if (domain)
+			domain[len] = lower((char)ch);
+		len++;
+	}
+	if (!label || c->p[-1] == '-')
+		return ADDRESS_SYNTAX;
+	if (domain)
+		domain[len] = 0;
+	return ADDRESS_OK;
+}
+
+static enum address_error
+check_length(const struct content *content, const struct address *out)
+{
+	if (content->too_long || strlen(out->local) + 1 + strlen(out->domain) > ADDRESS_MAX)
+		return ADDRESS_TOO_LONG;
+	return ADDRESS_OK;
+}
+
+/* RFC 5321 Mailbox. */
+static enum address_error
+parse_mailbox(struct cursor *c, struct address *out)
+{
+	struct content content = {.len = 0};
+	enum address_error error;
+	bool dotted;
+
+	if (at_char(c, '"')) {
+		if ((error = parse_quoted(c, &content)))
+			return error;
+	} else {
+		while (c->p < c->end && (is_atext((unsigned char)*c->p) || *c->p == '.'))
+			content_add(&content, *c->p++);
+		if (c->p < c->end && (unsigned char)*c->p > 127)
+			return ADDRESS_NON_ASCII;
+		if (!content.too_long && !is_dot_string(&content))
+			return ADDRESS_SYNTAX;
+	}
+	if (c->p == c->end || *c->p == '>')
+		return content.too_long ? ADDRESS_TOO_LONG : ADDRESS_UNQUALIFIED;
+	if (*c->p++ != '@')
+		return ADDRESS_SYNTAX;
+	if ((error = parse_domain(c, out->domain, &dotted)))
+		return error;
+	put_local(&content, out);
+	if ((error = check_length(&content, out)))
+		return error;
+	return dotted ? ADDRESS_OK : ADDRESS_UNQUALIFIED;
+}
+
+/* "@one,@two:" in front of a mailbox: obsolete since RFC 1123, to be ignored. */
+static enum address_error
+skip_route(struct cursor *c)
+{
+	enum address_error error;
+	bool dotted;
+
+	while (at_char(c, '@')) {
+		c->p++;
+		if ((error = parse_domain(c, NULL, &dotted)))
+			return error;
+		if (at_char(c, ':')) {
+			c->p++;
+			return ADDRESS_OK;
+		}
+		if (!at_char(c, ','))
+			return ADDRESS_SYNTAX;
+		c->p++;
+		if (!at_char(c, '@'))
+			return ADDRESS_SYNTAX;
+	}
+	return ADDRESS_OK;
+}
+
+enum address_error
+address_parse_path(const char *text, size_t len, bool null_ok, struct address *out, size_t *used)
+{
+	struct cursor c = {text, text + len};
+	struct address address = {.local = ""};
+	enum address_error error;
+
+	*used = 0;
+	*out = address;
+	if (!at_char(&c, '<'))
+		return ADDRESS_SYNTAX;
+	c.p++;
+	if (at_char(&c, '>')) {
+		*used = 2;
+		return null_ok ? ADDRESS_OK : ADDRESS_SYNTAX;
+	}
+	if ((error = skip_route(&c)))
+		return error;
+	error = parse_mailbox(&c, &address);
+	if (error && error != ADDRESS_UNQUALIFIED)
+		return error;
+	if (!at_char(&c, '>'))
+		return ADDRESS_SYNTAX;
+	if (error)
+		return error;
+	*used = (size_t)(c.p + 1 - text);
+	*out = address;
+	return ADDRESS_OK;
+}
+
+enum address_error
+address_parse(const char *text, size_t len, struct address *out)
+{
+	struct cursor c = {text, text + len};
+	struct address address = {.local = ""};
+	enum address_error error = parse_mailbox(&c, &address);
+
+	memset(out, 0, sizeof *out);
+	if (error && error != ADDRESS_UNQUALIFIED)
+		return error;
+	if (c.p != c.end)
+		return (unsigned char)*c.p > 127 ? ADDRESS_NON_ASCII : ADDRESS_SYNTAX;
+	if (!error)
+		*out = address;
+	return error;
+}
+
+bool
+address_is_null(const struct address *address)
+{
+	return !address->local[0] && !address->domain[0];
+}
+
+bool
+address_equal(const struct address *a, const struct address *b)
+{
+	return !strcasecmp(a->local, b->local) && !strcasecmp(a->domain, b->domain);
+}
+
+char *
+address_format(const struct address *address, char *out, size_t size)
+{
+	snprintf(out, size, "%s%s%s", address->local, address_is_null(address) ? "" : "@",
+	         address->domain);
+	return out;
+}
+
+/* White space and (nested) comments; false when a comment is not closed. */
+static bool
+skip_cfws(struct cursor *c)
+{
+	size_t depth = 0;
+	for (; c->p < c->end; c->p++) {
+		if (*c->p == '(')
+			depth++;
+		else if (depth && *c->p == ')')
+			depth--;
+		else if (depth && *c->p == '\\') {
+			if (++c->p == c->end)
+				return false;
+		} else if (!depth && !is_space((unsigned char)*c->p))
+			break;
+	}
+	return !depth;
+}
+
+/* What stands before "@", "<" or ":": words and dots. As a phrase anything of these is good; as a
+ * local part words and dots must take turns. */
+struct words {
+	struct content content;
+	bool local_ok; /* so far words and dots took turns, all ASCII */
+	bool any;
+	bool dot; /* the last one was a dot (or nothing yet) */
+};
+
+static bool
+parse_words(struct cursor *c, struct words *w)
+{
+	*w = (struct words){.local_ok = true, .dot = true};
+	for (;;) {
+		if (!skip_cfws(c))
+			return false;
+		if (c->p == c->end)
+			return true;
+		unsigned char ch = (unsigned char)*c->p;
+		if (ch == '.') {
+			if (w->dot)
+				w->local_ok = false;
+			content_add(&w->content, '.');
+			w->dot = w->any = true;
+			c->p++;
+			continue;
+		}
+		if (ch != '"' && !is_atext(ch) && ch < 128)
+			return true;
+		if (!w->dot)
+			w->local_ok = false;
+		w->dot = false;
+		w->any = true;
+		if (ch == '"') {
+			struct cursor again = *c;
+			if (parse_quoted(c, &w->content)) {
+				*c = again; /* no local part, but perhaps a phrase */
+				w->local_ok = false;
+				if (parse_quoted(c, NULL))
+					return false;
+			}
+			continue;
+		}
+		for (; c->p < c->end; c->p++) {
+			ch = (unsigned char)*c->p;
+			if (ch > 127)
+				w->local_ok = false;
+			else if (!is_atext(ch))
+				break;
+			content_add(&w->content, (char)ch);
+		}
+	}
+}
+
+/* At "@", after the words that are the local part. */
+static bool
+finish_addr_spec(struct cursor *c, const struct words *w, struct address *out)
+{
+	char domain[ADDRESS_DOMAIN_MAX + 1];
+	size_t len = 0;
+	bool dotted;
+
+	if (!w->any || !w->local_ok || w->dot || w->content.too_long)
+		return false;
+	c->p++;
+	if (!skip_cfws(c))
+		return false;
+	if (at_char(c, '[')) {
+		if (parse_literal(c, out->domain))
+			return false;
+	} else {
+		/* Obsolete syntax has white space around the dots: squeeze it out, then read the
+		 * name as usual. */
+		bool word = false; /* the last thing was a label's end */
+		for (;;) {
+			if (!skip_cfws(c))
+				return false;
+			if (c->p == c->end ||
+			    (*c->p == '.' ? !word : word || !is_alnum((unsigned char)*c->p)))
+				break;
+			do {
+				if (len == ADDRESS_DOMAIN_MAX)
+					return false;
+				domain[len++] = *c->p++;
+			} while (domain[len - 1] != '.' && c->p < c->end &&
+			         (is_alnum((unsigned char)*c->p) || *c->p == '-'));
+			word = domain[len - 1] != '.';
+		}
+		struct cursor name = {domain, domain + len};
+		if (!len || parse_domain(&name, out->domain, &dotted) || name.p != name.end)
+			return false;
+	}
+	put_local(&w->content, out);
+	return skip_cfws(c) && !check_length(&w->content, out);
+}
+
+/* At "<". */
+static bool
+finish_angle(struct cursor *c, struct address *out)
+{
+	struct words w;
+
+	c->p++;
+	if (!skip_cfws(c))
+		return false;
+	if (at_char(c, '@') && (skip_route(c) || !skip_cfws(c)))
+		return false;
+	if (!parse_words(c, &w) || !at_char(c, '@') || !finish_addr_spec(c, &w, out) ||
+	    !at_char(c, '>'))
+		return false;
+	c->p++;
+	return skip_cfws(c);
+}
+
+int
+address_list_next(const char *body, size_t len, size_t *at, struct address *out)
+{
+	struct cursor c = {body + *at, body + len};
+	struct words w;
+	bool ok;
+
+	memset(out, 0, sizeof *out);
+	for (;;) {
+		/* Empty elements and the end of a group separate as a comma does: whoever reads the
+		 * field otherwise still finds no mailbox in it that we did not report. */
+		do {
+			if (!skip_cfws(&c))
+				return -1;
+		} while (c.p < c.end && (*c.p == ',' || *c.p == ';') && c.p++);
+		if (c.p == c.end) {
+			*at = len;
+			return 0;
+		}
+		if (!parse_words(&c, &w) || c.p == c.end)
+			return -1;
+		if (*c.p != ':' || !w.any)
+			break;
+		c.p++; /* a group's name */
+	}
+	if (*c.p == '<')
+		ok = finish_angle(&c, out);
+	else if (*c.p == '@')
+		ok = finish_addr_spec(&c, &w, out);
+	else
+		return -1;
+	if (!ok || (c.p < c.end && *c.p != ',' && *c.p != ';'))
+		return -1;
+	*at = (size_t)(c.p - body);
+	return 1;
+}

@@ -1,0 +1,240 @@
+#include "smtp/command.h"
+
+#include <string.h>
+#include <strings.h>
+
+/* Problem: a command line comes from anybody. Idea: lines end at CRLF alone, hold printable ASCII
+ * alone, and are then taken apart by position, without copies. The one lenience is a blank after
+ * "FROM:" and "TO:" and at the end of a line, which real programs send and which cannot mean
+ * anything else (RFC 5321 section 4.1.1 asks to tolerate the latter). Everything else that is not
+ * in the grammar is refused, so that no two readers of the same command disagree. */
+
+size_t
+command_line(const uint8_t *data, size_t len, size_t *line)
+{
+	const uint8_t *p = data, *end = data + len, *lf;
+
+	for (; p < end && (lf = memchr(p, '\n', (size_t)(end - p))); p = lf + 1) {
+		if (lf > data && lf[-1] == '\r') {
+			*line = (size_t)(lf - 1 - data);
+			return *line + 2;
+		}
+	}
+	return 0;
+}
+
+bool
+command_split(const char *line, size_t len, size_t *verb_len, const char **args, size_t *args_len)
+{
+	const char *space;
+
+	for (size_t i = 0; i < len; i++)
+		if (line[i] < 32 || line[i] > 126)
+			return false;
+	while (len && line[len - 1] == ' ')
+		len--;
+	space = len ? memchr(line, ' ', len) : NULL;
+	*verb_len = space ? (size_t)(space - line) : len;
+	*args = space ? space + 1 : line + len;
+	*args_len = len - (size_t)(*args - line);
+	return true;
+}
+
+/* "FROM:" or "TO:", blanks, a path; leaves *args at what follows it. */
+static enum command_error
+parse_path(const char *keyword, bool null_ok, const char **args, size_t *len, struct address *out,
+           enum address_error *why)
+{
+	size_t skip = strlen(keyword), used;
+
+	*why = ADDRESS_OK;
+	if (*len < skip || strncasecmp(*args, keyword, skip))
+		return COMMAND_SYNTAX;
+	while (skip < *len && (*args)[skip] == ' ')
+		skip++;
+	*args += skip;
+	*len -= skip;
+	if ((*why = address_parse_path(*args, *len, null_ok, out, &used)))
+		return COMMAND_BAD_ADDRESS;
+	*args += used;
+	*len -= used;
+	return !*len || **args == ' ' ? COMMAND_OK : COMMAND_SYNTAX;
+}
+
+/* The next "NAME[=value]"; false at the end. */
+struct param {
+	const char *name, *value;
+	size_t name_len, value_len;
+};
+static bool
+next_param(const char **args, size_t *len, struct param *out)
+{
+	const char *end, *equals;
+
+	while (*len && **args == ' ') {
+		++*args;
+		--*len;
+	}
+	if (!*len)
+		return false;
+	end = memchr(*args, ' ', *len);
+	if (!end)
+		end = *args + *len;
+	equals = memchr(*args, '=', (size_t)(end - *args));
+	out->name = *args;
+	out->name_len = (size_t)((equals ? equals : end) - *args);
+	out->value = equals ? equals + 1 : end;
+	out->value_len = (size_t)(end - out->value);
+	*len -= (size_t)(end - *args);
+	*args = end;
+	return true;
+}
+
+static bool
+is_word(const char *text, size_t len, const char *word)
+{
+	return len == strlen(word) && !strncasecmp(text, word, len);
+}
+
+static bool
+parse_size(const struct param *param, uint64_t *out)
+{
+	uint64_t v = 0;
+
+	if (!param->value_len || param->value_len > 20)
+		return false;
+	for (size_t i = 0; i < param->value_len; i++) {
+		unsigned digit = (unsigned)(unsigned char)param->value[i] - '0';
+		if (digit > 9)
+			return false;
+		/* A number beyond 64 bits is well formed and too big for any limit. */
+		if (v > (UINT64_MAX - digit) / 10) {
+			*out = UINT64_MAX;
+			return true;
+		}
+		v = v * 10 + digit;
+	}
+	*out = v;
+	return true;
+}
+
+enum command_error
+command_parse_mail(const char *args, size_t len, struct command_mail *out, enum address_error *why)
+{
+	enum command_error error;
+	struct param param;
+	bool seen_body = false, seen_auth = false;
+
+	memset(out, 0, sizeof *out);
+	if ((error = parse_path("FROM:", true, &args, &len, &out->from, why)))
+		return error;
+	while (next_param(&args, &len, &param)) {
+		if (is_word(param.name, param.name_len, "SIZE")) {
+			if (out->has_size || !parse_size(&param, &out->size))
+				return COMMAND_SYNTAX;
+			out->has_size = true;
+		} else if (is_word(param.name, param.name_len, "BODY")) {
+			if (seen_body)
+				return COMMAND_SYNTAX;
+			seen_body = true;
+			if (is_word(param.value, param.value_len, "8BITMIME"))
+				out->body_8bit = true;
+			else if (!is_word(param.value, param.value_len, "7BIT"))
+				return COMMAND_SYNTAX;
+		} else if (is_word(param.name, param.name_len, "AUTH")) {
+			/* RFC 4954 section 5: who submitted is what we authenticated, not what is
+			 * claimed here. */
+			if (seen_auth || !param.value_len)
+				return COMMAND_SYNTAX;
+			seen_auth = true;
+		} else {
+			return COMMAND_UNKNOWN_PARAM;
+		}
+	}
+	return COMMAND_OK;
+}
+
+enum command_error
+command_parse_rcpt(const char *args, size_t len, struct address *out, enum address_error *why)
+{
+	enum command_error error;
+	struct param param;
+
+	memset(out, 0, sizeof *out);
+	if ((error = parse_path("TO:", false, &args, &len, out, why)))
+		return error;
+	return next_param(&args, &len, &param) ? COMMAND_UNKNOWN_PARAM : COMMAND_OK;
+}
+
+bool
+command_parse_ehlo(const char *args, size_t len, char out[ADDRESS_DOMAIN_MAX + 1])
+{
+	if (!len || len > ADDRESS_DOMAIN_MAX)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if (args[i] <= 32 || args[i] > 126)
+			return false;
+	memcpy(out, args, len);
+	out[len] = 0;
+	return true;
+}
+
+static const char base64_digits[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+static int
+base64_value(char c)
+{
+	if (c >= 'A' && c <= 'Z')
+		return c - 'A';
+	if (c >= 'a' && c <= 'z')
+		return c - 'a' + 26;
+	if (c >= '0' && c <= '9')
+		return c - '0' + 52;
+	return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+int
+command_base64_decode(const char *text, size_t len, uint8_t *out)
+{
+	int n = 0;
+
+	if (len % 4 || len > INT32_MAX)
+		return -1;
+	for (size_t i = 0; i < len; i += 4) {
+		unsigned pad = i + 4 < len          ? 0
+		               : text[i + 3] != '=' ? 0
+		               : text[i + 2] != '=' ? 1
+		                                    : 2;
+		uint32_t v = 0;
+		for (unsigned k = 0; k < 4; k++) {
+			int digit = k >= 4 - pad ? 0 : base64_value(text[i + k]);
+			if (digit < 0)
+				return -1;
+			v = v << 6 | (uint32_t)digit;
+		}
+		/* Bits that fall off must be zero, or two texts would decode alike. */
+		if ((pad == 1 && v & 0xff) || (pad == 2 && v & 0xffff))
+			return -1;
+		for (unsigned k = 0; k < 3 - pad; k++)
+			out[n++] = (uint8_t)(v >> (16 - 8 * k));
+	}
+	return n;
+}
+
+void
+command_base64_encode(const uint8_t *data, size_t len, char *out)
+{
+	for (size_t i = 0; i < len; i += 3) {
+		uint32_t v = (uint32_t)data[i] << 16;
+		if (i + 1 < len)
+			v |= (uint32_t)data[i + 1] << 8;
+		if (i + 2 < len)
+			v |= data[i + 2];
+		*out++ = base64_digits[v >> 18];
+		*out++ = base64_digits[v >> 12 & 63];
+		*out++ = i + 1 < len ? base64_digits[v >> 6 & 63] : '=';
+		*out++ = i + 2 < len ? base64_digits[v & 63] : '=';
+	}
+	*out = 0;
+}
