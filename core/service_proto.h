@@ -1,0 +1,46 @@
+/* The frames of the control channel, private to service.c and sekishod.
+ *
+ * One SOCK_SEQPACKET packet is one frame: a type octet, then its fields in the encoding of
+ * core/buf.h; at most one descriptor travels with it. Both ends are the same build, so there is no
+ * version. */
+#ifndef CORE_SERVICE_PROTO_H
+#define CORE_SERVICE_PROTO_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/buf.h"
+
+#ifndef SEKISHO_VERSION
+#define SEKISHO_VERSION "0.1"
+#endif
+
+#define SERVICE_FRAME_MAX (32u * 1024)
+#define SERVICE_KEEP_USER UINT32_MAX /* uid and gid stay as they are */
+
+enum service_frame {
+	/* from sekishod */
+	SERVICE_FRAME_CONFIG =
+	    1,                  /* u32 index, u32 uid, u32 gid; fd: sealed snapshot (conf_encode) */
+	SERVICE_FRAME_FILE,     /* u8 enum service_file; fd */
+	SERVICE_FRAME_LISTENER, /* u8 enum service_listener; fd */
+	SERVICE_FRAME_LINK,     /* u8 enum service_role of the peer, u32 its index; fd */
+	SERVICE_FRAME_START,    /* nothing */
+	SERVICE_FRAME_STOP,     /* nothing */
+	SERVICE_FRAME_PROCESSES, /* u32 ask, u32 count, then per process: u8 role, u32 index, u32
+	                            pid, u64 since, u32 restarts, string layers */
+	/* to sekishod */
+	SERVICE_FRAME_READY,         /* string layers */
+	SERVICE_FRAME_ASK_PROCESSES, /* u32 ask */
+	SERVICE_FRAME_ASK_STOP,      /* nothing */
+};
+
+/* Sends one frame without waiting; fields may be NULL, pass is borrowed, -1 for none. 0, or -1 with
+ * errno. */
+int service_frame_send(int fd, enum service_frame type, const struct buf *fields, int pass);
+/* Receives one frame into data (SERVICE_FRAME_MAX octets), its descriptor (close-on-exec) into
+ * pass, or -1. Returns its length, 0 at the end of the channel, -1 with errno (EAGAIN: nothing
+ * there). */
+ssize_t service_frame_recv(int fd, uint8_t *data, int *pass);
+
+#endif
