@@ -1,0 +1,180 @@
+#include "msa/command.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+
+/* DATA: content streams to the queue as it comes, while the header section is looked at on the way;
+ * the verdict falls at the end.
+ *
+ * Nothing is promised before the queue's QUEUE_OK: the content it holds until then is dropped with
+ * the submission. A message over the limit is read to its end (a client that is cut off in the
+ * middle would try again for days), but no longer passed on. Every mailbox of From and Sender must
+ * be the account's own; a missing From, Date or Message-ID is added (RFC 6409 section 8). */
+
+static void
+on_ready(void *arg)
+{
+	session_unpause(arg);
+}
+
+static void
+take(void *arg, const uint8_t *data, size_t len)
+{
+	struct session *session = arg;
+	struct transaction *transaction = &session->transaction;
+
+	transaction->size += len;
+	if (transaction->size > session->msa->conf->message_size)
+		transaction->over_size = true;
+	if (transaction->over_size)
+		return;
+	if (transaction->header_open)
+		transaction->header_open = header_feed(transaction->header, data, len);
+	if (!queue_submission_body(transaction->submission, data, len))
+		session_pause(session);
+}
+
+enum handled
+cmd_data(struct session *session, const char *args, size_t len)
+{
+	const struct conf *conf = session->msa->conf;
+	struct transaction *transaction = &session->transaction;
+
+	(void)args;
+	(void)len;
+	if (transaction->recipient_count == 0) {
+		session_say(session,
+		            transaction->refused > 0 ? REPLY_NO_RECIPIENTS : REPLY_BAD_SEQUENCE);
+		return HANDLED_REPLY;
+	}
+	data_in_init(&transaction->in);
+	transaction->header =
+	    header_new(transaction->arena, conf->header_size, (unsigned)conf->received_hops);
+	transaction->header_open = true;
+	transaction->started = clock_mono();
+	queue_submission_body_start(transaction->submission, on_ready, session);
+	session->state = SESSION_DATA;
+	session->messages++;
+	session_say(session, REPLY_DATA_GO);
+	return HANDLED_REPLY;
+}
+
+bool
+cmd_data_feed(struct session *session, const unsigned char *data, size_t len, size_t *used)
+{
+	assert(session->state == SESSION_DATA);
+	return data_in_feed(&session->transaction.in, data, len, used, take, session);
+}
+
+/* True when the content may be accepted; otherwise the refusal was said. */
+static bool
+check(struct session *session)
+{
+	const struct conf *conf = session->msa->conf;
+	const struct transaction *transaction = &session->transaction;
+
+	if (transaction->over_size) {
+		session_say(session, REPLY_TOO_BIG, (unsigned long long)conf->message_size);
+		return false;
+	}
+	if (transaction->in.has_nul) {
+		session_say(session, REPLY_NUL);
+		return false;
+	}
+	switch (header_error(transaction->header)) {
+	case HEADER_OK:
+		break;
+	case HEADER_TOO_BIG:
+		session_say(session, REPLY_HEADER_TOO_BIG, (unsigned long long)conf->header_size);
+		return false;
+	case HEADER_LOOP:
+		session_say(session, REPLY_LOOP);
+		return false;
+	case HEADER_BAD_FROM:
+		session_say(session, REPLY_BAD_FROM);
+		return false;
+	}
+	size_t count = 0;
+	const struct address *authors = header_authors(transaction->header, &count);
+	for (size_t i = 0; i < count; i++)
+		if (!session_owns(session, &authors[i])) {
+			char text[ADDRESS_TEXT_SIZE];
+			session_say(session, REPLY_AUTHOR_NOT_OWNED,
+			            address_format(&authors[i], text, sizeof(text)));
+			return false;
+		}
+	return true;
+}
+
+static void
+on_verdict(void *arg, enum queue_verdict verdict, const struct queue_quota *quota)
+{
+	struct session *session = arg;
+	const struct transaction *transaction = &session->transaction;
+
+	if (verdict == QUEUE_OK) {
+		log_info(session->id, "accepted", "id=%s account=%s recipients=%zu size=%" PRIu64,
+		         transaction->id, session->account, transaction->recipient_count,
+		         transaction->size);
+		session_say(session, REPLY_QUEUED, transaction->id);
+	} else
+		session_say_verdict(session, verdict, quota);
+	session_reset(session);
+	session_done(session, HANDLED_REPLY);
+}
+
+static void
+commit(struct session *session)
+{
+	struct transaction *transaction = &session->transaction;
+	const struct header *header = transaction->header;
+	char date[CLOCK_RFC5322_SIZE];
+	struct header_prefix prefix = {
+	    .ehlo = session->ehlo,
+	    .client_ip = session->ip,
+	    .hostname = session->msa->conf->hostname,
+	    .protocol = "ESMTPSA",
+	    .tls_version = conn_tls_version(session->conn),
+	    .tls_cipher = conn_tls_cipher(session->conn),
+	    .id = transaction->id,
+	    .date = clock_rfc5322(clock_wall(), date),
+	    .from = header_has_from(header) ? NULL : session->account,
+	    .add_date = !header_has_date(header),
+	    .add_message_id = !header_has_message_id(header),
+	    .end_section = header_is_missing(header),
+	};
+	struct buf text;
+
+	buf_init(&text);
+	header_compose_prefix(&prefix, &text);
+	assert(text.len <= QUEUE_PREFIX_MAX);
+	struct queue_envelope envelope = {
+	    .from = transaction->mail.from,
+	    .recipients = transaction->recipients,
+	    .recipient_count = transaction->recipient_count,
+	    .body_8bit = transaction->mail.body_8bit || transaction->in.has_8bit,
+	    .prefix = text.data,
+	    .prefix_len = text.len,
+	    .client_ip = session->ip,
+	    .client_port = session->port,
+	    .ehlo = session->ehlo,
+	};
+	queue_submission_commit(transaction->submission, &envelope, on_verdict, session);
+	buf_clear(&text);
+}
+
+enum handled
+cmd_data_end(struct session *session)
+{
+	header_end(session->transaction.header);
+	if (!check(session)) {
+		session_reset(session);
+		return HANDLED_REPLY;
+	}
+	commit(session);
+	return HANDLED_LATER;
+}

@@ -1,0 +1,68 @@
+#include "msa/command.h"
+
+#include <inttypes.h>
+
+#include "core/log.h"
+
+/* MAIL opens a transaction. The envelope sender must be the account's own, so that bounces and
+ * blame go where they belong; the null path is allowed, because notices and disposition
+ * notifications need it, and the header From is checked all the same. */
+
+static enum reply_name
+address_reply(enum address_error why)
+{
+	switch (why) {
+	case ADDRESS_UNQUALIFIED:
+		return REPLY_SENDER_UNQUALIFIED;
+	case ADDRESS_NON_ASCII:
+		return REPLY_ADDRESS_NON_ASCII;
+	default:
+		return REPLY_SENDER_SYNTAX;
+	}
+}
+
+enum handled
+cmd_mail(struct session *session, const char *args, size_t len)
+{
+	const struct conf *conf = session->msa->conf;
+	struct transaction *transaction = &session->transaction;
+	struct command_mail mail = {0};
+	enum address_error why = ADDRESS_OK;
+	char text[ADDRESS_TEXT_SIZE];
+
+	if (session->messages >= conf->messages) {
+		log_info(session->id, "refused", "rule=messages account=%s limit=%" PRIu64,
+		         session->account, conf->messages);
+		session_say(session, REPLY_TOO_MANY_MESSAGES, (unsigned long long)conf->messages);
+		return HANDLED_HANG_UP;
+	}
+	switch (command_parse_mail(args, len, &mail, &why)) {
+	case COMMAND_OK:
+		break;
+	case COMMAND_BAD_ADDRESS:
+		session_say(session, address_reply(why));
+		return HANDLED_REPLY;
+	case COMMAND_UNKNOWN_PARAM:
+		session_say(session, REPLY_UNKNOWN_PARAMETER);
+		return HANDLED_REPLY;
+	default:
+		session_say(session, REPLY_BAD_ARGUMENTS);
+		return HANDLED_REPLY;
+	}
+	if (!address_is_null(&mail.from) && !session_owns(session, &mail.from)) {
+		session_say(session, REPLY_SENDER_NOT_OWNED,
+		            address_format(&mail.from, text, sizeof(text)));
+		return HANDLED_REPLY;
+	}
+	if (mail.has_size && mail.size > conf->message_size) {
+		session_say(session, REPLY_TOO_BIG, (unsigned long long)conf->message_size);
+		return HANDLED_REPLY;
+	}
+	transaction->mail = mail;
+	transaction->arena = arena_new();
+	transaction->submission = queue_submission_new(session->msa->queue, session->account);
+	queue_id_format(queue_submission_id(transaction->submission), transaction->id);
+	session->state = SESSION_MAIL;
+	session_say(session, REPLY_SENDER_OK);
+	return HANDLED_REPLY;
+}

@@ -1,0 +1,91 @@
+#include "msa/command.h"
+
+#include <inttypes.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+
+/* RCPT reserves one recipient of the account's quota before it says 250: the queue's word, not
+ * ours. The next command is read only after that word came, so replies keep their order and at most
+ * one reservation of a session is under way. */
+
+static enum reply_name
+address_reply(enum address_error why)
+{
+	switch (why) {
+	case ADDRESS_UNQUALIFIED:
+		return REPLY_RECIPIENT_UNQUALIFIED;
+	case ADDRESS_NON_ASCII:
+		return REPLY_ADDRESS_NON_ASCII;
+	default:
+		return REPLY_RECIPIENT_SYNTAX;
+	}
+}
+
+static void
+keep(struct transaction *transaction)
+{
+	if (transaction->recipient_count == transaction->recipient_room) {
+		transaction->recipient_room =
+		    transaction->recipient_room == 0 ? 4 : transaction->recipient_room * 2;
+		transaction->recipients =
+		    xreallocarray(transaction->recipients, transaction->recipient_room,
+		                  sizeof(*transaction->recipients));
+	}
+	transaction->recipients[transaction->recipient_count++] = transaction->pending;
+}
+
+static void
+on_verdict(void *arg, enum queue_verdict verdict, const struct queue_quota *quota)
+{
+	struct session *session = arg;
+	struct transaction *transaction = &session->transaction;
+
+	if (verdict == QUEUE_OK) {
+		keep(transaction);
+		session->state = SESSION_RCPT;
+		session_say(session, REPLY_RECIPIENT_OK);
+	} else {
+		transaction->refused++;
+		session_say_verdict(session, verdict, quota);
+	}
+	session_done(session, HANDLED_REPLY);
+}
+
+static enum handled
+refuse(struct session *session, enum reply_name name)
+{
+	session->transaction.refused++;
+	session_say(session, name);
+	return HANDLED_REPLY;
+}
+
+enum handled
+cmd_rcpt(struct session *session, const char *args, size_t len)
+{
+	const struct conf *conf = session->msa->conf;
+	struct transaction *transaction = &session->transaction;
+	enum address_error why = ADDRESS_OK;
+
+	switch (command_parse_rcpt(args, len, &transaction->pending, &why)) {
+	case COMMAND_OK:
+		break;
+	case COMMAND_BAD_ADDRESS:
+		return refuse(session, address_reply(why));
+	case COMMAND_UNKNOWN_PARAM:
+		return refuse(session, REPLY_UNKNOWN_PARAMETER);
+	default:
+		return refuse(session, REPLY_BAD_ARGUMENTS);
+	}
+	if (transaction->recipient_count >= conf->recipients ||
+	    transaction->recipient_count >= QUEUE_RECIPIENTS_MAX) {
+		log_info(session->id, "refused", "rule=recipients account=%s limit=%" PRIu64,
+		         session->account, conf->recipients);
+		transaction->refused++;
+		session_say(session, REPLY_TOO_MANY_RECIPIENTS,
+		            (unsigned long long)conf->recipients);
+		return HANDLED_REPLY;
+	}
+	queue_submission_reserve(transaction->submission, on_verdict, session);
+	return HANDLED_LATER;
+}

@@ -1,0 +1,296 @@
+#include "core/service.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/sandbox.h"
+#include "keys/client.h"
+#include "msa/session.h"
+
+/* sekisho-msa: accepts clients and lets sessions run. Introduces auth, queue and keys to each
+ * other's callers, and holds no secret and no file once it runs.
+ *
+ * All msa processes accept from the same inherited sockets, up to ACCEPT_TURN connections in one
+ * turn of the loop, so that running sessions are not starved by new ones; whoever is awake first
+ * takes the next. At limits.sessions a client is told to come again, with what fits its socket
+ * buffer at once (on the port with implicit TLS nothing can be said before a handshake, so it is
+ * closed). When descriptors run out, accepting rests for a second instead of spinning.
+ *
+ * Stop: listeners close, idle sessions get 421, data in flight has STOP_TIME to finish. */
+
+#define ACCEPT_TURN   32
+#define ACCEPT_REST   1000
+#define STOP_TIME     10000
+#define LISTENERS_MAX 64
+
+struct listener {
+	int fd;
+	bool implicit_tls;
+	struct loop_watch *watch;
+};
+
+static struct {
+	struct msa msa;
+	struct ipc_link *auth_link, *queue_link, *keys_link;
+	struct keys_client *keys;
+	int certificate; /* descriptor until the start */
+	struct listener listeners[LISTENERS_MAX];
+	size_t listener_count;
+	struct loop_timer *rest; /* armed while accepting rests */
+	struct loop_timer *stop;
+	bool full; /* at limits.sessions: logged once per time it is reached */
+	bool stopped;
+} self = {.certificate = -1};
+
+static void
+check_stopped(void)
+{
+	if (self.msa.stopping && self.msa.session_count == 0 && !self.stopped) {
+		self.stopped = true;
+		service_stopped();
+	}
+}
+
+static void
+on_session_gone(struct msa *msa)
+{
+	if (msa->session_count < msa->conf->sessions)
+		self.full = false;
+	check_stopped();
+}
+
+static void
+on_queue_up(void *arg)
+{
+	(void)arg;
+	queue_client_on_up(self.msa.queue);
+}
+
+static void
+on_queue_down(void *arg)
+{
+	(void)arg;
+	queue_client_on_down(self.msa.queue);
+}
+
+static const struct ipc_link_events quiet_events = {0};
+static const struct ipc_link_events queue_events = {.on_up = on_queue_up, .on_down = on_queue_down};
+
+static void
+on_config(void *arg, const struct conf *conf)
+{
+	(void)arg;
+	self.msa.conf = conf;
+	if (self.msa.loop != NULL)
+		return;
+	struct loop *loop = service_loop();
+	self.msa.loop = loop;
+	self.msa.index = service_index();
+	self.msa.on_session_gone = on_session_gone;
+	self.auth_link = ipc_link_new(loop, "auth", &quiet_events, NULL);
+	self.queue_link = ipc_link_new(loop, "queue", &queue_events, NULL);
+	self.keys_link = ipc_link_new(loop, "keys", &quiet_events, NULL);
+	self.msa.auth = auth_client_new(self.auth_link);
+	self.msa.queue = queue_client_new(loop, self.queue_link);
+	self.keys = keys_client_new(self.keys_link);
+}
+
+static void
+on_file(void *arg, enum service_file file, int fd_take)
+{
+	(void)arg;
+	if (file != SERVICE_CERTIFICATE) {
+		close(fd_take);
+		return;
+	}
+	if (self.certificate >= 0)
+		close(self.certificate);
+	self.certificate = fd_take;
+}
+
+static void
+on_listener(void *arg, enum service_listener kind, int fd_take)
+{
+	(void)arg;
+	if (kind == SERVICE_ADMIN_SOCKET || self.listener_count == LISTENERS_MAX) {
+		log_error("-", "listener", "reason=\"not for this program, or more than %d\"",
+		          LISTENERS_MAX);
+		close(fd_take);
+		return;
+	}
+	self.listeners[self.listener_count++] =
+	    (struct listener){.fd = fd_take, .implicit_tls = kind == SERVICE_SUBMISSIONS};
+}
+
+static void
+on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
+{
+	(void)arg;
+	(void)index;
+	assert(self.msa.loop != NULL);
+	switch (peer) {
+	case SERVICE_AUTH:
+		ipc_link_attach(self.auth_link, fd_take);
+		break;
+	case SERVICE_QUEUE:
+		ipc_link_attach(self.queue_link, fd_take);
+		break;
+	case SERVICE_KEYS:
+		ipc_link_attach(self.keys_link, fd_take);
+		break;
+	default:
+		close(fd_take);
+		break;
+	}
+}
+
+static void
+set_accepting(bool accepting)
+{
+	for (size_t i = 0; i < self.listener_count; i++)
+		loop_watch_set(self.listeners[i].watch, accepting ? LOOP_READ : 0);
+}
+
+static void
+on_rested(void *arg)
+{
+	(void)arg;
+	if (!self.msa.stopping)
+		set_accepting(true);
+}
+
+static void
+turn_away(int fd_take, bool implicit_tls)
+{
+	char text[512];
+
+	if (!self.full)
+		log_warn("-", "refused", "rule=sessions limit=%llu",
+		         (unsigned long long)self.msa.conf->sessions);
+	self.full = true;
+	if (!implicit_tls) {
+		int n = snprintf(text, sizeof(text) - 2, reply_format(REPLY_OVERLOAD),
+		                 self.msa.conf->hostname);
+		assert(n > 0 && (size_t)n < sizeof(text) - 2);
+		memcpy(text + n, "\r\n", 2);
+		struct iovec part = {.iov_base = text, .iov_len = (size_t)n + 2};
+		struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+		(void)!sendmsg(fd_take, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
+	close(fd_take);
+}
+
+static void
+on_acceptable(void *arg, unsigned ready)
+{
+	struct listener *listener = arg;
+
+	(void)ready;
+	for (int i = 0; i < ACCEPT_TURN; i++) {
+		struct sockaddr_storage peer = {0};
+		socklen_t len = sizeof(peer);
+		int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len,
+		                 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd >= 0) {
+			if (self.msa.session_count >= self.msa.conf->sessions)
+				turn_away(fd, listener->implicit_tls);
+			else
+				session_new(&self.msa, fd, (struct sockaddr *)&peer,
+				            listener->implicit_tls);
+			continue;
+		}
+		if (errno == EAGAIN || errno == EWOULDBLOCK)
+			return;
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			log_error("-", "accept", "reason=\"%s\" rest_ms=%d", strerror(errno),
+			          ACCEPT_REST);
+			set_accepting(false);
+			loop_timer_arm(self.rest, ACCEPT_REST);
+			return;
+		}
+		/* Everything else concerns the one connection that went away meanwhile. */
+	}
+}
+
+static int
+on_start(void *arg)
+{
+	char error[256] = "";
+
+	(void)arg;
+	if (self.certificate < 0) {
+		log_error("-", "start", "reason=\"no certificate was handed over\"");
+		return -1;
+	}
+	self.msa.tls =
+	    tls_server_new(self.certificate, keys_client_sign, self.keys, error, sizeof(error));
+	self.certificate = -1;
+	if (self.msa.tls == NULL) {
+		log_error("-", "start", "file=%s reason=\"%s\"", self.msa.conf->tls_certificate,
+		          error);
+		return -1;
+	}
+	self.rest = loop_timer_new(self.msa.loop, on_rested, NULL);
+	for (size_t i = 0; i < self.listener_count; i++)
+		self.listeners[i].watch = loop_watch_new(self.msa.loop, self.listeners[i].fd,
+		                                         on_acceptable, &self.listeners[i]);
+	set_accepting(true);
+	return 0;
+}
+
+static void
+on_stop_time(void *arg)
+{
+	(void)arg;
+	for (struct session *session = self.msa.sessions, *next; session != NULL; session = next) {
+		next = session->next;
+		session_abort(session);
+	}
+}
+
+static void
+on_stop(void *arg)
+{
+	(void)arg;
+	if (self.msa.stopping)
+		return;
+	self.msa.stopping = true;
+	for (size_t i = 0; i < self.listener_count; i++) {
+		loop_watch_free(self.listeners[i].watch);
+		close(self.listeners[i].fd);
+	}
+	self.listener_count = 0;
+	self.stop = loop_timer_new(self.msa.loop, on_stop_time, NULL);
+	loop_timer_arm(self.stop, STOP_TIME);
+	for (struct session *session = self.msa.sessions, *next; session != NULL; session = next) {
+		next = session->next;
+		session_stop(session);
+	}
+	check_stopped();
+}
+
+int
+main(int argc, char **argv)
+{
+	static const struct service_events service_events = {
+	    .on_config = on_config,
+	    .on_file = on_file,
+	    .on_listener = on_listener,
+	    .on_link = on_link,
+	    .on_start = on_start,
+	    .on_stop = on_stop,
+	};
+	const struct service_opts opts = {
+	    .role = SERVICE_MSA,
+	    .program = "sekisho-msa",
+	    .purpose = "accepts mail from the accounts of this service (ports 587 and 465)",
+	    .sandbox = SANDBOX_ACCEPT,
+	    .events = &service_events,
+	};
+	return service_run(&opts, argc, argv);
+}

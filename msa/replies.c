@@ -1,0 +1,115 @@
+#include "msa/replies.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+/* Problem: reply texts spread over handlers drift apart, and clients, help desks and tests all
+ * depend on them.
+ *
+ * Idea: one row per reply. A row's arguments are named beside its enumerator; session_say formats
+ * it and replaces whatever is not printable ASCII, so an address quoted back can never forge a
+ * second line.
+ *
+ * Codes follow RFC 5321, RFC 3463 (enhanced codes), RFC 4954 (AUTH), RFC 3207 (STARTTLS) and RFC
+ * 6409 (submission). */
+
+struct reply_row {
+	const char *format;
+	bool client_error;
+};
+
+#define SAY(name, text)   [REPLY_##name] = {text, false}
+#define BLAME(name, text) [REPLY_##name] = {text, true}
+
+static const struct reply_row rows[REPLY_NAMES] = {
+    SAY(GREETING, "220 %s ESMTP Sekisho"),
+    SAY(OVERLOAD, "421 4.3.2 %s Too many connections, try again later"),
+    SAY(STOPPING, "421 4.3.2 %s Service is shutting down, try again later"),
+    SAY(TIMEOUT, "421 4.4.2 %s Timeout, closing connection"),
+    SAY(SLOW, "421 4.4.2 %s Data arrived slower than %llu octets per second, closing connection"),
+    SAY(TOO_MANY_ERRORS, "421 4.7.0 Too many errors, closing connection"),
+    SAY(TOO_MANY_MESSAGES,
+        "421 4.7.0 Limit of %llu messages in one session reached, please reconnect"),
+    SAY(TOO_MANY_LOGINS, "421 4.7.0 Too many authentication failures, closing connection"),
+    SAY(HTTP, "554 5.5.1 This is a mail server, closing connection"),
+
+    BLAME(LINE_TOO_LONG, "500 5.5.2 Line too long"),
+    BLAME(UNKNOWN_VERB, "500 5.5.1 Command not recognized"),
+    BLAME(BAD_OCTETS, "500 5.5.2 Command holds octets that no command may hold"),
+    BLAME(BAD_ARGUMENTS, "501 5.5.4 Syntax error in parameters or arguments"),
+    BLAME(BAD_SEQUENCE, "503 5.5.1 Bad sequence of commands"),
+    BLAME(EHLO_FIRST, "503 5.5.1 Send EHLO first"),
+    BLAME(UNKNOWN_PARAMETER, "555 5.5.4 Parameter not recognized"),
+    BLAME(TLS_FIRST, "530 5.7.0 Must issue a STARTTLS command first"),
+    BLAME(AUTH_FIRST, "530 5.7.0 Authentication required"),
+
+    SAY(HELO, "250 %s"),
+    SAY(EHLO_FIRST_LINE, "250-%s"),
+    SAY(EHLO_LINE, "250-%s"),
+    SAY(EHLO_SIZE, "250-SIZE %llu"),
+    SAY(EHLO_AUTH, "250-AUTH %s"),
+    SAY(EHLO_LAST, "250 ENHANCEDSTATUSCODES"),
+
+    SAY(TLS_READY, "220 2.0.0 Ready to start TLS"),
+    BLAME(TLS_ACTIVE, "503 5.5.1 TLS is already active"),
+
+    BLAME(AUTH_NEEDS_TLS,
+          "538 5.7.11 Encryption required for authentication, issue STARTTLS first"),
+    BLAME(AUTH_TWICE, "503 5.5.1 Already authenticated"),
+    BLAME(AUTH_IN_TRANSACTION, "503 5.5.1 AUTH is not permitted during a mail transaction"),
+    SAY(AUTH_CHALLENGE, "334 %s"),
+    BLAME(AUTH_CANCELLED, "501 5.7.0 Authentication cancelled"),
+    BLAME(AUTH_BASE64, "501 5.5.2 Invalid base64"),
+    BLAME(AUTH_TOO_LONG, "500 5.5.6 Authentication exchange line is too long"),
+    SAY(AUTH_OK, "235 2.7.0 Authentication successful"),
+    SAY(AUTH_REFUSED, "535 5.7.8 Authentication credentials invalid"),
+    BLAME(AUTH_MECHANISM, "504 5.5.4 Unrecognized authentication type"),
+    SAY(AUTH_UNAVAILABLE, "454 4.7.0 Temporary authentication failure"),
+
+    SAY(SENDER_OK, "250 2.1.0 Sender OK"),
+    BLAME(SENDER_SYNTAX, "501 5.1.7 Bad sender address syntax"),
+    BLAME(SENDER_UNQUALIFIED, "501 5.1.7 Sender address needs a fully qualified domain"),
+    BLAME(SENDER_NOT_OWNED, "553 5.7.1 <%s>: Sender address not owned by this account"),
+    BLAME(ADDRESS_NON_ASCII,
+          "553 5.6.7 Internationalized address needs SMTPUTF8, which is not offered"),
+    BLAME(TOO_BIG, "552 5.3.4 Message size exceeds limit of %llu octets"),
+
+    SAY(RECIPIENT_OK, "250 2.1.5 Recipient OK"),
+    BLAME(RECIPIENT_SYNTAX, "501 5.1.3 Bad recipient address syntax"),
+    BLAME(RECIPIENT_UNQUALIFIED, "501 5.1.3 Recipient address needs a fully qualified domain"),
+    SAY(TOO_MANY_RECIPIENTS, "452 4.5.3 Too many recipients, limit %llu"),
+    SAY(QUOTA, "450 4.7.1 Daily recipient limit %u reached; resets %s; code Q1"),
+    SAY(QUEUE_FULL, "452 4.3.1 Insufficient storage, try again later"),
+    SAY(QUEUE_UNAVAILABLE, "451 4.3.0 Queue unavailable, try again later"),
+
+    SAY(DATA_GO, "354 End data with <CR><LF>.<CR><LF>"),
+    BLAME(NO_RECIPIENTS, "554 5.5.1 No valid recipients"),
+    BLAME(NUL, "554 5.6.0 Message holds a NUL octet"),
+    BLAME(HEADER_TOO_BIG, "552 5.3.4 Header section exceeds limit of %llu octets"),
+    BLAME(LOOP, "554 5.4.6 Too many Received fields, this looks like a mail loop"),
+    BLAME(BAD_FROM, "554 5.6.0 From or Sender field is malformed or stands twice"),
+    BLAME(AUTHOR_NOT_OWNED, "550 5.7.1 <%s>: From/Sender address not owned by this account"),
+    SAY(QUEUED, "250 2.0.0 Queued as %s"),
+
+    SAY(OK, "250 2.0.0 OK"),
+    SAY(BYE, "221 2.0.0 Bye"),
+    SAY(VRFY, "252 2.5.0 Cannot verify, but will try to deliver"),
+    BLAME(EXPN, "502 5.5.1 EXPN is not implemented"),
+    SAY(HELP_FIRST_LINE,
+        "214-2.0.0 EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"),
+    SAY(HELP_LAST, "214 2.0.0 See RFC 5321 and RFC 6409"),
+};
+
+const char *
+reply_format(enum reply_name name)
+{
+	assert(name < REPLY_NAMES && rows[name].format != NULL);
+	return rows[name].format;
+}
+
+bool
+reply_is_client_error(enum reply_name name)
+{
+	assert(name < REPLY_NAMES);
+	return rows[name].client_error;
+}

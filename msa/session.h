@@ -1,0 +1,138 @@
+/* One client's connection: what it has said and proved so far, and the driver that reads its lines.
+ *
+ * session.c is the only code that reads lines, sends replies, sets timers and frees; the handlers
+ * (command.h) read and change the fields of struct session through the functions here. */
+#ifndef MSA_SESSION_H
+#define MSA_SESSION_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "auth/client.h"
+#include "core/arena.h"
+#include "core/buf.h"
+#include "core/clock.h"
+#include "core/conf.h"
+#include "core/conn.h"
+#include "core/loop.h"
+#include "core/tls.h"
+#include "msa/replies.h"
+#include "queue/client.h"
+#include "smtp/address.h"
+#include "smtp/command.h"
+#include "smtp/data.h"
+#include "smtp/header.h"
+
+struct session;
+enum handled;
+
+/* What all sessions of the process share. */
+struct msa {
+	struct loop *loop;
+	const struct conf *conf;
+	struct tls_server *tls;
+	struct auth_client *auth;
+	struct queue_client *queue;
+	unsigned index;           /* which of the msa processes */
+	struct session *sessions; /* head of the list */
+	size_t session_count;
+	uint64_t next_number;
+	bool stopping;
+	void (*on_session_gone)(struct msa *msa);
+};
+
+enum session_state {
+	SESSION_HANDSHAKE = 1, /* TLS is being set up */
+	SESSION_GREETED = 2,   /* no EHLO yet, or forgotten after STARTTLS */
+	SESSION_READY = 4,     /* EHLO said, no transaction */
+	SESSION_SASL = 8,      /* a login waits for the client's answer */
+	SESSION_MAIL = 16,     /* MAIL said, no recipient accepted */
+	SESSION_RCPT = 32,     /* at least one recipient accepted */
+	SESSION_DATA = 64,     /* data flows, or its commit is under way */
+};
+
+/* MAIL to the reply to end-of-data. Everything here ends with session_reset. */
+struct transaction {
+	struct arena *arena;                 /* owned */
+	struct queue_submission *submission; /* owned: holds the reservations */
+	struct command_mail mail;
+	struct address pending;     /* the recipient whose reservation is under way */
+	struct address *recipients; /* owned, malloc */
+	size_t recipient_count, recipient_room;
+	unsigned refused; /* recipients refused */
+	char id[QUEUE_ID_TEXT_SIZE];
+	struct data_in in;
+	struct header *header; /* in the arena */
+	bool header_open;      /* it still wants to be fed */
+	bool over_size;        /* content is consumed and dropped */
+	uint64_t size;         /* decoded octets */
+	uint64_t received;     /* octets of the data phase as they came */
+	msec_t started;        /* clock_mono of 354 */
+	msec_t paused_at; /* clock_mono since which the queue keeps us waiting; 0: it does not */
+	msec_t paused;    /* total of such time */
+};
+
+struct session {
+	struct msa *msa;
+	struct session *prev, *next;
+	struct conn *conn; /* owned */
+	uint64_t number;
+	char id[24]; /* number as text, for the log */
+	char ip[INET6_ADDRSTRLEN];
+	uint16_t port;
+	bool implicit_tls;
+
+	enum session_state state;
+	bool waiting;                /* an answer is pending: no command is read */
+	bool closing;                /* only the rest of the output and the end are still to come */
+	bool ended;                  /* on_end was called: freed when the outermost call returns */
+	bool skipping;               /* inside a line that is over its limit */
+	bool start_tls;              /* set by a handler: TLS starts behind the reply */
+	unsigned depth;              /* calls of the driver on the stack */
+	struct buf out;              /* replies not yet given to conn */
+	struct loop_timer *deadline; /* the client's */
+	struct loop_timer *delay;    /* ours, see session_delay */
+	void (*on_delay)(struct session *session);
+
+	char ehlo[ADDRESS_DOMAIN_MAX + 1];
+	struct auth_login *login; /* owned while an exchange runs */
+	char mechanism[24];
+	char *account; /* owned; NULL before a login */
+	struct address
+	    *identities; /* owned: the addresses it may send from, the account's own first */
+	size_t identity_count;
+	unsigned auth_failures;
+	unsigned errors;
+	uint64_t messages;
+	struct transaction transaction;
+};
+
+/* Takes an accepted, non-blocking socket and greets; the session then looks after itself. */
+void session_new(struct msa *msa, int fd_take, const struct sockaddr *peer, bool implicit_tls);
+/* The service stops: idle sessions are told so, data in flight may finish. */
+void session_stop(struct session *session);
+/* Ends it without another word. */
+void session_abort(struct session *session);
+
+/* For handlers. Adds one reply line with the arguments its row names. */
+void session_say(struct session *session, enum reply_name name, ...);
+/* Ends a HANDLED_LATER: the reply was said. */
+void session_done(struct session *session, enum handled handled);
+/* For HANDLED_LATER: calls on_delay after delay milliseconds. */
+void session_delay(struct session *session, msec_t delay,
+                   void (*on_delay)(struct session *session));
+/* Ends the transaction, if any: reservations are released. */
+void session_reset(struct session *session);
+/* The queue takes no more for now / again. */
+void session_pause(struct session *session);
+void session_unpause(struct session *session);
+bool session_is_secure(const struct session *session);
+/* Whether the account may send as this address. */
+bool session_owns(const struct session *session, const struct address *address);
+/* Says the reply to a verdict other than QUEUE_OK, and logs the rule. */
+void session_say_verdict(struct session *session, enum queue_verdict verdict,
+                         const struct queue_quota *quota);
+
+#endif
