@@ -1,0 +1,634 @@
+#include "relay/client.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "core/buf.h"
+#include "core/conn.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "smtp/data.h"
+
+/* Problem: say to the queue, for every recipient exactly once, what became of it, whatever the
+ * other side does. Idea: outcomes start unsettled; each is settled once, by the reply that decides
+ * it, and whatever ends the attempt settles the rest. A recipient is delivered by one event only: a
+ * 2xx to the final dot after its own RCPT was taken.
+ *
+ * Two lives: the connection (greeting, EHLO, TLS; tries one address after the other) and, inside,
+ * the transaction (envelope, data), which alone knows the job. on_done ends the second one; the
+ * first stays to say QUIT, so a later client can put another transaction on it instead.
+ *
+ * Choices. A 5xx to greeting, EHLO or HELO is about the host, not about the mail (RFC 5321
+ * section 4.2.4.2): the next address, then deferred. 421 anywhere defers what is unsettled. TLS is
+ * opportunistic (RFC 7435): when the handshake fails the same address is tried once more in clear.
+ * 8-bit content goes out as it is when the server does not offer 8BITMIME: bouncing or re-coding it
+ * would hurt, and today's servers take it. DATA is not pipelined with RCPT: a 354 after refused
+ * recipients would oblige us to an empty message. */
+
+#define INPUT_MAX (64u * 1024)
+#define BLOCK     (64u * 1024)
+#define PIPELINE                                                                                   \
+	50 /* commands unanswered at once, so that neither side can fill the other's window */
+#define QUIT_WAIT 5000 /* ms for the farewell */
+
+enum state {
+	CLIENT_CONNECTING, /* no connection yet */
+	CLIENT_GREETING,   /* connected, nothing said */
+	CLIENT_EHLO,       /* EHLO sent */
+	CLIENT_HELO,       /* EHLO refused, HELO sent */
+	CLIENT_STARTTLS,   /* STARTTLS sent */
+	CLIENT_HANDSHAKE,
+	CLIENT_ENVELOPE, /* MAIL and RCPTs being sent and answered */
+	CLIENT_DATA,     /* DATA sent */
+	CLIENT_BODY,     /* 354 seen, content being written; no final dot yet */
+	CLIENT_FINAL,    /* the final dot may have left */
+	CLIENT_QUIT,     /* the job is done */
+};
+static const char *const state_words[] = {
+    "connecting",    "waiting for the greeting",
+    "EHLO",          "HELO",
+    "STARTTLS",      "the TLS handshake",
+    "MAIL and RCPT", "DATA",
+    "the content",   "the final dot",
+    "QUIT",
+};
+
+struct client {
+	struct client_opts opts;
+	struct route_result route;
+	char host[256];
+	bool dead; /* freed at the end of this turn of the loop, so callbacks on the stack may look
+	            */
+	enum state state;
+	/* connection */
+	struct conn *conn;
+	struct loop_timer *kick;     /* connection work that must not run inside a callback of the
+	                                connection it replaces */
+	size_t next;                 /* the address to try next */
+	char peer[INET6_ADDRSTRLEN]; /* the present one */
+	bool no_tls;                 /* the handshake failed with this address */
+	bool has_8bitmime, has_size, has_pipelining, has_starttls;
+	/* transaction */
+	struct queue_outcome *outcomes; /* in the job's arena */
+	bool *settled;
+	bool *accepted;
+	size_t accepted_count;
+	bool mail_sent, mail_answered;
+	size_t rcpt_sent, rcpt_answered;
+	struct data_out out;
+	uint64_t sent;     /* octets of the body file read so far */
+	struct reply last; /* why the last address did not do; code 0 with words without a reply */
+};
+
+static void on_open(void *arg);
+static void on_secure(void *arg);
+static void on_input(void *arg);
+static void on_drained(void *arg);
+static void on_end(void *arg, enum conn_end why);
+static void next_address(void *arg);
+
+static const struct conn_events events = {
+    .on_open = on_open,
+    .on_secure = on_secure,
+    .on_input = on_input,
+    .on_drained = on_drained,
+    .on_end = on_end,
+};
+
+/* ---- outcomes */
+
+static void
+log_outcome(const struct queue_job *job, size_t i, const struct queue_outcome *outcome,
+            const char *host, const char *peer)
+{
+	static const char *const fates[] = {"delivered", "deferred", "failed"};
+	char id[QUEUE_ID_TEXT_SIZE], to[ADDRESS_TEXT_SIZE];
+
+	log_info(queue_id_format(&job->id, id), "attempt",
+	         "to=<%s> host=%s ip=%s code=%d enhanced=%s fate=%s n=%u text=\"%s\"",
+	         address_format(&job->recipients[i].address, to, sizeof to), host[0] ? host : "-",
+	         peer[0] ? peer : "-", outcome->reply.code,
+	         outcome->reply.enhanced[0] ? outcome->reply.enhanced : "-", fates[outcome->fate],
+	         job->attempt, outcome->reply.text);
+}
+
+static void
+settle(struct client *client, size_t i, enum queue_fate fate, const struct reply *reply)
+{
+	assert(!client->settled[i]);
+	client->settled[i] = true;
+	client->outcomes[i].fate = fate;
+	client->outcomes[i].reply = *reply;
+	log_outcome(client->opts.job, i, &client->outcomes[i], client->host, client->peer);
+}
+
+static void
+settle_rest(struct client *client, enum queue_fate fate, const struct reply *reply)
+{
+	for (size_t i = 0; i < client->opts.job->recipient_count; i++)
+		if (!client->settled[i])
+			settle(client, i, fate, reply);
+}
+
+static enum queue_fate
+fate_of(const struct reply *reply)
+{
+	switch (reply->code / 100) {
+	case 5:
+		return QUEUE_FAILED;
+	default: /* 4xx, and what makes no sense here */
+		return QUEUE_DEFERRED;
+	}
+}
+
+static void __attribute__((format(printf, 2, 3)))
+put_words(struct reply *reply, const char *format, ...)
+{
+	va_list args;
+
+	memset(reply, 0, sizeof *reply);
+	va_start(args, format);
+	vsnprintf(reply->text, sizeof reply->text, format, args);
+	va_end(args);
+}
+
+const struct queue_outcome *
+client_no_contact(struct queue_job *job, const char *host, const char *words)
+{
+	struct queue_outcome *outcomes =
+	    arena_alloc(job->arena, job->recipient_count * sizeof *outcomes);
+
+	for (size_t i = 0; i < job->recipient_count; i++) {
+		outcomes[i].index = job->recipients[i].index;
+		outcomes[i].fate = QUEUE_DEFERRED;
+		put_words(&outcomes[i].reply, "%s", words);
+		log_outcome(job, i, &outcomes[i], host, "");
+	}
+	return outcomes;
+}
+
+/* ---- life */
+
+struct client *
+client_new(const struct client_opts *opts)
+{
+	struct client *client = xcalloc(1, sizeof *client);
+	size_t count = opts->job->recipient_count;
+
+	assert(opts->route->count);
+	client->opts = *opts;
+	client->route = *opts->route;
+	snprintf(client->host, sizeof client->host, "%s", opts->route->host);
+	client->route.host = client->host;
+	client->opts.route = &client->route;
+	client->outcomes = arena_alloc(opts->job->arena, count * sizeof *client->outcomes);
+	client->settled = arena_alloc(opts->job->arena, count * sizeof *client->settled);
+	client->accepted = arena_alloc(opts->job->arena, count * sizeof *client->accepted);
+	for (size_t i = 0; i < count; i++)
+		client->outcomes[i].index = opts->job->recipients[i].index;
+	client->kick = loop_timer_new(opts->loop, next_address, client);
+	loop_timer_arm(client->kick, 0);
+	return client;
+}
+
+void
+client_free(struct client *client)
+{
+	conn_free(client->conn);
+	client->conn = NULL;
+	loop_timer_free(client->kick);
+	client->kick = NULL;
+	client->dead = true;
+	loop_defer(client->opts.loop, free, client);
+}
+
+/* Everything is settled: answers the job, and either says QUIT or drops the connection. The client
+ * may be gone afterwards. */
+static void
+finish(struct client *client, bool polite)
+{
+	client_on_done *on_done = client->opts.on_done;
+	void *arg = client->opts.arg;
+	const struct queue_outcome *outcomes = client->outcomes;
+	size_t count = client->opts.job->recipient_count;
+
+	for (size_t i = 0; i < count; i++)
+		assert(client->settled[i]);
+	assert(client->state != CLIENT_QUIT);
+	client->state = CLIENT_QUIT;
+	client->opts.job = NULL;
+	if (polite && client->conn) {
+		conn_write(client->conn, "QUIT\r\n", 6);
+		conn_set_timeout(client->conn, QUIT_WAIT);
+	} else {
+		client_free(client);
+	}
+	on_done(arg, outcomes, count);
+}
+
+/* This address (or this connection) is of no use, for the reason in client->last. */
+static void
+give_up_address(struct client *client)
+{
+	conn_free(client->conn);
+	client->conn = NULL;
+	client->state = CLIENT_CONNECTING;
+	client->no_tls = false;
+	loop_timer_arm(client->kick, 0);
+}
+
+static void
+next_address(void *arg)
+{
+	struct client *client = arg;
+	const struct route_address *address;
+
+	if (client->next == client->route.count) {
+		settle_rest(client, QUEUE_DEFERRED, &client->last);
+		finish(client, false);
+		return;
+	}
+	address = &client->route.list[client->next++];
+	if (address->addr.ss_family == AF_INET6)
+		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&address->addr)->sin6_addr,
+		          client->peer, sizeof client->peer);
+	else
+		inet_ntop(AF_INET, &((const struct sockaddr_in *)&address->addr)->sin_addr,
+		          client->peer, sizeof client->peer);
+	client->state = CLIENT_CONNECTING;
+	client->has_8bitmime = client->has_size = client->has_pipelining = client->has_starttls =
+	    false;
+	client->conn = conn_connect(client->opts.loop, (const struct sockaddr *)&address->addr,
+	                            address->len, INPUT_MAX, &events, client);
+	if (!client->conn) {
+		put_words(&client->last, "cannot connect to %s", client->peer);
+		give_up_address(client);
+		return;
+	}
+	conn_set_timeout(client->conn, client->opts.conf->connect_timeout);
+}
+
+static void
+try_in_clear(struct client *client)
+{
+	client->next--;
+	give_up_address(client);
+	client->no_tls = true;
+}
+
+/* ---- commands */
+
+static void
+set_state(struct client *client, enum state state)
+{
+	const struct conf *conf = client->opts.conf;
+	msec_t timeout = conf->reply_timeout;
+
+	client->state = state;
+	if (state == CLIENT_DATA || state == CLIENT_BODY)
+		timeout = conf->relay_data_timeout;
+	else if (state == CLIENT_FINAL)
+		timeout = conf->final_timeout;
+	conn_set_timeout(client->conn, timeout);
+}
+
+static void __attribute__((format(printf, 2, 3)))
+say(struct client *client, const char *format, ...)
+{
+	char line[1024]; /* the longest is RCPT with one address */
+	va_list args;
+	int len;
+
+	va_start(args, format);
+	len = vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	assert(len > 0 && len < (int)sizeof line);
+	conn_write(client->conn, line, (size_t)len);
+}
+
+static void
+say_hello(struct client *client, enum state state)
+{
+	client->has_8bitmime = client->has_size = client->has_pipelining = client->has_starttls =
+	    false;
+	set_state(client, state);
+	say(client, "%s %.255s\r\n", state == CLIENT_EHLO ? "EHLO" : "HELO",
+	    client->opts.conf->hostname);
+}
+
+static void
+say_envelope(struct client *client)
+{
+	const struct queue_job *job = client->opts.job;
+	size_t window = client->has_pipelining ? PIPELINE : 1;
+	char text[ADDRESS_TEXT_SIZE];
+
+	if (!client->mail_sent) {
+		char size[40] = "";
+		if (client->has_size)
+			snprintf(size, sizeof size, " SIZE=%llu",
+			         (unsigned long long)(job->prefix_len + job->body_size));
+		say(client, "MAIL FROM:<%s>%s%s\r\n", address_format(&job->from, text, sizeof text),
+		    size, client->has_8bitmime && job->body_8bit ? " BODY=8BITMIME" : "");
+		client->mail_sent = true;
+	}
+	while (client->rcpt_sent < job->recipient_count &&
+	       client->rcpt_sent - client->rcpt_answered + (client->mail_answered ? 0 : 1) <
+	           window) {
+		say(client, "RCPT TO:<%s>\r\n",
+		    address_format(&job->recipients[client->rcpt_sent].address, text, sizeof text));
+		client->rcpt_sent++;
+	}
+}
+
+static void
+begin_transaction(struct client *client)
+{
+	set_state(client, CLIENT_ENVELOPE);
+	say_envelope(client);
+}
+
+static void
+sink(void *arg, const uint8_t *data, size_t len)
+{
+	struct client *client = arg;
+	conn_write(client->conn, data, len);
+}
+
+/* Writes content while the connection takes it; the final dot when all is out. */
+static void
+pump(struct client *client)
+{
+	struct queue_job *job = client->opts.job;
+	static uint8_t block[BLOCK]; /* one loop, one thread */
+
+	set_state(client, CLIENT_BODY);
+	while (client->sent < job->body_size && conn_pending(client->conn) < CONN_OUTPUT_HIGH) {
+		uint64_t left = job->body_size - client->sent;
+		ssize_t n = pread(job->body_fd, block, left < BLOCK ? (size_t)left : BLOCK,
+		                  (off_t)(job->body_offset + client->sent));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			char id[QUEUE_ID_TEXT_SIZE];
+			struct reply words;
+			log_error(queue_id_format(&job->id, id), "body-unreadable",
+			          "offset=%llu error=\"%s\"",
+			          (unsigned long long)(job->body_offset + client->sent),
+			          n ? strerror(errno) : "file too short");
+			put_words(&words, "our copy of the message could not be read");
+			settle_rest(client, QUEUE_DEFERRED, &words);
+			finish(client, false); /* no dot: the server must not take half a message */
+			return;
+		}
+		data_out_feed(&client->out, block, (size_t)n, sink, client);
+		client->sent += (uint64_t)n;
+	}
+	if (client->sent == job->body_size) {
+		queue_job_final(job);
+		data_out_end(&client->out, sink, client);
+		set_state(client, CLIENT_FINAL);
+	}
+}
+
+/* ---- replies */
+
+static void
+on_ehlo_line(void *arg, const char *text, size_t len)
+{
+	struct client *client = arg;
+	size_t word = 0;
+
+	while (word < len && text[word] != ' ')
+		word++;
+#define IS(keyword) (word == sizeof keyword - 1 && !strncasecmp(text, keyword, word))
+	if (IS("8BITMIME"))
+		client->has_8bitmime = true;
+	else if (IS("SIZE"))
+		client->has_size = true;
+	else if (IS("PIPELINING"))
+		client->has_pipelining = true;
+	else if (IS("STARTTLS"))
+		client->has_starttls = true;
+#undef IS
+}
+
+static void
+on_rcpt_reply(struct client *client, const struct reply *reply)
+{
+	size_t i = client->rcpt_answered++;
+
+	if (reply->code / 100 == 2) {
+		client->accepted[i] = true;
+		client->accepted_count++;
+		return;
+	}
+	/* RFC 5321 section 4.5.3.1.10: 552 from old servers means "too many recipients", to be
+	 * tried again. */
+	if (reply->code == 552 && (!reply->enhanced[0] || !strcmp(reply->enhanced, "5.5.3")))
+		settle(client, i, QUEUE_DEFERRED, reply);
+	else
+		settle(client, i, fate_of(reply), reply);
+}
+
+static void
+on_envelope_reply(struct client *client, const struct reply *reply)
+{
+	if (!client->mail_answered) {
+		client->mail_answered = true;
+		if (reply->code / 100 != 2) {
+			settle_rest(client, fate_of(reply), reply);
+			finish(client, true);
+			return;
+		}
+	} else if (client->rcpt_answered < client->rcpt_sent) {
+		on_rcpt_reply(client, reply);
+	}
+	if (client->rcpt_answered < client->opts.job->recipient_count) {
+		set_state(client, CLIENT_ENVELOPE);
+		say_envelope(client);
+	} else if (client->accepted_count) {
+		set_state(client, CLIENT_DATA);
+		say(client, "DATA\r\n");
+	} else {
+		finish(client, true);
+	}
+}
+
+/* One reply. The client may be gone afterwards. */
+static void
+on_reply(struct client *client, const struct reply *reply)
+{
+	bool good = reply->code / 100 == 2;
+
+	if (reply->code == 421 && client->state >= CLIENT_ENVELOPE &&
+	    client->state != CLIENT_QUIT) {
+		settle_rest(client, QUEUE_DEFERRED, reply);
+		finish(client, false);
+		return;
+	}
+	switch (client->state) {
+	case CLIENT_GREETING:
+		if (reply->code != 220) {
+			client->last = *reply;
+			give_up_address(client);
+			return;
+		}
+		say_hello(client, CLIENT_EHLO);
+		return;
+	case CLIENT_EHLO:
+		if (reply->code / 100 == 5) {
+			say_hello(client, CLIENT_HELO);
+			return;
+		}
+		/* fall through */
+	case CLIENT_HELO:
+		if (!good) {
+			client->last = *reply;
+			give_up_address(client);
+		} else if (client->has_starttls && !client->no_tls && client->opts.tls &&
+		           !conn_is_secure(client->conn)) {
+			set_state(client, CLIENT_STARTTLS);
+			say(client, "STARTTLS\r\n");
+		} else {
+			begin_transaction(client);
+		}
+		return;
+	case CLIENT_STARTTLS:
+		if (reply->code == 421) {
+			client->last = *reply;
+			give_up_address(client);
+		} else if (!good) {
+			begin_transaction(client);
+		} else if (conn_start_tls_client(client->conn, client->opts.tls, client->host)) {
+			try_in_clear(client);
+		} else {
+			client->state = CLIENT_HANDSHAKE;
+			conn_set_timeout(client->conn, client->opts.conf->handshake_timeout);
+		}
+		return;
+	case CLIENT_ENVELOPE:
+		on_envelope_reply(client, reply);
+		return;
+	case CLIENT_DATA:
+		if (reply->code == 354) {
+			const struct queue_job *job = client->opts.job;
+			data_out_init(&client->out);
+			data_out_feed(&client->out, job->prefix, job->prefix_len, sink, client);
+			pump(client);
+			return;
+		}
+		settle_rest(client, fate_of(reply), reply);
+		finish(client, true);
+		return;
+	case CLIENT_BODY: /* an answer to a message that is not complete: refused early, or nonsense
+	                   */
+		settle_rest(client, fate_of(reply), reply);
+		finish(client, false);
+		return;
+	case CLIENT_FINAL:
+		settle_rest(client, good ? QUEUE_DELIVERED : fate_of(reply), reply);
+		finish(client, true);
+		return;
+	case CLIENT_QUIT:
+		client_free(client);
+		return;
+	case CLIENT_CONNECTING:
+	case CLIENT_HANDSHAKE:
+		assert(!"a reply before a connection");
+	}
+}
+
+/* ---- connection events */
+
+static void
+on_open(void *arg)
+{
+	set_state(arg, CLIENT_GREETING);
+}
+
+static void
+on_secure(void *arg)
+{
+	say_hello(arg, CLIENT_EHLO);
+}
+
+/* How the connection ended, for whatever it was doing. The client may be gone afterwards. */
+static void
+lost(struct client *client, const char *why)
+{
+	if (client->state == CLIENT_QUIT) {
+		client_free(client);
+		return;
+	}
+	put_words(&client->last, "%s (%s): %s", client->peer, state_words[client->state], why);
+	if (client->state == CLIENT_HANDSHAKE) {
+		char id[QUEUE_ID_TEXT_SIZE];
+		log_info(queue_id_format(&client->opts.job->id, id), "tls-failed",
+		         "host=%s ip=%s error=\"%s\"", client->host, client->peer, why);
+		try_in_clear(client);
+	} else if (client->state < CLIENT_ENVELOPE) {
+		give_up_address(client);
+	} else {
+		settle_rest(client, QUEUE_DEFERRED, &client->last);
+		finish(client, false);
+	}
+}
+
+static void
+on_input(void *arg)
+{
+	struct client *client = arg;
+
+	/* Everything that is there is read now, since the connection tells of more input only. A
+	 * reply may end the client or its connection, so both are looked at anew each time. */
+	while (!client->dead && client->conn && client->state != CLIENT_HANDSHAKE &&
+	       client->state != CLIENT_CONNECTING) {
+		struct reply reply;
+		size_t len;
+		const uint8_t *data = conn_input(client->conn, &len);
+		long n;
+
+		if (!data || !len)
+			break;
+		/* Only the reply to EHLO tells capabilities. */
+		n = reply_parse(data, len, &reply,
+		                client->state == CLIENT_EHLO ? on_ehlo_line : NULL, client);
+		if (n == 0 && len < INPUT_MAX)
+			break;
+		if (n <= 0) {
+			lost(client, "the server's answer is no SMTP reply");
+			break;
+		}
+		conn_consume(client->conn, (size_t)n);
+		on_reply(client, &reply);
+	}
+}
+
+static void
+on_drained(void *arg)
+{
+	struct client *client = arg;
+
+	if (client->state == CLIENT_BODY)
+		pump(client);
+}
+
+static void
+on_end(void *arg, enum conn_end why)
+{
+	struct client *client = arg;
+
+	lost(client, why == CONN_EOF       ? "the server closed the connection"
+	             : why == CONN_TIMEOUT ? "timed out"
+	                                   : conn_error(client->conn));
+}

@@ -1,0 +1,180 @@
+#include <assert.h>
+#include <netdb.h>
+
+#include "core/arena.h"
+#include "core/log.h"
+#include "core/sandbox.h"
+#include "core/service.h"
+#include "core/tls.h"
+#include "queue/worker.h"
+#include "relay/client.h"
+#include "relay/route.h"
+
+/* sekisho-relay: takes jobs of one lane from the queue, finds the next host, lets a client deliver,
+ * says the outcomes back. It keeps nothing: killed at any moment it loses attempts and no mail. One
+ * attempt per job and one connection per attempt. */
+
+struct attempt { /* in the job's arena */
+	struct relay *relay;
+	struct attempt *next; /* in relay->attempts */
+	struct queue_job *job;
+	struct route_lookup *lookup; /* pending, or NULL */
+	struct client *client;       /* under way, or NULL */
+};
+
+struct relay {
+	const struct conf *conf;
+	struct queue_worker *worker;
+	struct route *route;
+	struct tls_client *tls;
+	struct attempt *attempts;
+};
+
+static void
+forget(struct attempt *attempt)
+{
+	struct attempt **at = &attempt->relay->attempts;
+
+	while (*at != attempt)
+		at = &(*at)->next;
+	*at = attempt->next;
+}
+
+static void
+on_done(void *arg, const struct queue_outcome *outcomes, size_t count)
+{
+	struct attempt *attempt = arg;
+
+	attempt->client = NULL;
+	forget(attempt);
+	queue_job_done(attempt->job, outcomes, count);
+}
+
+static void
+on_route(void *arg, const struct route_result *result)
+{
+	struct attempt *attempt = arg;
+	struct relay *relay = attempt->relay;
+
+	attempt->lookup = NULL;
+	if (result->error) {
+		on_done(attempt, client_no_contact(attempt->job, result->host, result->error),
+		        attempt->job->recipient_count);
+		return;
+	}
+	attempt->client = client_new(&(struct client_opts){
+	    .loop = service_loop(),
+	    .conf = relay->conf,
+	    .tls = relay->tls,
+	    .route = result,
+	    .job = attempt->job,
+	    .on_done = on_done,
+	    .arg = attempt,
+	});
+}
+
+static void
+on_job(void *arg, struct queue_job *job)
+{
+	struct relay *relay = arg;
+	struct attempt *attempt = arena_alloc(job->arena, sizeof *attempt);
+
+	attempt->relay = relay;
+	attempt->job = job;
+	attempt->next = relay->attempts;
+	relay->attempts = attempt;
+	attempt->lookup = route_find(relay->route, relay->conf, job->domain, on_route, attempt);
+}
+
+static void
+on_abandon(void *arg, struct queue_job *job)
+{
+	struct relay *relay = arg;
+	struct attempt *attempt = relay->attempts;
+
+	while (attempt && attempt->job != job)
+		attempt = attempt->next;
+	assert(attempt);
+	route_cancel(attempt->lookup);
+	if (attempt->client)
+		client_free(attempt->client);
+	forget(attempt);
+}
+
+static const struct queue_worker_events worker_events = {.on_job = on_job,
+                                                         .on_abandon = on_abandon};
+
+static void
+on_config(void *arg, const struct conf *conf)
+{
+	struct relay *relay = arg;
+
+	relay->conf = conf;
+	if (relay->worker)
+		return;
+	relay->tls = tls_client_new();
+	relay->route = route_new(service_loop());
+	relay->worker = queue_worker_new(service_loop(), (enum queue_lane)service_index(),
+	                                 (unsigned)conf->relay_connections, &worker_events, relay);
+}
+
+static void
+on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
+{
+	struct relay *relay = arg;
+
+	(void)index;
+	assert(peer == SERVICE_QUEUE);
+	queue_worker_attach(relay->worker, fd_take);
+}
+
+static int
+on_start(void *arg)
+{
+	struct addrinfo *list = NULL;
+
+	(void)arg;
+	/* The sandbox lets no file be opened: the C library shall have read its resolver's
+	 * configuration and modules before. */
+	if (getaddrinfo("localhost", NULL, &(struct addrinfo){.ai_socktype = SOCK_STREAM}, &list) ==
+	    0)
+		freeaddrinfo(list);
+	return 0;
+}
+
+static void
+on_idle(void *arg)
+{
+	(void)arg;
+	service_stopped();
+}
+
+static void
+on_stop(void *arg)
+{
+	struct relay *relay = arg;
+
+	queue_worker_stop(relay->worker, on_idle);
+}
+
+int
+main(int argc, char **argv)
+{
+	static struct relay relay;
+	static const struct service_events events = {
+	    .on_config = on_config,
+	    .on_link = on_link,
+	    .on_start = on_start,
+	    .on_stop = on_stop,
+	};
+	return service_run(
+	    &(struct service_opts){
+	        .role = SERVICE_RELAY,
+	        .program = "sekisho-relay",
+	        .purpose = "delivers the mail that sekisho-queue hands it, one lane per process",
+	        .sandbox = SANDBOX_CONNECT | SANDBOX_THREADS,
+	        .events = &events,
+	        .arg = &relay,
+	    },
+	    argc, argv);
+}
