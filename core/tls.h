@@ -29,4 +29,14 @@ void tls_client_free(struct tls_client *client);
  * sekishod's unprivileged checker. */
 int tls_check_pair(int chain_fd, int key_fd, char *error, size_t size);
 
+/* A private key in this process's memory: for sekisho-keys alone. Reads the PEM key from fd (taken). NULL with the reason in
+ * error. */
+struct tls_private;
+struct tls_private *tls_private_new(int key_fd_take, char *error, size_t size);
+void tls_private_free(struct tls_private *key);
+#define TLS_SIGNATURE_MAX 1024
+/* The length of the signature written to out, or 0 when this key does not sign so. Names as for tls_signer. */
+size_t tls_private_sign(const struct tls_private *key, const char *digest, const char *padding, const uint8_t *tbs, size_t len,
+			uint8_t out[TLS_SIGNATURE_MAX]);
+
 #endif
