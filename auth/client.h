@@ -19,7 +19,10 @@
 struct auth_client;
 /* The link to sekisho-auth is borrowed. */
 struct auth_client *auth_client_new(struct ipc_link *link);
+/* Logins must have been cancelled before; account requests under way lose their callback's link with it. */
 void auth_client_free(struct auth_client *client);
+/* For the link's on_push: takes note of announced mechanisms. Other frames are ignored. */
+void auth_client_on_push(struct auth_client *client, struct ipc_frame *frame);
 
 struct auth_account { /* who logged in; borrowed for the callback */
 	char account[AUTH_ACCOUNT_MAX + 1];
@@ -52,7 +55,8 @@ struct auth_login *auth_login_start(struct auth_client *client, const struct aut
 void auth_login_step(struct auth_login *login, const uint8_t *response, size_t len);
 /* The client went away or sent "*": no callback follows. NULL is harmless. */
 void auth_login_cancel(struct auth_login *login);
-/* Mechanisms to offer over TLS, space-separated, as sekisho-auth announced them; "" while it is down. */
+/* Mechanisms to offer over TLS, space-separated, as sekisho-auth announced them ("PLAIN", which every sekisho-auth has, until it
+ * did); "" while it is down. */
 const char *auth_client_mechanisms(const struct auth_client *client);
 
 /* Accounts, for admin. */

@@ -1,0 +1,43 @@
+/* Cyrus SASL, and the only file that knows it: exchanges that check a password against the store.
+ */
+#ifndef AUTH_MECH_H
+#define AUTH_MECH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "auth/cache.h"
+#include "auth/client.h"
+#include "auth/store.h"
+
+struct mech_opts { /* borrowed for the process's life */
+	struct store *store;
+	struct cache *cache;
+	uint32_t iterations; /* what an unknown account costs */
+	const char *hostname;
+};
+
+/* Loads the mechanisms; once per process, before the sandbox closes the file system. -1 with the
+ * reason in error. */
+int mech_init(const struct mech_opts *opts, char *error, size_t size);
+void mech_done(void);
+/* "PLAIN" */
+const char *mech_list(void);
+
+/* One login attempt; never shared between threads at the same time. */
+struct mech;
+struct mech *mech_new(const char *mechanism);
+void mech_free(struct mech *mech);
+/* The next message of the client; NULL (first time only) when it sent none. May take milliseconds
+ * of CPU. The challenge is borrowed until the next call. */
+enum auth_outcome mech_step(struct mech *mech, const uint8_t *message, size_t len,
+                            const uint8_t **challenge, size_t *challenge_len);
+/* After AUTH_OK: who it is. After AUTH_REFUSED: who it claimed to be, account.account empty if that
+ * was no address. */
+const struct auth_entry *mech_account(const struct mech *mech);
+
+/* The account name for what somebody typed: a valid address in lower case. False when it is none.
+ */
+bool mech_account_name(const char *text, size_t len, char out[AUTH_ACCOUNT_MAX + 1]);
+
+#endif

@@ -1,0 +1,30 @@
+/* The frames between auth/client.c and sekisho-auth; nobody else's business.
+ *
+ * An exchange is named by its client with a number unique on the channel, so that it can be
+ * cancelled before the first answer. Both sides are of one build, so there is no version. */
+#ifndef AUTH_PROTO_H
+#define AUTH_PROTO_H
+
+enum auth_frame {
+	AUTH_FRAME_START = 1,  /* u64 exchange, u64 session, str mechanism, str ip, str tls, u8 has
+	                          initial, bytes initial */
+	AUTH_FRAME_STEP,       /* u64 exchange, bytes response */
+	AUTH_FRAME_CANCEL,     /* u64 exchange; no answer */
+	AUTH_FRAME_MECHANISMS, /* call: empty, answer: str; push: str */
+	AUTH_FRAME_ADD,        /* str account, bytes password */
+	AUTH_FRAME_REMOVE,     /* str account */
+	AUTH_FRAME_SHOW,       /* str account */
+	AUTH_FRAME_LIST,       /* str after */
+};
+/* Answer to START and STEP: u8 outcome; then for AUTH_CONTINUE bytes challenge; for AUTH_OK str
+ * account, str class, u32 count, str identity each. Answer to the account frames: u8 result, str
+ * error, u32 count, per entry (str account, str class, str state, u64 created, u64 changed), str
+ * next. */
+
+#define AUTH_MECHANISMS_MAX 128
+#define AUTH_MECHANISM_MAX  20  /* RFC 4422 section 3.1 */
+#define AUTH_PASSWORD_MIN   8   /* octets */
+#define AUTH_PASSWORD_MAX   256 /* octets */
+#define AUTH_LIST_MAX       500 /* entries in one answer */
+
+#endif
