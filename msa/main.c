@@ -78,7 +78,15 @@ on_queue_down(void *arg)
 	queue_client_on_down(self.msa.queue);
 }
 
+static void
+on_auth_push(void *arg, struct ipc_frame *frame)
+{
+	(void)arg;
+	auth_client_on_push(self.msa.auth, frame);
+}
+
 static const struct ipc_link_events quiet_events = {0};
+static const struct ipc_link_events auth_events = {.on_push = on_auth_push};
 static const struct ipc_link_events queue_events = {.on_up = on_queue_up, .on_down = on_queue_down};
 
 static void
@@ -92,7 +100,7 @@ on_config(void *arg, const struct conf *conf)
 	self.msa.loop = loop;
 	self.msa.index = service_index();
 	self.msa.on_session_gone = on_session_gone;
-	self.auth_link = ipc_link_new(loop, "auth", &quiet_events, NULL);
+	self.auth_link = ipc_link_new(loop, "auth", &auth_events, NULL);
 	self.queue_link = ipc_link_new(loop, "queue", &queue_events, NULL);
 	self.keys_link = ipc_link_new(loop, "keys", &quiet_events, NULL);
 	self.msa.auth = auth_client_new(self.auth_link);
