@@ -1,0 +1,170 @@
+#include "queue/store_int.h"
+
+/* Both sides of conservation, counted anew, and every body read.
+ *
+ * The three lanes are read in one transaction each, all begun by the loop's thread without a return
+ * to the loop in between, fresh first. A move advances only through the loop, so between these
+ * snapshots any message makes at most one step: it is seen in its source, in its target, or in
+ * both; then only the higher generation counts. Counters come from the same snapshots.
+ *
+ * Writers go on meanwhile and may remove a body whose message has ended after the snapshot: a body
+ * is bad only if its record is still there afterwards. */
+
+#include <string.h>
+
+#include "core/log.h"
+
+struct auditor {
+	struct store *store;
+	struct lane_txn txn[QUEUE_LANES];
+	struct queue_audit *out;
+};
+
+/* True when a copy of a higher generation is in another lane. */
+static bool
+is_superseded(struct auditor *auditor, const struct store_message *message)
+{
+	for (unsigned i = 0; i < QUEUE_LANES; i++) {
+		struct store_message *other;
+		bool higher;
+
+		if (i == (unsigned)message->lane)
+			continue;
+		other = txn_load(&auditor->txn[i], &message->id, false);
+		higher = other && other->generation > message->generation;
+		store_message_free(other);
+		if (higher)
+			return true;
+	}
+	return false;
+}
+
+static void
+check_body(struct auditor *auditor, const struct store_message *message)
+{
+	char text[QUEUE_ID_TEXT_SIZE];
+	enum queue_lane lane;
+
+	if (body_verify(&auditor->store->segments, &message->id, &message->body) != 0) {
+		if (!store_find(auditor->store, &message->id, &lane) || lane == QUEUE_LANES)
+			return;
+		auditor->out->bodies_bad++;
+		log_error(queue_id_format(&message->id, text), "body-bad",
+		          "segment=%llu offset=%llu size=%llu",
+		          (unsigned long long)message->body.segment,
+		          (unsigned long long)message->body.offset,
+		          (unsigned long long)message->body.size);
+	}
+	auditor->out->bodies_checked++;
+}
+
+static void
+audit_messages(struct auditor *auditor, unsigned lane)
+{
+	struct lane_txn *txn = &auditor->txn[lane];
+	struct queue_audit *out = auditor->out;
+	MDB_cursor *cursor = txn_cursor(txn, TABLE_MESSAGE);
+	MDB_val k, v;
+
+	while (cursor && mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0) {
+		struct store_message *message;
+		struct queue_id id;
+		struct key key;
+		uint32_t unfinished = 0;
+
+		memcpy(id.octets, k.mv_data, STORE_ID_SIZE);
+		message = txn_load(txn, &id, true);
+		if (message == NULL) {
+			out->orphans++;
+			txn->rc = 0;
+			continue;
+		}
+		key_due(&key, message->due, &id);
+		if (!txn_get(txn, TABLE_DUE, &key, &v))
+			out->orphans++;
+		key_account(&key, message->account, &id);
+		if (!txn_get(txn, TABLE_ACCOUNT, &key, &v))
+			out->orphans++;
+		for (size_t i = 0; i < message->recipient_count; i++)
+			unfinished += message->recipients[i].state == STORE_QUEUED;
+		if (unfinished != message->unfinished || unfinished == 0)
+			out->orphans++;
+		if (!is_superseded(auditor, message)) {
+			out->messages++;
+			out->queued += unfinished;
+			check_body(auditor, message);
+		}
+		store_message_free(message);
+	}
+	if (cursor)
+		mdb_cursor_close(cursor);
+}
+
+/* Rows whose id, at_end octets before their end or at the front, has no record. */
+static void
+audit_rows(struct auditor *auditor, unsigned lane, enum table table)
+{
+	struct lane_txn *txn = &auditor->txn[lane];
+	MDB_cursor *cursor = txn_cursor(txn, table);
+	MDB_val k, v;
+
+	while (cursor && mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0) {
+		bool front = table == TABLE_RECIPIENT || table == TABLE_PREFIX;
+		struct key key = {.len = STORE_ID_SIZE};
+
+		if (k.mv_size < STORE_ID_SIZE) {
+			auditor->out->orphans++;
+			continue;
+		}
+		memcpy(key.data,
+		       (const uint8_t *)k.mv_data + (front ? 0 : k.mv_size - STORE_ID_SIZE),
+		       STORE_ID_SIZE);
+		if (!txn_get(txn, TABLE_MESSAGE, &key, &v))
+			auditor->out->orphans++;
+	}
+	if (cursor)
+		mdb_cursor_close(cursor);
+}
+
+void
+store_audit(struct store *store, struct queue_audit *out)
+{
+	static const enum table tables[] = {TABLE_RECIPIENT, TABLE_PREFIX, TABLE_DUE,
+	                                    TABLE_ACCOUNT};
+	struct auditor auditor = {.store = store, .out = out};
+	bool failed = false;
+
+	memset(out, 0, sizeof(*out));
+	for (unsigned i = 0; i < QUEUE_LANES; i++)
+		txn_read(&store->lanes[i], &auditor.txn[i]);
+	for (unsigned i = 0; i < QUEUE_LANES; i++) {
+		struct lane_txn *txn = &auditor.txn[i];
+		MDB_stat rows, dues;
+
+		if (txn->rc) {
+			failed = true;
+			continue;
+		}
+		out->accepted += txn_counter(txn, COUNTER_ACCEPTED);
+		out->generated += txn_counter(txn, COUNTER_GENERATED);
+		out->delivered += txn_counter(txn, COUNTER_DELIVERED);
+		out->bounced += txn_counter(txn, COUNTER_BOUNCED);
+		out->expired += txn_counter(txn, COUNTER_EXPIRED);
+		out->removed += txn_counter(txn, COUNTER_REMOVED);
+		audit_messages(&auditor, i);
+		for (size_t t = 0; t < sizeof(tables) / sizeof(*tables); t++)
+			audit_rows(&auditor, i, tables[t]);
+		/* One due row each: a second one would have passed as belonging to a record. */
+		if (mdb_stat(txn->txn, txn->lane->dbi[TABLE_MESSAGE], &rows) != 0 ||
+		    mdb_stat(txn->txn, txn->lane->dbi[TABLE_DUE], &dues) != 0 ||
+		    rows.ms_entries != dues.ms_entries)
+			out->orphans++;
+		failed |= txn->rc != 0;
+	}
+	for (unsigned i = 0; i < QUEUE_LANES; i++)
+		txn_abort(&auditor.txn[i]);
+	out->conserved = !failed && out->bodies_bad == 0 && out->orphans == 0 &&
+	                 out->accepted + out->generated == out->delivered + out->bounced +
+	                                                       out->expired + out->removed +
+	                                                       out->queued;
+}

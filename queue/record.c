@@ -1,0 +1,249 @@
+#include "queue/store_int.h"
+
+/* How keys and values look in the environments.
+ *
+ * Keys are big-endian, so LMDB's order of octets is the order of numbers. The id stands in every
+ * key: there are no duplicate keys (LMDB 0.9.24 has known bugs there). Values begin with a version
+ * and follow core/buf's wire encoding. All strings that strangers can size were bounded by the
+ * grammar; what could still be longer is cut here, so that a record stays below 2000 octets and
+ * fits into one leaf page. */
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+
+enum { FLAG_GENERATED = 1, FLAG_8BIT = 2 };
+
+uint64_t
+be_get(const uint8_t *data, size_t len)
+{
+	uint64_t v = 0;
+
+	for (size_t i = 0; i < len; i++)
+		v = (v << 8) | data[i];
+	return v;
+}
+
+void
+be_put(uint8_t *data, size_t len, uint64_t v)
+{
+	for (size_t i = len; i > 0; i--) {
+		data[i - 1] = (uint8_t)v;
+		v >>= 8;
+	}
+}
+
+static void
+key_add(struct key *key, const void *data, size_t len)
+{
+	assert(key->len + len <= sizeof(key->data));
+	memcpy(key->data + key->len, data, len);
+	key->len += len;
+}
+
+static void
+key_add_be(struct key *key, uint64_t v, size_t len)
+{
+	uint8_t octets[8];
+
+	be_put(octets, len, v);
+	key_add(key, octets, len);
+}
+
+void
+key_id(struct key *key, const struct queue_id *id)
+{
+	key->len = 0;
+	key_add(key, id->octets, STORE_ID_SIZE);
+}
+
+void
+key_recipient(struct key *key, const struct queue_id *id, uint16_t index)
+{
+	key_id(key, id);
+	key_add_be(key, index, 2);
+}
+
+void
+key_due(struct key *key, msec_t due, const struct queue_id *id)
+{
+	key->len = 0;
+	key_add_be(key, due < 0 ? 0 : (uint64_t)due, 8);
+	key_add(key, id->octets, STORE_ID_SIZE);
+}
+
+void
+key_text(struct key *key, const char *text)
+{
+	key->len = 0;
+	key_add(key, text, strlen(text));
+}
+
+void
+key_account(struct key *key, const char *account, const struct queue_id *id)
+{
+	key_text(key, account);
+	key_add(key, "", 1);
+	key_add(key, id->octets, STORE_ID_SIZE);
+}
+
+void
+key_outbox(struct key *key, const struct queue_id *id, uint16_t index, uint32_t attempt)
+{
+	key_recipient(key, id, index);
+	key_add_be(key, attempt, 4);
+}
+
+void
+key_ledger(struct key *key, const char *account, uint32_t row)
+{
+	key_text(key, account);
+	key_add(key, "", 1);
+	key_add_be(key, row, 4);
+}
+
+static void
+put_cut(struct buf *out, const char *s, size_t max)
+{
+	wire_put_bytes(out, s ? s : "", s ? strnlen(s, max) : 0);
+}
+
+void
+record_encode(const struct store_message *message, struct buf *out)
+{
+	wire_put_u8(out, STORE_FORMAT);
+	wire_put_u8(out, (uint8_t)((message->generated ? FLAG_GENERATED : 0) |
+	                           (message->body_8bit ? FLAG_8BIT : 0)));
+	wire_put_u64(out, message->generation);
+	put_cut(out, message->account, 255);
+	wire_put_str(out, message->from.local);
+	wire_put_str(out, message->from.domain);
+	wire_put_u64(out, (uint64_t)message->created);
+	wire_put_u64(out, (uint64_t)message->due);
+	put_cut(out, message->client_ip, 63);
+	wire_put_u16(out, message->client_port);
+	put_cut(out, message->ehlo, 255);
+	wire_put_u32(out, message->attempts);
+	wire_put_u64(out, message->body.segment);
+	wire_put_u64(out, message->body.offset);
+	wire_put_u64(out, message->body.size);
+	wire_put_u64(out, message->body.checksum);
+	wire_put_u32(out, message->total);
+	wire_put_u32(out, message->unfinished);
+	put_cut(out, message->last_reply, STORE_REPLY_MAX);
+}
+
+struct store_message *
+record_decode(const void *data, size_t len)
+{
+	struct wire wire = wire_from(data, len);
+	struct store_message *message;
+	unsigned flags;
+
+	if (wire_u8(&wire) != STORE_FORMAT)
+		return NULL;
+	message = xcalloc(1, sizeof(*message));
+	flags = wire_u8(&wire);
+	message->generated = flags & FLAG_GENERATED;
+	message->body_8bit = flags & FLAG_8BIT;
+	message->generation = wire_u64(&wire);
+	message->account = wire_str_new(&wire, 255);
+	wire_str(&wire, message->from.local, sizeof(message->from.local));
+	wire_str(&wire, message->from.domain, sizeof(message->from.domain));
+	message->created = (msec_t)wire_u64(&wire);
+	message->due = (msec_t)wire_u64(&wire);
+	message->client_ip = wire_str_new(&wire, 63);
+	message->client_port = wire_u16(&wire);
+	message->ehlo = wire_str_new(&wire, 255);
+	message->attempts = wire_u32(&wire);
+	message->body.segment = wire_u64(&wire);
+	message->body.offset = wire_u64(&wire);
+	message->body.size = wire_u64(&wire);
+	message->body.checksum = wire_u64(&wire);
+	message->total = wire_u32(&wire);
+	message->unfinished = wire_u32(&wire);
+	message->last_reply = wire_str_new(&wire, STORE_REPLY_MAX);
+	if (wire_done(&wire))
+		return message;
+	store_message_free(message);
+	return NULL;
+}
+
+void
+recipient_encode(const struct store_recipient *recipient, struct buf *out)
+{
+	wire_put_u8(out, STORE_FORMAT);
+	wire_put_u8(out, (uint8_t)recipient->state);
+	wire_put_u32(out, recipient->attempts);
+	wire_put_u64(out, (uint64_t)recipient->when);
+	wire_put_str(out, recipient->address.local);
+	wire_put_str(out, recipient->address.domain);
+	put_cut(out, recipient->reply, STORE_REPLY_MAX);
+}
+
+bool
+recipient_decode(const void *data, size_t len, uint16_t index, struct store_recipient *out)
+{
+	struct wire wire = wire_from(data, len);
+	unsigned state;
+
+	memset(out, 0, sizeof(*out));
+	if (wire_u8(&wire) != STORE_FORMAT)
+		return false;
+	out->index = index;
+	state = wire_u8(&wire);
+	out->state = (enum store_state)state;
+	out->attempts = wire_u32(&wire);
+	out->when = (msec_t)wire_u64(&wire);
+	wire_str(&wire, out->address.local, sizeof(out->address.local));
+	wire_str(&wire, out->address.domain, sizeof(out->address.domain));
+	out->reply = wire_str_new(&wire, STORE_REPLY_MAX);
+	if (wire_done(&wire) && state <= STORE_REMOVED)
+		return true;
+	free(out->reply);
+	out->reply = NULL;
+	return false;
+}
+
+void
+override_encode(const struct store_override *override, struct buf *out)
+{
+	wire_put_u8(out, STORE_FORMAT);
+	wire_put_u32(out, override->limit);
+	wire_put_u64(out, (uint64_t) override->when);
+	wire_put_str(out, override->by);
+	wire_put_str(out, override->reason);
+}
+
+bool
+override_decode(const void *data, size_t len, struct store_override *out)
+{
+	struct wire wire = wire_from(data, len);
+
+	memset(out, 0, sizeof(*out));
+	if (wire_u8(&wire) != STORE_FORMAT)
+		return false;
+	out->limit = wire_u32(&wire);
+	out->when = (msec_t)wire_u64(&wire);
+	wire_str(&wire, out->by, sizeof(out->by));
+	wire_str(&wire, out->reason, sizeof(out->reason));
+	return wire_done(&wire);
+}
+
+void
+store_message_free(struct store_message *message)
+{
+	if (message == NULL)
+		return;
+	for (size_t i = 0; i < message->recipient_count; i++)
+		free(message->recipients[i].reply);
+	free(message->recipients);
+	free(message->account);
+	free(message->client_ip);
+	free(message->ehlo);
+	free(message->last_reply);
+	free(message->prefix);
+	free(message);
+}

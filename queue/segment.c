@@ -1,0 +1,319 @@
+#include "queue/store_int.h"
+
+/* Bodies: small ones appended to segments, large ones in files of their own.
+ *
+ * A segment is written by the fresh writer alone, front to back, and never rewritten. It is
+ * abandoned at 64 MiB, at the first failed write or sync (after a failed fdatasync the kernel calls
+ * the pages clean, so neither reading back nor syncing again proves anything), and at every start.
+ * It is unlinked when it is not the active one and no record names a body in it; readers that still
+ * hold a descriptor are not disturbed by that.
+ *
+ * live counts bodies from the moment they are appended, before any record exists, so that a segment
+ * which is rolled over in the middle of a group cannot vanish under that group. */
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "core/mem.h"
+
+int
+segments_open(struct segments *segments)
+{
+	memset(segments, 0, sizeof(*segments));
+	pthread_mutex_init(&segments->lock, NULL);
+	segments->fd = segments->bodies = segments->large = -1;
+	segments->next = 1;
+	if ((mkdir("bodies", 0700) < 0 && errno != EEXIST) ||
+	    (mkdir("large", 0700) < 0 && errno != EEXIST))
+		return -1;
+	segments->bodies = open("bodies", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	segments->large = open("large", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return segments->bodies < 0 || segments->large < 0 ? -1 : 0;
+}
+
+void
+segments_close(struct segments *segments)
+{
+	if (segments->fd >= 0)
+		close(segments->fd);
+	if (segments->bodies >= 0)
+		close(segments->bodies);
+	if (segments->large >= 0)
+		close(segments->large);
+	free(segments->list);
+	segments->list = NULL;
+	segments->count = 0;
+	segments->fd = segments->bodies = segments->large = -1;
+	pthread_mutex_destroy(&segments->lock);
+}
+
+char *
+segment_name(uint64_t number, char out[32])
+{
+	snprintf(out, 32, "seg-%016" PRIx64, number);
+	return out;
+}
+
+char *
+large_name(const struct queue_id *id, char out[QUEUE_ID_TEXT_SIZE])
+{
+	return queue_id_format(id, out);
+}
+
+/* The place of number in the list, or where it would be. Locked. */
+static size_t
+find(const struct segments *segments, uint64_t number)
+{
+	size_t low = 0, high = segments->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (segments->list[middle].number < number)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+void
+segments_retain(struct segments *segments, uint64_t number)
+{
+	size_t at;
+
+	pthread_mutex_lock(&segments->lock);
+	at = find(segments, number);
+	if (at == segments->count || segments->list[at].number != number) {
+		if (segments->count == segments->size) {
+			segments->size = segments->size ? segments->size * 2 : 64;
+			segments->list =
+			    xreallocarray(segments->list, segments->size, sizeof(*segments->list));
+		}
+		memmove(segments->list + at + 1, segments->list + at,
+		        (segments->count - at) * sizeof(*segments->list));
+		segments->list[at] = (struct segment){.number = number};
+		segments->count++;
+	}
+	segments->list[at].live++;
+	pthread_mutex_unlock(&segments->lock);
+}
+
+/* Locked. */
+static void
+drop_if_dead(struct segments *segments, size_t at)
+{
+	char name[32];
+
+	if (segments->list[at].live > 0 || segments->list[at].number == segments->active)
+		return;
+	(void)unlinkat(segments->bodies, segment_name(segments->list[at].number, name), 0);
+	segments->count--;
+	memmove(segments->list + at, segments->list + at + 1,
+	        (segments->count - at) * sizeof(*segments->list));
+}
+
+void
+segments_release(struct segments *segments, const struct queue_id *id,
+                 const struct store_body *body)
+{
+	char name[QUEUE_ID_TEXT_SIZE];
+	size_t at;
+
+	if (body->segment == 0) {
+		(void)unlinkat(segments->large, large_name(id, name), 0);
+		return;
+	}
+	pthread_mutex_lock(&segments->lock);
+	at = find(segments, body->segment);
+	if (at < segments->count && segments->list[at].number == body->segment &&
+	    segments->list[at].live > 0) {
+		segments->list[at].live--;
+		drop_if_dead(segments, at);
+	}
+	pthread_mutex_unlock(&segments->lock);
+}
+
+void
+segments_abandon(struct segments *segments)
+{
+	uint64_t number = segments->active;
+	size_t at;
+
+	if (segments->fd >= 0)
+		close(segments->fd);
+	segments->fd = -1;
+	segments->dirty = segments->made = false;
+	segments->broken = 0;
+	pthread_mutex_lock(&segments->lock);
+	segments->active = 0;
+	at = find(segments, number);
+	if (number && at < segments->count && segments->list[at].number == number)
+		drop_if_dead(segments, at);
+	pthread_mutex_unlock(&segments->lock);
+}
+
+int
+segments_sync(struct segments *segments)
+{
+	if (segments->broken)
+		return segments->broken;
+	if ((segments->dirty && fdatasync(segments->fd) < 0) ||
+	    (segments->made && fsync(segments->bodies) < 0))
+		return segments->broken = errno;
+	segments->dirty = segments->made = false;
+	return 0;
+}
+
+static int
+roll(struct segments *segments)
+{
+	char name[32];
+	int rc;
+
+	if (segments->fd >= 0) {
+		if ((rc = segments_sync(segments)) != 0)
+			return rc;
+		segments_abandon(segments);
+	}
+	segments->fd = openat(segments->bodies, segment_name(segments->next, name),
+	                      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (segments->fd < 0)
+		return errno;
+	pthread_mutex_lock(&segments->lock);
+	segments->active = segments->next++;
+	pthread_mutex_unlock(&segments->lock);
+	segments->end = 0;
+	segments->made = true;
+	return 0;
+}
+
+int
+segments_append(struct segments *segments, const void *data, size_t len, struct store_body *out)
+{
+	const uint8_t *at = data;
+	size_t left = len;
+	int rc;
+
+	if (segments->broken)
+		return segments->broken;
+	if ((segments->fd < 0 || segments->end + len > STORE_SEGMENT_MAX) &&
+	    (rc = roll(segments)) != 0)
+		return rc;
+	*out = (struct store_body){.segment = segments->active,
+	                           .offset = segments->end,
+	                           .size = len,
+	                           .checksum = XXH3_64bits(len ? data : "", len)};
+	segments->dirty = true;
+	while (left > 0) {
+		ssize_t n = pwrite(segments->fd, at, left, (off_t)segments->end);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? errno : EIO;
+		at += n;
+		left -= (size_t)n;
+		segments->end += (uint64_t)n;
+	}
+	segments_retain(segments, out->segment);
+	return 0;
+}
+
+/* Size octets (or, with whole, up to the end) from offset: 0 or an errno. */
+static int
+sum(int fd, uint64_t offset, uint64_t size, bool whole, uint64_t *size_out, uint64_t *checksum)
+{
+	XXH3_state_t *state = XXH3_createState();
+	size_t chunk = 256u * 1024;
+	uint8_t *data = xmalloc(chunk);
+	uint64_t done = 0;
+	int rc = 0;
+
+	if (state == NULL)
+		abort();
+	XXH3_64bits_reset(state);
+	while (whole || done < size) {
+		size_t want = whole || size - done > chunk ? chunk : (size_t)(size - done);
+		ssize_t n = pread(fd, data, want, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			rc = errno;
+		if (n == 0 && !whole)
+			rc = EBADMSG;
+		if (n <= 0)
+			break;
+		XXH3_64bits_update(state, data, (size_t)n);
+		done += (uint64_t)n;
+	}
+	*size_out = done;
+	*checksum = XXH3_64bits_digest(state);
+	XXH3_freeState(state);
+	free(data);
+	return rc;
+}
+
+int
+large_sync(struct segments *segments, const struct queue_id *id, struct store_body *out)
+{
+	char name[QUEUE_ID_TEXT_SIZE];
+	int fd = openat(segments->large, large_name(id, name), O_RDONLY | O_CLOEXEC);
+	int rc = 0;
+
+	memset(out, 0, sizeof(*out));
+	if (fd < 0)
+		return errno;
+	if (fdatasync(fd) < 0 || fsync(segments->large) < 0)
+		rc = errno;
+	if (rc == 0)
+		rc = sum(fd, 0, 0, true, &out->size, &out->checksum);
+	close(fd);
+	return rc;
+}
+
+int
+body_verify(struct segments *segments, const struct queue_id *id, const struct store_body *body)
+{
+	char name[32];
+	uint64_t size, checksum;
+	struct stat st;
+	int fd, rc;
+
+	if (body->segment)
+		fd = openat(segments->bodies, segment_name(body->segment, name),
+		            O_RDONLY | O_CLOEXEC);
+	else
+		fd = openat(segments->large, large_name(id, name), O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	rc = sum(fd, body->offset, body->size, false, &size, &checksum);
+	if (rc == 0 && checksum != body->checksum)
+		rc = EBADMSG;
+	if (rc == 0 && body->segment == 0 &&
+	    (fstat(fd, &st) < 0 || (uint64_t)st.st_size != body->size))
+		rc = EBADMSG;
+	close(fd);
+	return rc;
+}
+
+int
+store_open_body(struct store *store, const struct queue_id *id, const struct store_body *body)
+{
+	char name[32];
+
+	if (body->segment)
+		return openat(store->segments.bodies, segment_name(body->segment, name),
+		              O_RDONLY | O_CLOEXEC);
+	return openat(store->segments.large, large_name(id, name), O_RDONLY | O_CLOEXEC);
+}

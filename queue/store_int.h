@@ -1,0 +1,226 @@
+/* Internals that the files of the store share: encodings, tables, one lane's environment and writer, bodies. */
+#ifndef QUEUE_STORE_INT_H
+#define QUEUE_STORE_INT_H
+
+#include <lmdb.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/buf.h"
+#include "queue/store.h"
+
+#define STORE_FORMAT      1u /* of environments and records */
+#define STORE_SEGMENT_MAX (64u << 20)
+#define STORE_ID_SIZE     16u
+
+/* --- tables --- */
+
+enum table {
+	TABLE_META,      /* name -> value: "format" u32, "ledger" u64 */
+	TABLE_COUNTER,   /* u8 enum counter -> u64 */
+	TABLE_MESSAGE,   /* id -> record */
+	TABLE_PREFIX,    /* id -> octets */
+	TABLE_RECIPIENT, /* id, u16 index -> recipient */
+	TABLE_DUE,       /* u64 due, id -> nothing */
+	TABLE_ACCOUNT,   /* account, 0, id -> nothing */
+	TABLE_OUTBOX,    /* id, u16 index, u32 attempt -> recipient; the last of an id -> its record */
+	TABLE_LEDGER,    /* account, 0, u32 row -> row */
+	TABLE_OVERRIDE,  /* account -> override */
+	TABLE_DIRECTIVE, /* name -> octets */
+	TABLE_SUMMARY,   /* history: id -> record */
+	TABLE_OUTCOME,   /* history: id, u16 index, u32 attempt -> recipient */
+	TABLES
+};
+
+enum counter {
+	COUNTER_ACCEPTED,
+	COUNTER_GENERATED,
+	COUNTER_DELIVERED,
+	COUNTER_BOUNCED,
+	COUNTER_EXPIRED,
+	COUNTER_REMOVED,
+	COUNTER_MOVED_IN,
+	COUNTER_MOVED_OUT,
+	COUNTERS
+};
+
+/* --- record.c: encodings and keys --- */
+
+#define OUTBOX_KEY_SIZE       22u
+#define OUTBOX_SUMMARY_INDEX  0xffffu
+#define OUTBOX_SUMMARY_ATTEMPT 0xffffffffu
+
+struct key { /* any of our keys; LMDB's limit is 511 */
+	uint8_t data[480];
+	size_t len;
+};
+void key_id(struct key *key, const struct queue_id *id);
+void key_recipient(struct key *key, const struct queue_id *id, uint16_t index);
+void key_due(struct key *key, msec_t due, const struct queue_id *id);
+void key_account(struct key *key, const char *account, const struct queue_id *id);
+void key_outbox(struct key *key, const struct queue_id *id, uint16_t index, uint32_t attempt);
+void key_ledger(struct key *key, const char *account, uint32_t row);
+void key_text(struct key *key, const char *text);
+uint64_t be_get(const uint8_t *data, size_t len);
+void be_put(uint8_t *data, size_t len, uint64_t v);
+
+void record_encode(const struct store_message *message, struct buf *out);
+/* NULL when malformed or of a newer version. Without id, lane, prefix and recipients. */
+struct store_message *record_decode(const void *data, size_t len);
+void recipient_encode(const struct store_recipient *recipient, struct buf *out);
+/* False when malformed; out->reply is then NULL. */
+bool recipient_decode(const void *data, size_t len, uint16_t index, struct store_recipient *out);
+void override_encode(const struct store_override *override, struct buf *out);
+bool override_decode(const void *data, size_t len, struct store_override *out);
+
+/* --- segment.c: bodies --- */
+
+struct segment { /* one file bodies/seg-NUMBER */
+	uint64_t number;
+	uint64_t live; /* bodies in it that a record names or a group is about to name */
+};
+struct segments {
+	pthread_mutex_t lock; /* guards all below but the active file, which is the fresh writer's */
+	int bodies;           /* directory descriptors */
+	int large;
+	struct segment *list; /* ascending by number */
+	size_t count, size;
+	uint64_t next;   /* number of the next new segment; at least 1 */
+	uint64_t active; /* number being appended to; 0: none */
+	int fd;          /* of the active one; -1: none */
+	uint64_t end;    /* octets in the active one */
+	bool dirty;      /* appended and not yet synced */
+	bool made;       /* its directory entry is not yet synced */
+	int broken;      /* errno of a failed sync: the whole group fails, then the segment is abandoned */
+};
+int segments_open(struct segments *segments);
+void segments_close(struct segments *segments);
+char *segment_name(uint64_t number, char out[32]);
+char *large_name(const struct queue_id *id, char out[QUEUE_ID_TEXT_SIZE]);
+/* Counts one body (at open; append does it itself). */
+void segments_retain(struct segments *segments, uint64_t number);
+/* One body is no longer named; unlinks the segment, or the large file, when nothing else lives in it. */
+void segments_release(struct segments *segments, const struct queue_id *id, const struct store_body *body);
+/* 0 or an errno. Fills out; durable after segments_sync. Fresh writer only, like the next two. */
+int segments_append(struct segments *segments, const void *data, size_t len, struct store_body *out);
+int segments_sync(struct segments *segments);
+/* After a failure: what the page cache holds is not to be trusted, so nothing is appended there any more. */
+void segments_abandon(struct segments *segments);
+/* Reads size and checksum of a whole large file and makes it durable: 0 or an errno. */
+int large_sync(struct segments *segments, const struct queue_id *id, struct store_body *out);
+/* 0: body is there with the right checksum; else an errno (EBADMSG: wrong content). */
+int body_verify(struct segments *segments, const struct queue_id *id, const struct store_body *body);
+
+/* --- lane.c: one environment, one writer --- */
+
+struct lane_txn { /* the first error sticks and commit reports it */
+	struct lane *lane;
+	MDB_txn *txn;
+	int rc;
+};
+
+struct op { /* one change; embedded first in its kind */
+	struct op *next;
+	struct store *store;
+	struct lane *lane;
+	size_t weight; /* puts, roughly */
+	size_t octets; /* of body */
+	/* Writer's thread, before the transaction; 0 or an errno. May be NULL. */
+	int (*prepare)(struct op *op);
+	/* Inside it, and again when the batch is replayed. STORE_MISSING and STORE_EXISTS only while nothing was put. */
+	enum store_result (*apply)(struct op *op, struct lane_txn *txn);
+	/* Writer's thread, once result is final. May be NULL. */
+	void (*settled)(struct op *op);
+	/* Loop's thread; frees or reuses the op. */
+	void (*complete)(struct op *op);
+	enum store_result result;
+	int rc; /* errno or LMDB's, for the log */
+	store_on_done *on_done;
+	void *arg;
+};
+
+struct lane {
+	struct store *store;
+	const char *name;
+	MDB_env *env; /* NULL: a thread that only runs prepare (the sync thread) */
+	MDB_dbi dbi[TABLES];
+	uint32_t tables; /* bit set of those it has */
+	bool bodies;     /* fresh: syncs segments between prepare and transaction */
+	pthread_t thread;
+	bool running;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	struct op *head, **tail;
+	bool stop;
+	uint64_t commits, committed; /* groups, and ops in them */
+};
+/* 0, or -1 with the reason in error. */
+int lane_open(struct lane *lane, struct store *store, const char *name, uint32_t tables, uint64_t map_size, char *error, size_t size);
+int lane_start(struct lane *lane);
+/* Stops after all that was queued. */
+void lane_stop(struct lane *lane);
+void lane_close(struct lane *lane);
+void lane_post(struct lane *lane, struct op *op);
+
+/* A read transaction; rc tells whether it began. */
+void txn_read(struct lane *lane, struct lane_txn *txn);
+void txn_write(struct lane *lane, struct lane_txn *txn);
+int txn_commit(struct lane_txn *txn);
+void txn_abort(struct lane_txn *txn);
+void txn_put(struct lane_txn *txn, enum table table, const struct key *key, const void *data, size_t len);
+void txn_del(struct lane_txn *txn, enum table table, const struct key *key);
+bool txn_get(struct lane_txn *txn, enum table table, const struct key *key, MDB_val *out);
+uint64_t txn_counter(struct lane_txn *txn, enum counter counter);
+void txn_count(struct lane_txn *txn, enum counter counter, uint64_t n);
+MDB_cursor *txn_cursor(struct lane_txn *txn, enum table table);
+/* A message with prefix and recipients as asked; NULL when it is not there (or rc is set). */
+struct store_message *txn_load(struct lane_txn *txn, const struct queue_id *id, bool whole);
+/* Record, prefix, unfinished recipients and indexes. */
+void txn_store(struct lane_txn *txn, const struct store_message *message);
+/* All that txn_store wrote, and finished recipients. */
+void txn_drop(struct lane_txn *txn, const struct store_message *message);
+enum store_result result_from(int rc);
+
+/* --- store.c --- */
+
+struct store {
+	struct loop *loop;
+	struct store_opts opts;
+	int lock_fd;
+	struct lane lanes[QUEUE_LANES];
+	struct lane history;
+	struct lane sync;
+	struct segments segments;
+	struct loop_wake *wake;
+	struct loop_timer *timer;
+	unsigned ticks;
+	pthread_mutex_t lock; /* guards done */
+	pthread_cond_t done_wake;
+	struct op *done, **done_tail;
+	size_t pending; /* ops posted and not completed; loop's thread only */
+	bool closing;
+	bool sweeping[QUEUE_LANES], dirty[QUEUE_LANES]; /* outbox to history */
+	bool pruning;
+	struct op *again; /* last halves of moves that failed: asked again each second */
+};
+/* Writers hand an op back through this. */
+void store_hand_back(struct store *store, struct op *op);
+void store_post(struct store *store, struct lane *lane, struct op *op);
+
+/* --- recover.c --- */
+
+/* After all environments are open and before any writer runs: 0, or -1 with the reason in error. */
+int store_recover(struct store *store, char *error, size_t size);
+
+/* --- history.c --- */
+
+/* Copies the lane's outbox to history, a bounded batch at a time, until it is empty. */
+void history_sweep(struct store *store, enum queue_lane lane);
+void history_prune(struct store *store, msec_t now);
+/* Adds what outbox and history know: recipients that are in no lane any more. *message may be NULL, and stays so when nothing is known. */
+void history_merge(struct store *store, const struct queue_id *id, struct store_message **message);
+bool history_knows(struct store *store, const struct queue_id *id);
+
+#endif
