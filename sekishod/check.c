@@ -1,0 +1,270 @@
+#include "sekishod/check.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/tls.h"
+
+/* Problem: YAML, certificates and keys are parsed by large libraries, and sekishod may be root.
+ *
+ * Idea: each parse happens in a forked child that first becomes nobody. It gets open descriptors,
+ * because nobody could not read a private key by name, and answers through a pipe: one octet, '+'
+ * and a result, or '-' and the text for the operator. The parent bounds what it reads, and
+ * conf_decode trusts nothing in it.
+ *
+ * Invariant: the child never returns into the parent's code; it ends with _exit. */
+
+#define NOBODY 65534
+#define FILE_MAX                                                                                   \
+	(1024u * 1024 + 1) /* one more than legal: conf_parse then says that it is too large */
+#define ANSWER_MAX  (16u * 1024 * 1024)
+#define CHECK_LIMIT 60 /* seconds of processor time */
+
+typedef bool check_work(void *arg, struct buf *out);
+
+static void
+become_nobody(void)
+{
+	struct rlimit none = {0, 0}, time = {CHECK_LIMIT, CHECK_LIMIT};
+	setrlimit(RLIMIT_CORE, &none);
+	setrlimit(RLIMIT_CPU, &time);
+	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
+	                       setresuid(NOBODY, NOBODY, NOBODY) < 0))
+		_exit(2);
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+static void
+write_all(int fd, const uint8_t *data, size_t len)
+{
+	while (len > 0) {
+		ssize_t n = write(fd, data, len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			_exit(2);
+		data += n;
+		len -= (size_t)n;
+	}
+}
+
+static bool
+read_all(int fd, struct buf *out, size_t max)
+{
+	while (out->len < max) {
+		size_t room = max - out->len < 65536 ? max - out->len : 65536;
+		ssize_t n = read(fd, buf_reserve(out, room), room);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n == 0;
+		buf_commit(out, (size_t)n);
+	}
+	return true;
+}
+
+/* Runs work unprivileged. True with its result in out; false with a text for the operator in out.
+ */
+static bool
+run_unprivileged(check_work *work, void *arg, struct buf *out)
+{
+	int ends[2], status;
+	bool good = false;
+	if (pipe2(ends, O_CLOEXEC) < 0) {
+		buf_printf(out, "cannot make a pipe: %s", strerror(errno));
+		return false;
+	}
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct buf answer;
+		buf_init(&answer);
+		close(ends[0]);
+		become_nobody();
+		good = work(arg, &answer);
+		write_all(ends[1], (const uint8_t *)(good ? "+" : "-"), 1);
+		write_all(ends[1], answer.data, answer.len);
+		_exit(0);
+	}
+	close(ends[1]);
+	if (pid < 0) {
+		buf_printf(out, "cannot start the checker: %s", strerror(errno));
+		close(ends[0]);
+		return false;
+	}
+	bool complete = read_all(ends[0], out, ANSWER_MAX);
+	close(ends[0]);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!complete || status != 0 || out->len == 0) {
+		buf_clear(out);
+		buf_printf(out, "the checker ended early (status 0x%x)", (unsigned)status);
+		return false;
+	}
+	good = out->data[0] == '+';
+	buf_consume(out, 1);
+	return good;
+}
+
+struct parse {
+	const char *file;
+	int fd;
+};
+
+static bool
+work_parse(void *arg, struct buf *out)
+{
+	const struct parse *parse = arg;
+	struct buf text, errors;
+	buf_init(&text);
+	buf_init(&errors);
+	if (!read_all(parse->fd, &text, FILE_MAX)) {
+		buf_printf(out, "%s: cannot read: %s\n", parse->file, strerror(errno));
+		return false;
+	}
+	struct conf *conf = conf_parse(parse->file, buf_str(&text), text.len, &errors);
+	if (conf == NULL) {
+		buf_add(out, errors.data, errors.len);
+		return false;
+	}
+	conf_encode(conf, out);
+	return true;
+}
+
+struct conf *
+check_config(const char *file)
+{
+	struct parse parse = {.file = file, .fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+	struct conf *conf = NULL;
+	struct stat st;
+	struct buf out;
+	if (parse.fd < 0) {
+		fprintf(stderr, "%s: cannot open: %s\n", file, strerror(errno));
+		return NULL;
+	}
+	buf_init(&out);
+	if (fstat(parse.fd, &st) < 0 || S_ISDIR(st.st_mode)) {
+		fprintf(stderr, "%s: not a file\n", file);
+	} else if (!run_unprivileged(work_parse, &parse, &out)) {
+		fprintf(stderr, "%s", buf_str(&out));
+		if (out.len == 0 || out.data[out.len - 1] != '\n')
+			fputc('\n', stderr);
+	} else {
+		conf = conf_decode(out.data, out.len);
+		if (conf == NULL)
+			fprintf(stderr, "%s: the checker's answer is malformed\n", file);
+	}
+	close(parse.fd);
+	buf_clear(&out);
+	return conf;
+}
+
+void
+check_complain(const char *file, const struct conf *conf, const char *key, const char *format, ...)
+{
+	unsigned line, column;
+	va_list args;
+	conf_where(conf, key, &line, &column);
+	if (line == 0) /* a default: the mistake is that the file does not set it */
+		line = column = 1;
+	fprintf(stderr, "%s:%u:%u: %s: ", file, line, column, key);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
+
+int
+check_reopen(int fd)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+struct pair {
+	int certificate, key;
+};
+
+static bool
+work_pair(void *arg, struct buf *out)
+{
+	const struct pair *pair = arg;
+	char error[512] = "";
+	if (tls_check_pair(pair->certificate, pair->key, error, sizeof(error)) == 0)
+		return true;
+	buf_add_str(out, error);
+	return false;
+}
+
+static int
+open_named(const char *file, const struct conf *conf, const char *key, const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0) {
+		check_complain(file, conf, key, "cannot open %s: %s; name a readable PEM file",
+		               path, strerror(errno));
+		return -1;
+	}
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		check_complain(file, conf, key, "%s is not a file; name a PEM file", path);
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+int
+check_pair(const char *file, const struct conf *conf, int *certificate, int *key)
+{
+	struct pair pair = {-1, -1};
+	struct buf out;
+	bool good;
+	*certificate = open_named(file, conf, "tls.certificate", conf->tls_certificate);
+	*key = open_named(file, conf, "tls.key", conf->tls_key);
+	if (*certificate < 0 || *key < 0)
+		goto fail;
+	/* Fresh descriptions: the originals stay at their beginning for the children to come. */
+	pair.certificate = check_reopen(*certificate);
+	pair.key = check_reopen(*key);
+	if (pair.certificate < 0 || pair.key < 0) {
+		check_complain(file, conf, "tls.key",
+		               "cannot open again through /proc: %s; mount /proc", strerror(errno));
+		goto fail;
+	}
+	buf_init(&out);
+	good = run_unprivileged(work_pair, &pair, &out);
+	if (!good)
+		check_complain(file, conf, "tls.certificate",
+		               "%s with %s: %s; name a matching pair", conf->tls_certificate,
+		               conf->tls_key, buf_str(&out));
+	buf_clear(&out);
+	if (!good)
+		goto fail;
+	close(pair.certificate);
+	close(pair.key);
+	return 0;
+fail:
+	if (pair.certificate >= 0)
+		close(pair.certificate);
+	if (pair.key >= 0)
+		close(pair.key);
+	if (*certificate >= 0)
+		close(*certificate);
+	if (*key >= 0)
+		close(*key);
+	return -1;
+}
