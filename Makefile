@@ -4,18 +4,20 @@
 # address and undefined-behaviour sanitizers to that.
 V      ?=
 B      ?= build$(V:%=/%)
-CC     ?= gcc
+ifeq ($(origin CC),default)
+CC = gcc
+endif
 PREFIX ?= /usr/local
 
 PKGS     = libevent libevent_pthreads openssl libsasl2 lmdb yaml-0.1 jansson libseccomp libxxhash
 WARN     = -Wall -Wextra -Wshadow -Wconversion -Wno-missing-field-initializers -Werror
 HARDEN   = -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
-VARIANT  = $(if $(V),-DSEKISHO_TEST -Og) \
+VARIANT  = $(if $(V),-DSEKISHO_TEST) \
 	   $(if $(filter san,$(V)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
-FORTIFY  = $(if $(filter san,$(V)),,-O2 -D_FORTIFY_SOURCE=2)
+OPTIMISE = $(if $(filter san,$(V)),-O1,-O2 -D_FORTIFY_SOURCE=2)
 comma    = ,
 CPPFLAGS = -D_GNU_SOURCE -I. -MMD -MP $(if $(wildcard /usr/bin/pkg-config),$(shell pkg-config --cflags lmdb jansson libxxhash 2>/dev/null))
-CFLAGS   = -std=gnu11 -g $(FORTIFY) $(WARN) $(HARDEN) $(VARIANT)
+CFLAGS   = -std=gnu11 -g $(OPTIMISE) $(WARN) $(HARDEN) $(VARIANT)
 LDFLAGS  = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(filter -fsanitize%,$(VARIANT))
 
 # Left to right: a folder includes only what stands left of it.
@@ -44,36 +46,38 @@ objects = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	@echo "  compile $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 define archive
 $(B)/lib$(1).a: $(call objects,$(filter-out $(1)/main.c,$(wildcard $(1)/*.c)))
 	@rm -f $$@
-	ar rcs $$@ $$^
+	@ar rcs $$@ $$^
 endef
 $(foreach d,$(LAYERS),$(eval $(call archive,$(d))))
 
 define program
 $(B)/$(1): $(call objects,$(MAIN_$(1))) $(LIBS)
-	$(CC) $(LDFLAGS) -o $$@ $(call objects,$(MAIN_$(1))) $(LINK) $(EXTRA_$(1))
+	@echo "  link $$@"
+	@$(CC) $(LDFLAGS) -o $$@ $(call objects,$(MAIN_$(1))) $(LINK) $(EXTRA_$(1))
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
 UNIT = $(patsubst t/unit/%.c,$(B)/unit/%.t,$(wildcard t/unit/*.c))
 $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2
+	@$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2
 unit: $(UNIT)
 
 # What the whole-system tests bring along: the recording layer, the recovery it is replayed into, the load.
 $(B)/record.so: t/durability/record.c Makefile
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -fPIC -shared -o $@ $<
+	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -fPIC -shared -o $@ $<
 $(B)/recover: $(B)/obj/t/durability/recover.o $(LIBS)
 	$(CC) $(LDFLAGS) -o $@ $< $(LINK)
 $(B)/bench/load: t/bench/load.c Makefile
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -o $@ $< -lssl -lcrypto -lpthread
+	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -o $@ $< -lssl -lcrypto -lpthread
 tools: $(B)/record.so $(B)/recover
 
 FUZZERS = $(patsubst t/fuzz/%.c,%,$(wildcard t/fuzz/*.c))
