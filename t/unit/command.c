@@ -1,0 +1,114 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "smtp/command.h"
+
+static int count, failures;
+
+static void
+ok(bool good, const char *name)
+{
+	printf("%sok %d - %s\n", good ? "" : "not ", ++count, name);
+	failures += !good;
+}
+
+static const struct {
+	const char *args;
+	enum command_error error;
+	uint64_t size;
+	bool body_8bit;
+} mails[] = {
+    {"FROM:<a@x.example>", COMMAND_OK, 0, false},
+    {"from: <a@x.example>", COMMAND_OK, 0, false},
+    {"FROM:<>", COMMAND_OK, 0, false},
+    {"FROM:<a@x.example> SIZE=1000 BODY=8bitmime AUTH=<>", COMMAND_OK, 1000, true},
+    {"FROM:<a@x.example>  body=7BIT", COMMAND_OK, 0, false},
+    {"FROM:<a@x.example> SIZE=18446744073709551615", COMMAND_OK, UINT64_MAX, false},
+    {"FROM:<a@x.example> SIZE=99999999999999999999", COMMAND_OK, UINT64_MAX, false},
+    {"FROM:<a@x.example> SIZE=", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> SIZE=-1", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> SIZE=1 SIZE=2", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> BODY=7BIT BODY=7BIT", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> BODY=BINARYMIME", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> SMTPUTF8", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example>SIZE=1", COMMAND_SYNTAX, 0, false},
+    {"TO:<a@x.example>", COMMAND_SYNTAX, 0, false},
+    {"FROM <a@x.example>", COMMAND_SYNTAX, 0, false},
+    {"FROM:a@x.example", COMMAND_BAD_ADDRESS, 0, false},
+    {"FROM:", COMMAND_BAD_ADDRESS, 0, false},
+    {"", COMMAND_SYNTAX, 0, false},
+};
+
+static const struct {
+	const char *text;
+	int len; /* -1: refused */
+} base64s[] = {
+    {"", 0},          {"Zg==", 1},  {"Zm8=", 2},  {"Zm9v", 3},        {"Zm9vYg==", 4},
+    {"Zg=", -1},      {"Zg", -1},   {"Zh==", -1}, {"Zm9=", -1},       {"Z===", -1},
+    {"Zg==Zg==", -1}, {"Zm 9", -1}, {"====", -1}, {"Zm9v\r\n==", -1},
+};
+
+int
+main(void)
+{
+	struct command_mail mail;
+	struct address address;
+	enum address_error why;
+	size_t line, verb, len;
+	const char *args;
+	char ehlo[ADDRESS_DOMAIN_MAX + 1], text[64];
+	uint8_t raw[64];
+
+	for (size_t i = 0; i < sizeof mails / sizeof *mails; i++) {
+		enum command_error error =
+		    command_parse_mail(mails[i].args, strlen(mails[i].args), &mail, &why);
+		ok(error == mails[i].error && (error || (mail.size == mails[i].size &&
+		                                         mail.body_8bit == mails[i].body_8bit)),
+		   mails[i].args);
+	}
+	ok(!command_parse_rcpt("TO:<a@x.example>", 16, &address, &why) &&
+	       !strcmp(address.local, "a"),
+	   "RCPT");
+	ok(command_parse_rcpt("TO:<>", 5, &address, &why) == COMMAND_BAD_ADDRESS, "RCPT to nobody");
+	ok(command_parse_rcpt("TO:<a@x.example> NOTIFY=NEVER", 29, &address, &why) ==
+	       COMMAND_UNKNOWN_PARAM,
+	   "RCPT with a parameter");
+	ok(command_parse_rcpt("TO:<a@x>", 8, &address, &why) == COMMAND_BAD_ADDRESS &&
+	       why == ADDRESS_UNQUALIFIED,
+	   "RCPT unqualified");
+
+	ok(command_line((const uint8_t *)"NOOP\r\nX", 7, &line) == 6 && line == 4, "a line");
+	ok(command_line((const uint8_t *)"NO\nOP\r\n", 7, &line) == 7 && line == 5,
+	   "a bare LF ends no line");
+	ok(command_line((const uint8_t *)"NO\rOP\r\n", 7, &line) == 7 && line == 5,
+	   "a bare CR ends no line");
+	ok(!command_line((const uint8_t *)"NOOP\r", 5, &line) &&
+	       !command_line((const uint8_t *)"\n", 1, &line),
+	   "no line yet");
+	ok(command_split("MAIL FROM:<>  ", 14, &verb, &args, &len) && verb == 4 && len == 7 &&
+	       !memcmp(args, "FROM:<>", 7),
+	   "split");
+	ok(command_split("QUIT", 4, &verb, &args, &len) && verb == 4 && len == 0,
+	   "split without arguments");
+	ok(command_split("", 0, &verb, &args, &len) && verb == 0, "split of nothing");
+	ok(!command_split("NO\nOP", 5, &verb, &args, &len) &&
+	       !command_split("A\tB", 3, &verb, &args, &len) &&
+	       !command_split("\xc3\xa4", 2, &verb, &args, &len) &&
+	       !command_split("A\0B", 3, &verb, &args, &len),
+	   "controls and 8-bit are refused");
+	ok(command_parse_ehlo("[192.0.2.1]", 11, ehlo) && !strcmp(ehlo, "[192.0.2.1]"), "EHLO");
+	ok(!command_parse_ehlo("", 0, ehlo) && !command_parse_ehlo("a b", 3, ehlo), "bad EHLO");
+
+	for (size_t i = 0; i < sizeof base64s / sizeof *base64s; i++) {
+		int n = command_base64_decode(base64s[i].text, strlen(base64s[i].text), raw);
+		bool good = n == base64s[i].len;
+		if (good && n >= 0) {
+			command_base64_encode(raw, (size_t)n, text);
+			good = !strcmp(text, base64s[i].text);
+		}
+		snprintf(text, sizeof text, "base64 %zu", i);
+		ok(good, text);
+	}
+	printf("1..%d\n", count);
+	return failures != 0;
+}
