@@ -2,6 +2,8 @@
 #ifndef CORE_TLS_INT_H
 #define CORE_TLS_INT_H
 
+#include <stdbool.h>
+
 #include <openssl/ssl.h>
 
 #include "core/tls.h"
@@ -22,6 +24,9 @@ SSL *tls_client_ssl(struct tls_client *client, const char *server_name);
 int tls_handshake(SSL *ssl, struct tls_wait *wait);
 /* Ends a handshake for good: a suspended job is run to its (failing) end, so that SSL_free leaks nothing. */
 void tls_abandon(SSL *ssl, struct tls_wait *wait);
+
+/* The answer is there, good or bad: tls_handshake would get on. */
+bool tls_sign_is_done(const struct tls_sign *sign);
 
 /* A private key that is only a name: public is borrowed, signer is asked for every signature. NULL when OpenSSL refuses. */
 EVP_PKEY *tls_key_new(EVP_PKEY *public, tls_signer *signer, void *arg);

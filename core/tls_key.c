@@ -117,6 +117,12 @@ tls_sign_done(struct tls_sign *sign, const uint8_t *signature, size_t len)
 		sign->wait->on_signed(sign->wait->arg);
 }
 
+bool
+tls_sign_is_done(const struct tls_sign *sign)
+{
+	return sign->is_done;
+}
+
 /* Runs inside the job. Returns the finished operation, or NULL after failing or being abandoned. */
 static struct tls_sign *
 sign_ask(const struct method *method, const uint8_t *tbs, size_t len)
