@@ -1,0 +1,267 @@
+/* sekisho-admin: answers the NOC. */
+#include "core/service.h"
+
+/* Listens on the admin socket and runs one request per connection at a time; more that arrive wait
+ * in the connection's input buffer, and none is begun while earlier replies are unread. So memory
+ * is bounded by CLIENTS_MAX times one line in and one answer out.
+ *
+ * Who may connect: root, the service's own user, and members of the socket's group. The file's mode
+ * says the same; the kernel's word about the peer holds also where somebody loosened the mode. */
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "admin/protocol.h"
+#include "core/conn.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/sandbox.h"
+
+#define CLIENTS_MAX    64
+#define IDLE_TIMEOUT   300000 /* msec */
+#define FINISH_TIMEOUT 5000   /* msec */
+#define GROUPS_MAX     1024
+
+struct client {
+	struct client *prev, *next;
+	struct conn *conn;
+	struct protocol_request *request; /* under way, or NULL */
+	bool running;                     /* inside serve */
+	bool waiting;                     /* a request is under way */
+	bool closing;
+	char by[64];
+};
+
+static const struct conf *conf;
+static struct ipc_link *auth_link, *queue_link;
+static struct protocol_peers peers;
+static int listener = -1;
+static gid_t socket_group = (gid_t)-1;
+static struct client *clients;
+static unsigned client_count;
+
+static void
+client_free(struct client *client)
+{
+	protocol_forget(client->request);
+	conn_free(client->conn);
+	if (client->prev != NULL)
+		client->prev->next = client->next;
+	else
+		clients = client->next;
+	if (client->next != NULL)
+		client->next->prev = client->prev;
+	client_count--;
+	free(client);
+}
+
+static void serve(struct client *client);
+
+static void
+on_reply(void *arg, const char *line, size_t len)
+{
+	struct client *client = arg;
+
+	client->request = NULL;
+	client->waiting = false;
+	conn_write(client->conn, line, len);
+	conn_set_timeout(client->conn, IDLE_TIMEOUT);
+	if (!client->running)
+		serve(client);
+}
+
+static void
+serve(struct client *client)
+{
+	client->running = true;
+	while (!client->waiting && !client->closing &&
+	       conn_pending(client->conn) < CONN_OUTPUT_HIGH) {
+		size_t len;
+		const uint8_t *input = conn_input(client->conn, &len);
+		const uint8_t *end = input != NULL ? memchr(input, '\n', len) : NULL;
+		struct protocol_request *request;
+		char *line;
+
+		if (end == NULL) {
+			static const char too_long[] =
+			    "{\"id\":null,\"ok\":false,\"error\":{\"code\":\"syntax\","
+			    "\"text\":\"the line is longer than 64 KiB\"}}\n";
+
+			if (input != NULL && len >= PROTOCOL_LINE_MAX) {
+				client->closing = true;
+				conn_write(client->conn, too_long, sizeof(too_long) - 1);
+				conn_finish(client->conn, FINISH_TIMEOUT);
+			}
+			break;
+		}
+		len = (size_t)(end - input) + 1;
+		line = xmemdup0(input, len);
+		conn_consume(client->conn, len);
+		client->waiting = true;
+		conn_set_timeout(client->conn, 0);
+		request = protocol_handle(&peers, client->by, line, len, on_reply, client);
+		if (request != NULL)
+			client->request = request;
+		mem_wipe(line, len);
+		free(line);
+	}
+	client->running = false;
+}
+
+static void
+on_input(void *arg)
+{
+	serve(arg);
+}
+
+static void
+on_end(void *arg, enum conn_end why)
+{
+	(void)why;
+	client_free(arg);
+}
+
+static const struct conn_events conn_events = {
+    .on_input = on_input, .on_drained = on_input, .on_end = on_end};
+
+static bool
+is_allowed(int fd, char *by, size_t size)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+	gid_t groups[GROUPS_MAX];
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0)
+		return false;
+	snprintf(by, size, "uid %u", (unsigned)peer.uid);
+	if (peer.uid == 0 || peer.uid == geteuid())
+		return true;
+	if (socket_group == (gid_t)-1)
+		return false;
+	if (peer.gid == socket_group)
+		return true;
+	len = sizeof(groups);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) != 0)
+		return false;
+	for (size_t i = 0; i < len / sizeof(groups[0]); i++)
+		if (groups[i] == socket_group)
+			return true;
+	return false;
+}
+
+static void
+on_connection(void *arg, unsigned ready)
+{
+	struct client *client;
+	char by[64] = "";
+	int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	(void)arg;
+	(void)ready;
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			log_warn("-", "admin-accept-failed", "errno=%d", errno);
+		return;
+	}
+	if (!is_allowed(fd, by, sizeof(by))) {
+		log_warn("-", "admin-refused", "by=\"%s\"", by);
+		close(fd);
+		return;
+	}
+	if (client_count >= CLIENTS_MAX) {
+		log_warn("-", "admin-overload", "clients=%u", client_count);
+		close(fd);
+		return;
+	}
+	client = xcalloc(1, sizeof(*client));
+	memcpy(client->by, by, sizeof(by));
+	client->next = clients;
+	if (clients != NULL)
+		clients->prev = client;
+	clients = client;
+	client_count++;
+	client->conn = conn_accept(service_loop(), fd, PROTOCOL_LINE_MAX, &conn_events, client);
+	conn_set_timeout(client->conn, IDLE_TIMEOUT);
+}
+
+static void
+on_auth_push(void *arg, struct ipc_frame *frame)
+{
+	(void)arg;
+	auth_client_on_push(peers.auth, frame);
+}
+
+static const struct ipc_link_events auth_events = {.on_push = on_auth_push};
+static const struct ipc_link_events queue_events = {NULL, NULL, NULL};
+
+static void
+on_config(void *arg, const struct conf *snapshot)
+{
+	(void)arg;
+	conf = snapshot;
+	auth_link = ipc_link_new(service_loop(), "auth", &auth_events, NULL);
+	queue_link = ipc_link_new(service_loop(), "queue", &queue_events, NULL);
+	peers.auth = auth_client_new(auth_link);
+	peers.queue = queue_link;
+}
+
+static void
+on_listener(void *arg, enum service_listener kind, int fd_take)
+{
+	(void)arg;
+	if (kind == SERVICE_ADMIN_SOCKET && listener < 0)
+		listener = fd_take;
+	else
+		close(fd_take);
+}
+
+static void
+on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
+{
+	(void)arg;
+	(void)index;
+	if (peer == SERVICE_AUTH)
+		ipc_link_attach(auth_link, fd_take);
+	else if (peer == SERVICE_QUEUE)
+		ipc_link_attach(queue_link, fd_take);
+	else
+		close(fd_take);
+}
+
+static int
+on_start(void *arg)
+{
+	struct stat st;
+
+	(void)arg;
+	if (listener < 0) {
+		log_error("-", "admin-no-socket", "path=%s", conf->admin_socket);
+		return -1;
+	}
+	if (stat(conf->admin_socket, &st) == 0)
+		socket_group = st.st_gid;
+	loop_watch_set(loop_watch_new(service_loop(), listener, on_connection, NULL), LOOP_READ);
+	return 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	static const struct service_events events = {.on_config = on_config,
+	                                             .on_listener = on_listener,
+	                                             .on_link = on_link,
+	                                             .on_start = on_start};
+	static const struct service_opts opts = {.role = SERVICE_ADMIN,
+	                                         .program = "sekisho-admin",
+	                                         .purpose =
+	                                             "answers sekishoctl on the admin socket",
+	                                         .sandbox = SANDBOX_ACCEPT,
+	                                         .events = &events};
+
+	return service_run(&opts, argc, argv);
+}
