@@ -420,9 +420,6 @@ static void
 reap(struct child *child, int status)
 {
 	struct children *all = child->all;
-	/* What it said last may still wait in the channel: READY of a very short life, or admin's
-	 * wish to stop. */
-	on_control(child, LOOP_READ);
 	log_death(child, status, all->stopping);
 	child->pid = 0;
 	give_up(child);

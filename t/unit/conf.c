@@ -1,0 +1,244 @@
+/* The configuration table: what an operator may write, and what the mistakes say. */
+#include "core/conf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static unsigned tests, failures;
+
+static void
+ok(bool good, const char *what)
+{
+	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, what);
+	failures += !good;
+}
+
+static struct conf *
+parse(const char *text, struct buf *errors)
+{
+	buf_clear(errors);
+	return conf_parse("f.yaml", text, strlen(text), errors);
+}
+
+/* The text is refused and the errors begin with, or hold, what is expected. */
+static void
+refused(const char *text, const char *expect, const char *what)
+{
+	struct buf errors;
+	buf_init(&errors);
+	struct conf *conf = parse(text, &errors);
+	bool good = conf == NULL && strstr(buf_str(&errors), expect) != NULL;
+	ok(good, what);
+	if (!good)
+		printf("# expected %s, got %s\n", expect, buf_str(&errors));
+	conf_free(conf);
+	buf_clear(&errors);
+}
+
+static void
+test_defaults(void)
+{
+	struct buf errors;
+	buf_init(&errors);
+	struct conf *conf = parse("", &errors);
+	ok(conf != NULL && errors.len == 0, "an empty file is legal");
+	if (conf == NULL)
+		return;
+	ok(conf->quota_recipients == 500, "500 recipients a day");
+	ok(conf->message_size == 26214400, "25 MiB");
+	ok(conf->retry_schedule.count == 8 && conf->retry_schedule.list[7] == 4 * 3600 * 1000,
+	   "retry schedule");
+	ok(conf->submission.count == 2 && conf->submissions.count == 2,
+	   "every address, both families");
+	ok(conf->admin_socket_mode == 0660, "octal mode");
+	ok(conf->disk_reserve == 4ull << 30 && conf->map_size == 64ull << 30, "GiB");
+	ok(conf->retry_expire == 4ll * 86400000 && conf->history_keep == 30ll * 86400000, "days");
+	ok(conf->hostname[0] != '\0' && strcmp(conf->log_level, "info") == 0, "texts");
+	unsigned line, column;
+	conf_where(conf, "tls.key", &line, &column);
+	ok(line == 0, "a default has no place");
+	conf_free(conf);
+	buf_clear(&errors);
+}
+
+static const char full[] =
+    "hostname: mx1.example.org\n"
+    "listen: {submission: [\"127.0.0.1:5587\", \"[::1]:0\"], submissions: []}\n"
+    "tls:\n"
+    "  certificate: \"we ird\\\\\\\"path\"\n"
+    "limits: {message_size: 1MiB, data_rate: 0}\n"
+    "quota: {recipients: 7/24h}\n"
+    "timeouts: {command: 1500ms}\n"
+    "retry: {schedule: [1s, 90s], fallback_after: 1min, expire: 1h}\n"
+    "routes: {\"*\": \"127.0.0.1:2525\", Example.ORG: \"mx.example.org\", six.example: "
+    "\"[::1]:26\"}\n";
+
+static void
+check_full(const struct conf *conf, const char *what)
+{
+	ok(conf != NULL && conf->submission.count == 2 && conf->submissions.count == 0 &&
+	       conf->message_size == 1 << 20 && conf->data_rate == 0 &&
+	       conf->quota_recipients == 7 && conf->command_timeout == 1500 &&
+	       conf->retry_schedule.count == 2 && conf->retry_schedule.list[1] == 90000 &&
+	       conf->routes.count == 3 && strcmp(conf->routes.list[1].domain, "example.org") == 0 &&
+	       conf->routes.list[1].port == 25 && strcmp(conf->routes.list[2].host, "::1") == 0 &&
+	       strcmp(conf->tls_certificate, "we ird\\\"path") == 0,
+	   what);
+}
+
+static void
+test_round_trips(void)
+{
+	struct buf errors, first, second, wire;
+	unsigned line = 0, column = 0;
+	buf_init(&errors);
+	buf_init(&first);
+	buf_init(&second);
+	buf_init(&wire);
+	struct conf *conf = parse(full, &errors);
+	check_full(conf, "units, lists, routes");
+	if (conf == NULL) {
+		printf("# %s\n", buf_str(&errors));
+		return;
+	}
+	conf_dump(conf, &first);
+	struct conf *again = conf_parse("dump", (const char *)first.data, first.len, &errors);
+	check_full(again, "a dump parses to the same");
+	if (again != NULL)
+		conf_dump(again, &second);
+	ok(first.len == second.len && memcmp(first.data, second.data, first.len) == 0,
+	   "and dumps the same");
+	conf_encode(conf, &wire);
+	struct conf *decoded = conf_decode(wire.data, wire.len);
+	check_full(decoded, "a snapshot travels");
+	if (decoded != NULL)
+		conf_where(decoded, "tls.certificate", &line, &column);
+	ok(line == 4 && column == 16, "and keeps its places");
+	bool all_refused = true;
+	for (size_t len = 0; len < wire.len; len++) {
+		struct conf *part = conf_decode(wire.data, len);
+		all_refused = all_refused && part == NULL;
+		conf_free(part);
+	}
+	ok(all_refused, "a cut snapshot is refused at every length");
+	conf_free(conf);
+	conf_free(again);
+	conf_free(decoded);
+	buf_clear(&errors);
+	buf_clear(&first);
+	buf_clear(&second);
+	buf_clear(&wire);
+}
+
+static void
+test_mistakes(void)
+{
+	refused("limits:\n  mesage_size: 1MiB\n",
+	        "f.yaml:2:3: limits.mesage_size: unknown key; did you mean limits.message_size?",
+	        "unknown key");
+	refused("limit:\n  recipients: 4\n", "f.yaml:1:1: limit: unknown key; did you mean limits?",
+	        "unknown section");
+	refused("message_size: 1MiB\n", "did you mean limits.message_size?",
+	        "right name, wrong place");
+	refused("spool: /a\nspool: /b\n", "f.yaml:2:1: spool: set a second time, first in line 1",
+	        "duplicate");
+	refused("limits: {recipients: 5}\nlimits: {messages: 5}\n",
+	        "2:1: limits: set a second time", "duplicate section");
+	refused("limits: {recipients: many}\n",
+	        "f.yaml:1:22: limits.recipients: \"many\" is not a whole number", "wrong type");
+	refused("limits: {recipients: [5]}\n", "not a single value", "list for a number");
+	refused("limits: {recipients: 0}\n", "is too small; write a whole number from 1 to 10000",
+	        "below");
+	refused("limits: {recipients: 10001}\n", "is too large", "above");
+	refused("limits: {message_size: 99999999999999999TiB}\n", "is too large", "overflow");
+	refused("limits: {message_size: 25MB}\n", "wrong or missing unit", "unknown unit");
+	refused("timeouts: {command: 30}\n",
+	        "f.yaml:1:21: timeouts.command: \"30\" is wrong or missing unit",
+	        "duration without unit");
+	refused("quota: {recipients: 500/h}\n", "not a number per day", "quota of another period");
+	refused("quota: {recipients: 500}\n",
+	        "not a number per day; write a number per day from 0/day", "quota without period");
+	refused("listen: {submission: [\"localhost:587\"]}\n", "not an address with a port",
+	        "name as address");
+	refused("listen: {submission: [], submissions: []}\n", "no listener is left",
+	        "no listener");
+	refused("routes: {\"*\": \"h:1\", \"*\": \"h:2\"}\n", "second route", "duplicate route");
+	refused("routes: {\"a..b\": \"h:1\"}\n", "not a domain", "malformed domain");
+	refused("retry: {expire: 1h}\n", "f.yaml:1:17: retry.expire: shorter",
+	        "options against each other");
+	refused("spool:\n", "f.yaml:1:7: spool: has no value", "no value");
+	refused("limits: 5\n", "a group of options, not a value", "value for a section");
+	refused("- a\n", "not a list of options", "a list");
+	refused("spool: &a /x\n", "anchors and tags", "anchor");
+	refused("spool: *a\n", "aliases", "alias");
+	refused("spool: /x\n---\nspool: /y\n", "second document", "second document");
+	refused("spool: [1, 2\n", "f.yaml:", "broken YAML");
+	refused("spool: \"a\\0b\"\n", "NUL", "NUL");
+	refused("\x01\xff", "f.yaml:1:", "not text");
+	refused("log: {level: loud}\n", "write error, warn, info or debug", "level");
+	refused("sp\x1b[31mool: 1\n", "f.yaml:1:", "control characters");
+}
+
+static void
+test_bombs(void)
+{
+	const size_t size = 900000;
+	char *text = malloc(size + 1);
+	text[size] = '\0';
+	memset(text, '[', size);
+	refused(text, "nested too deeply", "depth, flow");
+	memset(text, '{', size);
+	refused(text, "nested too deeply", "depth, maps");
+	for (size_t i = 0; i < size; i += 2)
+		memcpy(text + i, "- ", 2);
+	refused(text, "nested too deeply", "depth, block");
+	for (size_t i = 0; i < size; i += 2)
+		memcpy(text + i, i == 0 ? "[[" : "1,", 2);
+	refused(text, "too many values", "width");
+	free(text);
+	char *large = calloc(1, 1100000);
+	memset(large, '#', 1099999);
+	refused(large, "larger than 1 MiB", "length");
+	free(large);
+}
+
+static void
+test_table(void)
+{
+	struct buf out, errors;
+	buf_init(&out);
+	buf_init(&errors);
+	conf_describe(&out);
+	size_t lines = 0, tabs = 0;
+	for (size_t i = 0; i < out.len; i++) {
+		lines += out.data[i] == '\n';
+		tabs += out.data[i] == '\t';
+	}
+	ok(lines > 40 && tabs == 5 * lines, "six columns for each option");
+	buf_clear(&out);
+	FILE *sample = fopen("etc/sekisho.yaml", "r");
+	char text[8192];
+	size_t len = sample != NULL ? fread(text, 1, sizeof(text), sample) : 0;
+	if (sample != NULL)
+		fclose(sample);
+	struct conf *conf = conf_parse("etc/sekisho.yaml", text, len, &errors);
+	ok(len > 0 && conf != NULL, "the shipped sample is good");
+	if (conf == NULL)
+		printf("# %s\n", buf_str(&errors));
+	conf_free(conf);
+	buf_clear(&errors);
+}
+
+int
+main(void)
+{
+	test_defaults();
+	test_round_trips();
+	test_mistakes();
+	test_bombs();
+	test_table();
+	printf("1..%u\n", tests);
+	return failures != 0;
+}
