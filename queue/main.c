@@ -1,0 +1,772 @@
+/* sekisho-queue: every promise of the service. Accepts for msa, hands out to relay, answers admin.
+ *
+ * Problem: msa may say 250 only when body, envelope and charge are durable, and may lose our answer
+ * at any moment. Idea: one commit is one store_enqueue; its completion is the answer. An id that
+ * was accepted once is refused for ever, and LOOKUP tells for any id whether it was accepted, is on
+ * its way, or is unknown.
+ *
+ * Invariants:
+ *   - Between quota_commit_begin and quota_commit_end lies exactly one store_enqueue. It goes on
+ * when msa's channel dies; the message is then delivered without a 250, which is SMTP's own
+ * at-least-once.
+ *   - What belongs to (channel, token), reservations and an unfinished large body, ends with
+ * COMMIT, END or the channel.
+ *   - Frames are handled only from the role that has any business sending them, and a malformed one
+ * is refused, logged, and harms nobody else.
+ *   - An audit blocks the queue while it reads every body; operators run it knowingly. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/sandbox.h"
+#include "core/service.h"
+#include "queue/proto.h"
+#include "queue/quota.h"
+#include "queue/schedule.h"
+#include "queue/store.h"
+#include "ratelimit/ledger.h"
+
+struct large { /* a large body being received */
+	LIST_ENTRY(large) link;
+	uint32_t channel;
+	uint64_t token;
+	struct queue_id id;
+	struct store_large *large;
+};
+
+struct accept { /* a commit on its way to the disk */
+	LIST_ENTRY(accept) link;
+	struct ipc_from from;
+	struct queue_id id;
+	char account[PROTO_ACCOUNT_MAX + 1];
+	struct store_charge charge;
+	uint64_t size;
+	struct queue_quota quota;
+};
+
+struct setting { /* an override on its way to the disk */
+	struct ipc_from from;
+	char account[PROTO_ACCOUNT_MAX + 1];
+	char by[64];
+	bool clear;
+	uint32_t limit;
+};
+
+#define LARGE_MAX 10000 /* large bodies at once: far above what msa's session limits allow */
+
+static struct program {
+	const struct conf *conf;
+	struct ipc_hub *hub;
+	struct store *store;
+	struct quota *quota;
+	struct schedule *schedule;
+	LIST_HEAD(, large) larges;
+	unsigned large_count;
+	LIST_HEAD(, accept) accepts;
+	msec_t looked; /* monotonic, at the disk */
+	bool refusing;
+	char refusing_why[128];
+} program;
+
+static void
+reply_verdict(struct ipc_from to, enum queue_verdict verdict, const struct queue_quota *quota)
+{
+	static const struct queue_quota none;
+	struct buf frame;
+	buf_init(&frame);
+	wire_put_u8(&frame, (uint8_t)verdict);
+	proto_put_quota(&frame, quota ? quota : &none);
+	ipc_hub_reply(program.hub, to, &frame, -1);
+	buf_clear(&frame);
+}
+
+static void
+reply_u8(struct ipc_from to, unsigned value, int fd)
+{
+	struct buf frame;
+	buf_init(&frame);
+	wire_put_u8(&frame, (uint8_t)value);
+	ipc_hub_reply(program.hub, to, &frame, fd);
+	buf_clear(&frame);
+}
+
+#define LOOK_EVERY  1000 /* msec */
+#define MAP_PERCENT 90
+
+/* Whether new mail is refused because space runs low; what is queued goes on. */
+static bool
+is_refusing(void)
+{
+	msec_t now = clock_mono();
+	struct store_counts counts;
+	struct statvfs disk;
+	if (program.looked != 0 && now - program.looked < LOOK_EVERY)
+		return program.refusing;
+	bool was = program.refusing;
+	program.looked = now;
+	program.refusing = false;
+	program.refusing_why[0] = '\0';
+	store_counts(program.store, &counts);
+	if (statvfs(".", &disk) == -1) {
+		program.refusing = true;
+		snprintf(program.refusing_why, sizeof(program.refusing_why), "statvfs: %s",
+		         strerror(errno));
+	} else {
+		uint64_t left = (uint64_t)disk.f_bavail * disk.f_frsize;
+		uint64_t tenth = (uint64_t)disk.f_blocks * disk.f_frsize / 10;
+		uint64_t need =
+		    program.conf->disk_reserve < tenth ? program.conf->disk_reserve : tenth;
+		if (left < need) {
+			program.refusing = true;
+			snprintf(program.refusing_why, sizeof(program.refusing_why),
+			         "%llu MiB free, %llu MiB reserved",
+			         (unsigned long long)(left >> 20),
+			         (unsigned long long)(need >> 20));
+		}
+	}
+	if (!program.refusing && counts.map_percent >= MAP_PERCENT) {
+		program.refusing = true;
+		snprintf(program.refusing_why, sizeof(program.refusing_why),
+		         "queue.map_size is %u %% full", counts.map_percent);
+	}
+	if (program.refusing && !was)
+		log_error("-", "refusing", "why=\"%s\"", program.refusing_why);
+	else if (was && !program.refusing)
+		log_info("-", "accepting", "%s", "again=1");
+	return program.refusing;
+}
+
+static struct large *
+large_find(uint32_t channel, uint64_t token)
+{
+	struct large *large;
+	LIST_FOREACH(large, &program.larges, link)
+	{
+		if (large->channel == channel && large->token == token)
+			return large;
+	}
+	return NULL;
+}
+
+/* Gives what the store holds of it to the caller. */
+static struct store_large *
+large_take(struct large *large)
+{
+	struct store_large *taken = large->large;
+	LIST_REMOVE(large, link);
+	program.large_count--;
+	free(large);
+	return taken;
+}
+
+static struct accept *
+accept_find(const struct queue_id *id)
+{
+	struct accept *accept;
+	LIST_FOREACH(accept, &program.accepts, link)
+	{
+		if (queue_id_equal(&accept->id, id))
+			return accept;
+	}
+	return NULL;
+}
+
+static void
+malformed(struct ipc_from from, const struct ipc_frame *frame)
+{
+	log_error("-", "frame-malformed", "peer=%s-%u type=%u octets=%zu",
+	          service_role_name(from.role), from.index, frame->type, frame->len);
+}
+
+static void
+on_reserve(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	char account[PROTO_ACCOUNT_MAX + 1];
+	struct queue_quota view = {0};
+	uint64_t token = wire_u64(&wire);
+	proto_word(&wire, account, sizeof(account));
+	if (!wire_done(&wire)) {
+		malformed(from, frame);
+		reply_verdict(from, QUEUE_UNAVAILABLE, NULL);
+	} else if (is_refusing()) {
+		reply_verdict(from, QUEUE_FULL, NULL);
+	} else {
+		enum queue_verdict verdict =
+		    quota_reserve(program.quota, account, from.channel, token, &view);
+		reply_verdict(from, verdict, &view);
+	}
+}
+
+static void
+on_release(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	char account[PROTO_ACCOUNT_MAX + 1];
+	uint64_t token = wire_u64(&wire);
+	proto_word(&wire, account, sizeof(account));
+	uint32_t count = frame->type == PROTO_END ? LEDGER_ALL : wire_u32(&wire);
+	if (!wire_done(&wire)) {
+		malformed(from, frame);
+		return;
+	}
+	quota_release(program.quota, account, from.channel, token, count);
+	struct large *large = frame->type == PROTO_END ? large_find(from.channel, token) : NULL;
+	if (large)
+		store_large_abort(program.store, large_take(large));
+}
+
+static void
+on_body_open(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	struct queue_id id;
+	enum store_result why = STORE_IO;
+	int fd = -1;
+	uint64_t token = wire_u64(&wire);
+	proto_id(&wire, &id);
+	if (!wire_done(&wire) || large_find(from.channel, token) ||
+	    program.large_count >= LARGE_MAX) {
+		malformed(from, frame);
+		reply_u8(from, QUEUE_UNAVAILABLE, -1);
+		return;
+	}
+	if (is_refusing()) {
+		reply_u8(from, QUEUE_FULL, -1);
+		return;
+	}
+	struct store_large *made = store_large_open(program.store, &id, &fd, &why);
+	if (!made) {
+		char text[QUEUE_ID_TEXT_SIZE];
+		log_error(queue_id_format(&id, text), "body-open", "error=%s",
+		          store_result_text(why));
+		reply_u8(from, why == STORE_FULL ? QUEUE_FULL : QUEUE_UNAVAILABLE, -1);
+		return;
+	}
+	struct large *large = xcalloc(1, sizeof(*large));
+	large->channel = from.channel;
+	large->token = token;
+	large->id = id;
+	large->large = made;
+	LIST_INSERT_HEAD(&program.larges, large, link);
+	program.large_count++;
+	reply_u8(from, QUEUE_OK, fd);
+	close(fd);
+}
+
+static void
+on_enqueued(void *arg, enum store_result result)
+{
+	struct accept *accept = arg;
+	char text[QUEUE_ID_TEXT_SIZE];
+
+	queue_id_format(&accept->id, text);
+	quota_commit_end(program.quota, accept->account, &accept->charge, result == STORE_OK);
+	LIST_REMOVE(accept, link);
+	if (result == STORE_OK) {
+		log_info(text, "queued", "account=%s recipients=%u size=%llu", accept->account,
+		         accept->charge.count, (unsigned long long)accept->size);
+		reply_verdict(accept->from, QUEUE_OK, &accept->quota);
+		schedule_fresh(program.schedule, &accept->id);
+	} else {
+		log_error(text, "enqueue-failed", "account=%s error=%s", accept->account,
+		          store_result_text(result));
+		reply_verdict(accept->from, result == STORE_FULL ? QUEUE_FULL : QUEUE_UNAVAILABLE,
+		              NULL);
+	}
+	free(accept);
+}
+
+static void
+on_commit(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct proto_commit commit;
+	char text[QUEUE_ID_TEXT_SIZE];
+	enum queue_lane lane;
+
+	if (!proto_commit(frame->data, frame->len, &commit)) {
+		malformed(from, frame);
+		reply_verdict(from, QUEUE_UNAVAILABLE, NULL);
+		return;
+	}
+	queue_id_format(&commit.id, text);
+	enum queue_verdict verdict = QUEUE_OK;
+	struct large *large = large_find(from.channel, commit.token);
+	if (accept_find(&commit.id) || store_find(program.store, &commit.id, &lane)) {
+		log_error(text, "id-repeated", "account=%s", commit.account);
+		verdict = QUEUE_UNAVAILABLE;
+	} else if (commit.in_file != (large != NULL) ||
+	           (large && !queue_id_equal(&large->id, &commit.id))) {
+		log_error(text, "body-missing", "account=%s", commit.account);
+		verdict = QUEUE_UNAVAILABLE;
+	} else if (!commit.in_file &&
+	           XXH3_64bits(commit.body, (size_t)commit.body_size) != commit.checksum) {
+		log_error(text, "body-damaged", "account=%s size=%llu", commit.account,
+		          (unsigned long long)commit.body_size);
+		verdict = QUEUE_UNAVAILABLE;
+	} else if (is_refusing()) {
+		verdict = QUEUE_FULL;
+	}
+	struct accept *accept = xcalloc(1, sizeof(*accept));
+	if (verdict == QUEUE_OK)
+		verdict =
+		    quota_commit_begin(program.quota, commit.account, from.channel, commit.token,
+		                       commit.recipient_count, &accept->charge, &accept->quota);
+	else
+		quota_release(program.quota, commit.account, from.channel, commit.token,
+		              LEDGER_ALL);
+	if (verdict != QUEUE_OK) {
+		if (large)
+			store_large_abort(program.store, large_take(large));
+		reply_verdict(from, verdict, &accept->quota);
+		free(accept);
+		proto_commit_clear(&commit);
+		return;
+	}
+	accept->from = from;
+	accept->id = commit.id;
+	memcpy(accept->account, commit.account, sizeof(accept->account));
+	accept->charge.account = accept->account;
+	accept->size = commit.prefix_len + commit.body_size;
+	LIST_INSERT_HEAD(&program.accepts, accept, link);
+	msec_t now = clock_wall();
+	struct store_message_new message = {
+	    .id = commit.id,
+	    .account = accept->account,
+	    .from = commit.from,
+	    .recipients = commit.recipients,
+	    .recipient_count = commit.recipient_count,
+	    .body_8bit = commit.body_8bit,
+	    .created = now,
+	    .due = now,
+	    .client_ip = commit.client_ip,
+	    .client_port = commit.client_port,
+	    .ehlo = commit.ehlo,
+	    .prefix = commit.prefix,
+	    .prefix_len = commit.prefix_len,
+	    .body = commit.body,
+	    .body_len = commit.in_file ? 0 : (size_t)commit.body_size,
+	    .large_take = large ? large_take(large) : NULL,
+	    .large_size = commit.in_file ? commit.body_size : 0,
+	    .charge = accept->charge,
+	};
+	store_enqueue(program.store, &message, on_enqueued, accept);
+	proto_commit_clear(&commit);
+}
+
+static void
+on_lookup(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	struct queue_id id;
+	enum queue_lane lane;
+	proto_id(&wire, &id);
+	if (!wire_done(&wire)) {
+		malformed(from, frame);
+		return;
+	}
+	reply_u8(from,
+	         accept_find(&id)                        ? PROTO_PENDING
+	         : store_find(program.store, &id, &lane) ? PROTO_COMMITTED
+	                                                 : PROTO_NOT_COMMITTED,
+	         -1);
+}
+
+static void
+on_status(struct ipc_from from)
+{
+	struct store_counts counts;
+	struct buf frame;
+	store_counts(program.store, &counts);
+	bool refusing = is_refusing();
+	buf_init(&frame);
+	wire_put_u8(&frame, QUEUE_DONE);
+	for (size_t i = 0; i < QUEUE_LANES; i++) {
+		wire_put_u64(&frame, counts.messages[i]);
+		wire_put_u64(&frame, counts.recipients[i]);
+	}
+	wire_put_u64(&frame, schedule_in_flight(program.schedule));
+	wire_put_u64(&frame, (uint64_t)counts.oldest);
+	wire_put_u64(&frame, counts.accepted);
+	wire_put_u64(&frame, counts.generated);
+	wire_put_u64(&frame, counts.delivered);
+	wire_put_u64(&frame, counts.bounced);
+	wire_put_u64(&frame, counts.expired);
+	wire_put_u64(&frame, counts.removed);
+	wire_put_u64(&frame, quota_accounts(program.quota));
+	wire_put_u64(&frame, counts.commits);
+	wire_put_u64(&frame, counts.committed);
+	wire_put_u8(&frame, refusing);
+	wire_put_str(&frame, program.refusing_why);
+	wire_put_u64(&frame, (uint64_t)quota_time(program.quota));
+	wire_put_u8(&frame, quota_is_held(program.quota));
+	ipc_hub_reply(program.hub, from, &frame, -1);
+	buf_clear(&frame);
+}
+
+static void
+reply_view(struct ipc_from to, const char *account)
+{
+	struct queue_quota_view view;
+	struct buf frame;
+	if (!quota_look(program.quota, account, &view)) {
+		reply_u8(to, QUEUE_DOWN, -1);
+		return;
+	}
+	buf_init(&frame);
+	wire_put_u8(&frame, QUEUE_DONE);
+	wire_put_str(&frame, view.account);
+	proto_put_quota(&frame, &view.quota);
+	wire_put_u8(&frame, view.overridden);
+	wire_put_u32(&frame, view.class_limit);
+	wire_put_u64(&frame, (uint64_t)view.override_set);
+	wire_put_str(&frame, view.override_by);
+	wire_put_str(&frame, view.override_reason);
+	ipc_hub_reply(program.hub, to, &frame, -1);
+	buf_clear(&frame);
+}
+
+static void
+on_quota_show(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	char account[PROTO_ACCOUNT_MAX + 1];
+	proto_word(&wire, account, sizeof(account));
+	if (wire_done(&wire))
+		reply_view(from, account);
+	else
+		reply_u8(from, QUEUE_INVALID, -1);
+}
+
+static void
+on_override_stored(void *arg, enum store_result result)
+{
+	struct setting *setting = arg;
+	if (result == STORE_OK || (setting->clear && result == STORE_MISSING)) {
+		if (setting->clear)
+			log_info("-", "quota-cleared", "account=%s by=%s", setting->account,
+			         setting->by);
+		else
+			log_info("-", "quota-set", "account=%s limit=%u by=%s", setting->account,
+			         setting->limit, setting->by);
+		reply_view(setting->from, setting->account);
+	} else {
+		log_error("-", "quota-set-failed", "account=%s error=%s", setting->account,
+		          store_result_text(result));
+		reply_u8(setting->from, QUEUE_DOWN, -1);
+	}
+	free(setting);
+}
+
+static void
+on_quota_set(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	struct store_override override = {.when = clock_wall()};
+	struct setting *setting = xcalloc(1, sizeof(*setting));
+	setting->from = from;
+	proto_word(&wire, setting->account, sizeof(setting->account));
+	setting->clear = wire_u8(&wire) != 0;
+	override.limit = wire_u32(&wire);
+	wire_str(&wire, override.by, sizeof(override.by));
+	wire_str(&wire, override.reason, sizeof(override.reason));
+	if (!wire_done(&wire)) {
+		reply_u8(from, QUEUE_INVALID, -1);
+		free(setting);
+		return;
+	}
+	setting->limit = override.limit;
+	memcpy(setting->by, override.by, sizeof(setting->by));
+	store_override_set(program.store, setting->account, setting->clear ? NULL : &override,
+	                   on_override_stored, setting);
+}
+
+/* Cut to what the reader's field holds. */
+static void
+put_cut(struct buf *frame, const char *s, size_t size)
+{
+	wire_put_bytes(frame, s ? s : "", s ? strnlen(s, size - 1) : 0);
+}
+
+static void
+put_entry(struct buf *frame, const struct store_message *message)
+{
+	char from[ADDRESS_TEXT_SIZE];
+	struct queue_entry *fields = NULL; /* for the sizes only */
+	address_format(&message->from, from, sizeof(from));
+	proto_put_id(frame, &message->id);
+	wire_put_u8(frame, message->finished ? 0 : (uint8_t)message->lane);
+	wire_put_u64(frame, (uint64_t)message->created);
+	wire_put_u64(
+	    frame, schedule_is_active(program.schedule, &message->id) ? 0 : (uint64_t)message->due);
+	wire_put_u64(frame, message->prefix_len + message->body.size);
+	wire_put_u32(frame, message->attempts);
+	wire_put_u32(frame, message->total);
+	wire_put_u32(frame, message->unfinished);
+	put_cut(frame, message->account, sizeof(fields->account));
+	put_cut(frame, from, sizeof(fields->from));
+	put_cut(frame, message->last_reply, sizeof(fields->last_reply));
+}
+
+static void
+on_list_message(void *arg, const struct store_message *message)
+{
+	put_entry(arg, message);
+}
+
+static void
+on_list(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	char account[PROTO_ACCOUNT_MAX + 1];
+	struct queue_id after;
+	struct buf entries, reply;
+	bool more = false;
+	wire_str(&wire, account, sizeof(account));
+	bool from_start = wire_u8(&wire) != 0;
+	proto_id(&wire, &after);
+	if (!wire_done(&wire)) {
+		reply_u8(from, QUEUE_INVALID, -1);
+		return;
+	}
+	buf_init(&entries);
+	buf_init(&reply);
+	size_t count =
+	    store_list(program.store, account[0] ? account : NULL, from_start ? NULL : &after,
+	               PROTO_LIST_PAGE, on_list_message, &entries, &more);
+	wire_put_u8(&reply, QUEUE_DONE);
+	wire_put_u16(&reply, (uint16_t)count);
+	wire_put_raw(&reply, entries.data, entries.len);
+	wire_put_u8(&reply, more);
+	ipc_hub_reply(program.hub, from, &reply, -1);
+	buf_clear(&entries);
+	buf_clear(&reply);
+}
+
+static void
+on_detail(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	struct queue_id id;
+	struct queue_detail *fields = NULL; /* for the sizes only */
+	struct queue_recipient_view *view = NULL;
+	struct buf reply;
+	proto_id(&wire, &id);
+	size_t first = wire_u16(&wire);
+	if (!wire_done(&wire)) {
+		reply_u8(from, QUEUE_INVALID, -1);
+		return;
+	}
+	struct store_message *message = store_load_detail(program.store, &id);
+	if (!message) {
+		reply_u8(from, QUEUE_NOT_FOUND, -1);
+		return;
+	}
+	size_t total = message->recipient_count;
+	size_t count = first < total ? total - first : 0;
+	if (count > PROTO_DETAIL_PAGE)
+		count = PROTO_DETAIL_PAGE;
+	buf_init(&reply);
+	wire_put_u8(&reply, QUEUE_DONE);
+	put_entry(&reply, message);
+	wire_put_u8(&reply, message->finished);
+	put_cut(&reply, message->client_ip, sizeof(fields->client_ip));
+	wire_put_u16(&reply, message->client_port);
+	put_cut(&reply, message->ehlo, sizeof(fields->ehlo));
+	wire_put_u16(&reply, (uint16_t)total);
+	wire_put_u16(&reply, (uint16_t)count);
+	for (size_t i = first; i < first + count; i++) {
+		const struct store_recipient *recipient = &message->recipients[i];
+		char address[ADDRESS_TEXT_SIZE];
+		address_format(&recipient->address, address, sizeof(address));
+		put_cut(&reply, address, sizeof(view->address));
+		put_cut(&reply, store_state_name(recipient->state), sizeof(view->state));
+		wire_put_u32(&reply, recipient->attempts);
+		wire_put_u64(&reply, (uint64_t)recipient->when);
+		put_cut(&reply, recipient->reply, sizeof(view->reply));
+	}
+	ipc_hub_reply(program.hub, from, &reply, -1);
+	buf_clear(&reply);
+	store_message_free(message);
+}
+
+static void
+on_audit(struct ipc_from from)
+{
+	struct queue_audit audit = {0};
+	struct buf reply;
+	store_audit(program.store, &audit);
+	const uint64_t fields[] = {audit.accepted,   audit.generated, audit.delivered,
+	                           audit.bounced,    audit.expired,   audit.removed,
+	                           audit.queued,     audit.messages,  audit.bodies_checked,
+	                           audit.bodies_bad, audit.orphans};
+	buf_init(&reply);
+	wire_put_u8(&reply, QUEUE_DONE);
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+		wire_put_u64(&reply, fields[i]);
+	wire_put_u8(&reply, audit.conserved);
+	ipc_hub_reply(program.hub, from, &reply, -1);
+	buf_clear(&reply);
+}
+
+static void
+msa_frame(struct ipc_from from, struct ipc_frame *frame)
+{
+	if (frame->type == PROTO_RESERVE)
+		on_reserve(from, frame);
+	else if (frame->type == PROTO_RELEASE || frame->type == PROTO_END)
+		on_release(from, frame);
+	else if (frame->type == PROTO_BODY_OPEN)
+		on_body_open(from, frame);
+	else if (frame->type == PROTO_COMMIT)
+		on_commit(from, frame);
+	else if (frame->type == PROTO_LOOKUP)
+		on_lookup(from, frame);
+	else
+		malformed(from, frame);
+}
+
+static void
+admin_frame(struct ipc_from from, struct ipc_frame *frame)
+{
+	if (frame->type == PROTO_STATUS)
+		on_status(from);
+	else if (frame->type == PROTO_QUOTA_SHOW)
+		on_quota_show(from, frame);
+	else if (frame->type == PROTO_QUOTA_SET)
+		on_quota_set(from, frame);
+	else if (frame->type == PROTO_LIST)
+		on_list(from, frame);
+	else if (frame->type == PROTO_DETAIL)
+		on_detail(from, frame);
+	else if (frame->type == PROTO_AUDIT)
+		on_audit(from);
+	else
+		malformed(from, frame);
+}
+
+static void
+on_frame(void *arg, struct ipc_from from, struct ipc_frame *frame)
+{
+	(void)arg;
+	if (!program.store)
+		return;
+	if (from.role == SERVICE_MSA)
+		msa_frame(from, frame);
+	else if (from.role == SERVICE_RELAY)
+		schedule_frame(program.schedule, from, frame);
+	else if (from.role == SERVICE_ADMIN)
+		admin_frame(from, frame);
+	else
+		malformed(from, frame);
+}
+
+static void
+on_gone(void *arg, struct ipc_from peer)
+{
+	(void)arg;
+	if (!program.store)
+		return;
+	if (peer.role == SERVICE_RELAY)
+		schedule_gone(program.schedule, peer);
+	if (peer.role != SERVICE_MSA)
+		return;
+	quota_drop_channel(program.quota, peer.channel);
+	struct large *large, *next;
+	for (large = LIST_FIRST(&program.larges); large; large = next) {
+		next = LIST_NEXT(large, link);
+		if (large->channel == peer.channel)
+			store_large_abort(program.store, large_take(large));
+	}
+}
+
+static const struct ipc_hub_events hub_events = {
+    .on_frame = on_frame,
+    .on_gone = on_gone,
+};
+
+static void
+on_config(void *arg, const struct conf *conf)
+{
+	(void)arg;
+	program.conf = conf;
+}
+
+static void
+on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
+{
+	(void)arg;
+	if (!program.hub)
+		program.hub = ipc_hub_new(service_loop(), &hub_events, NULL);
+	ipc_hub_attach(program.hub, peer, index, fd_take);
+}
+
+static int
+on_start(void *arg)
+{
+	char error[256] = "";
+	(void)arg;
+	if (!program.hub)
+		program.hub = ipc_hub_new(service_loop(), &hub_events, NULL);
+	struct store_opts opts = {.map_size = program.conf->map_size,
+	                          .history_keep = program.conf->history_keep};
+	program.store = store_open(service_loop(), &opts, error, sizeof(error));
+	if (!program.store) {
+		log_error("-", "store-open", "error=\"%s\"", error);
+		return -1;
+	}
+	program.quota = quota_new(service_loop(), program.store, program.conf);
+	program.schedule = schedule_new(service_loop(), program.store, program.hub, program.conf);
+	return 0;
+}
+
+static void
+on_stop(void *arg)
+{
+	(void)arg;
+	if (program.schedule) {
+		schedule_stop(program.schedule);
+		quota_stop(program.quota);
+	}
+	/* Completions still to come find quota and schedule in place; no frame is taken any more
+	 * after this. */
+	struct store *store = program.store;
+	while (store && !LIST_EMPTY(&program.larges))
+		store_large_abort(store, large_take(LIST_FIRST(&program.larges)));
+	store_close(store);
+	program.store = NULL;
+	schedule_free(program.schedule);
+	quota_free(program.quota);
+	program.schedule = NULL;
+	program.quota = NULL;
+	service_stopped();
+}
+
+static const struct service_events service_events = {
+    .on_config = on_config,
+    .on_link = on_link,
+    .on_start = on_start,
+    .on_stop = on_stop,
+};
+
+int
+main(int argc, char **argv)
+{
+	const struct service_opts opts = {
+	    .role = SERVICE_QUEUE,
+	    .program = "sekisho-queue",
+	    .purpose = "keeps every accepted message, the quota ledger and the delivery schedule",
+	    .sandbox = SANDBOX_OWN_DIR | SANDBOX_THREADS,
+	    .events = &service_events,
+	};
+	LIST_INIT(&program.larges);
+	LIST_INIT(&program.accepts);
+	return service_run(&opts, argc, argv);
+}
