@@ -11,11 +11,9 @@
 /* Questions of the NOC to the queue, one call each.
  *
  * Every answer starts with enum queue_answer; what follows is there only with QUEUE_DONE. A detail
- * may have more recipients than one frame holds, so it is fetched in pages and handed over whole. A
- * link that is down is answered through the loop like everything else, which takes a timer here
- * because a link does not show its loop; so a down link is answered from ask itself only when there
- * is no other way: the caller's callback runs before the function returns. That single exception is
- * safe for admin, which holds no state across the call. */
+ * may have more recipients than one frame holds, so it is fetched in pages and handed over whole.
+ * One exception to "never from inside the call": when the link is down at the moment of asking, the
+ * callback comes before the function returns. */
 
 enum ask_kind { ASK_STATUS, ASK_QUOTA, ASK_LIST, ASK_DETAIL, ASK_AUDIT };
 

@@ -51,6 +51,13 @@ struct accept { /* a commit on its way to the disk */
 	struct queue_quota quota;
 };
 
+struct early { /* a link that came before the store was open */
+	TAILQ_ENTRY(early) link;
+	enum service_role peer;
+	unsigned index;
+	int fd;
+};
+
 struct setting { /* an override on its way to the disk */
 	struct ipc_from from;
 	char account[PROTO_ACCOUNT_MAX + 1];
@@ -70,6 +77,7 @@ static struct program {
 	LIST_HEAD(, large) larges;
 	unsigned large_count;
 	LIST_HEAD(, accept) accepts;
+	TAILQ_HEAD(, early) early;
 	msec_t looked; /* monotonic, at the disk */
 	bool refusing;
 	char refusing_why[128];
@@ -699,13 +707,21 @@ on_config(void *arg, const struct conf *conf)
 	program.conf = conf;
 }
 
+/* A peer may speak before we are ready to listen, so its channel is not read until the store is
+ * open. */
 static void
 on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
 {
 	(void)arg;
-	if (!program.hub)
-		program.hub = ipc_hub_new(service_loop(), &hub_events, NULL);
-	ipc_hub_attach(program.hub, peer, index, fd_take);
+	if (program.store) {
+		ipc_hub_attach(program.hub, peer, index, fd_take);
+		return;
+	}
+	struct early *early = xcalloc(1, sizeof(*early));
+	early->peer = peer;
+	early->index = index;
+	early->fd = fd_take;
+	TAILQ_INSERT_TAIL(&program.early, early, link);
 }
 
 static int
@@ -713,8 +729,6 @@ on_start(void *arg)
 {
 	char error[256] = "";
 	(void)arg;
-	if (!program.hub)
-		program.hub = ipc_hub_new(service_loop(), &hub_events, NULL);
 	struct store_opts opts = {.map_size = program.conf->map_size,
 	                          .history_keep = program.conf->history_keep};
 	program.store = store_open(service_loop(), &opts, error, sizeof(error));
@@ -723,7 +737,14 @@ on_start(void *arg)
 		return -1;
 	}
 	program.quota = quota_new(service_loop(), program.store, program.conf);
+	program.hub = ipc_hub_new(service_loop(), &hub_events, NULL);
 	program.schedule = schedule_new(service_loop(), program.store, program.hub, program.conf);
+	while (!TAILQ_EMPTY(&program.early)) {
+		struct early *early = TAILQ_FIRST(&program.early);
+		TAILQ_REMOVE(&program.early, early, link);
+		ipc_hub_attach(program.hub, early->peer, early->index, early->fd);
+		free(early);
+	}
 	return 0;
 }
 
@@ -768,5 +789,6 @@ main(int argc, char **argv)
 	};
 	LIST_INIT(&program.larges);
 	LIST_INIT(&program.accepts);
+	TAILQ_INIT(&program.early);
 	return service_run(&opts, argc, argv);
 }

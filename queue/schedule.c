@@ -39,7 +39,6 @@
 #define BUCKETS           4096
 #define SCAN_CHUNK        4000
 #define NULL_SENDER_KEEP  (24 * 60 * 60 * 1000)
-#define FAIL_PAUSE        60000 /* msec before a lane is looked at again after trouble */
 
 struct domain { /* one domain in one lane; exists while it has a job */
 	LIST_ENTRY(domain) bucket;
@@ -266,7 +265,8 @@ lane_wake_at(struct lane *lane, msec_t when)
 		return;
 	lane->wake = when;
 	msec_t delay = when - now;
-	loop_timer_arm(lane->timer, delay < 0 ? 0 : delay);
+	/* Not longer than a minute at a time: the wall clock may be set meanwhile. */
+	loop_timer_arm(lane->timer, delay < 0 ? 0 : delay < 60000 ? delay : 60000);
 }
 
 static int
@@ -490,6 +490,16 @@ acknowledge(struct schedule *schedule, struct ipc_from to, bool durable)
 	buf_clear(&frame);
 }
 
+static const struct store_recipient *
+recipient_of(const struct store_message *stored, uint16_t index)
+{
+	for (size_t i = 0; i < stored->recipient_count; i++) {
+		if (stored->recipients[i].index == index)
+			return &stored->recipients[i];
+	}
+	return NULL;
+}
+
 static void
 on_finished(void *arg, enum store_result result)
 {
@@ -508,18 +518,8 @@ on_finished(void *arg, enum store_result result)
 		          store_result_text(result));
 		message->open++;
 		LIST_REMOVE(job, link);
-		/* domain_settle may have freed the domain when the job left flight */
-		job->domain = domain_get(lane, message->stored->recipients[0].address.domain);
-		for (size_t i = 0; i < message->stored->recipient_count; i++) {
-			if (message->stored->recipients[i].index == job->index[0]) {
-				struct domain *other = job->domain;
-				job->domain =
-				    domain_get(lane, message->stored->recipients[i].address.domain);
-				if (other != job->domain)
-					domain_settle(other);
-				break;
-			}
-		}
+		job->domain =
+		    domain_get(lane, recipient_of(message->stored, job->index[0])->address.domain);
 		if (job->waiting.channel != 0 && lane->ready &&
 		    lane->relay.channel == job->waiting.channel)
 			job_to_flight(job);
@@ -543,16 +543,6 @@ reply_text(const struct reply *reply, char *out, size_t size)
 	else
 		snprintf(out, size, "%d %s%s%s", reply->code, reply->enhanced,
 		         reply->enhanced[0] ? " " : "", reply->text);
-}
-
-static const struct store_recipient *
-recipient_of(const struct store_message *stored, uint16_t index)
-{
-	for (size_t i = 0; i < stored->recipient_count; i++) {
-		if (stored->recipients[i].index == index)
-			return &stored->recipients[i];
-	}
-	return NULL;
 }
 
 static void
