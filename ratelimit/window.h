@@ -7,6 +7,7 @@
 #ifndef RATELIMIT_WINDOW_H
 #define RATELIMIT_WINDOW_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
