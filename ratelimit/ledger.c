@@ -350,11 +350,13 @@ ledger_look(struct ledger *ledger, const char *name, uint64_t limit, msec_t now,
 	window = &account->window;
 	view->used = window_used(window) + account->pending;
 	view->reserved = account->reserved;
+	taken = account->reserved + account->pending;
 	if (limit == LEDGER_UNLIMITED)
 		view->reset = now;
+	else if (limit > 0 && taken >= limit) /* as if all of it were charged now */
+		view->reset = (msec_t)(window_minute_of(now) + 1 + WINDOW_MINUTES) * 60000;
 	else
-		view->reset =
-		    window_reset(window, now, limit, account->reserved + account->pending + 1);
+		view->reset = window_reset(window, now, limit, taken + 1);
 	account_settle(ledger, account);
 	return 0;
 }
