@@ -48,7 +48,7 @@ forget(struct lane *lane, const struct queue_id *id)
 }
 
 static int
-settle_pair(struct store *store, struct lane *a, struct lane *b)
+settle_pair(struct lane *a, struct lane *b)
 {
 	struct lane_txn first, second;
 	struct queue_id *losers_a = NULL, *losers_b = NULL;
@@ -94,7 +94,6 @@ settle_pair(struct store *store, struct lane *a, struct lane *b)
 		         count_a + count_b);
 	free(losers_a);
 	free(losers_b);
-	(void)store;
 	return rc;
 }
 
@@ -265,9 +264,9 @@ store_recover(struct store *store, char *error, size_t size)
 	struct lane *lanes = store->lanes;
 	int rc;
 
-	if ((rc = settle_pair(store, &lanes[QUEUE_RETRY], &lanes[QUEUE_FRESH])) != 0 ||
-	    (rc = settle_pair(store, &lanes[QUEUE_FALLBACK], &lanes[QUEUE_RETRY])) != 0 ||
-	    (rc = settle_pair(store, &lanes[QUEUE_FALLBACK], &lanes[QUEUE_FRESH])) != 0) {
+	if ((rc = settle_pair(&lanes[QUEUE_RETRY], &lanes[QUEUE_FRESH])) != 0 ||
+	    (rc = settle_pair(&lanes[QUEUE_FALLBACK], &lanes[QUEUE_RETRY])) != 0 ||
+	    (rc = settle_pair(&lanes[QUEUE_FALLBACK], &lanes[QUEUE_FRESH])) != 0) {
 		snprintf(error, size, "cannot settle moves: %s", mdb_strerror(rc));
 		return -1;
 	}

@@ -109,6 +109,27 @@ store_post(struct store *store, struct lane *lane, struct op *op)
 	lane_post(lane, op);
 }
 
+/* A full disk fails hundreds a second: one line per turn of the loop says so. */
+static void
+log_failures(const struct op *done)
+{
+	const struct op *first = NULL;
+	size_t failed = 0;
+
+	for (const struct op *op = done; op; op = op->next) {
+		if (op->result != STORE_FULL && op->result != STORE_IO)
+			continue;
+		if (first == NULL || (op->result == STORE_IO && first->result != STORE_IO))
+			first = op;
+		failed++;
+	}
+	if (first)
+		log_event(first->result == STORE_IO ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN, "-",
+		          "store-failed", "lane=%s result=%s count=%zu error=\"%s\"",
+		          first->lane->name, store_result_text(first->result), failed,
+		          mdb_strerror(first->rc));
+}
+
 static void
 deliver(struct store *store)
 {
@@ -119,15 +140,10 @@ deliver(struct store *store)
 	store->done = NULL;
 	store->done_tail = &store->done;
 	pthread_mutex_unlock(&store->lock);
+	log_failures(op);
 	for (; op; op = next) {
 		next = op->next;
 		store->pending--;
-		if (op->result == STORE_FULL)
-			log_warn("-", "store-full", "lane=%s error=\"%s\"", op->lane->name,
-			         mdb_strerror(op->rc));
-		else if (op->result == STORE_IO)
-			log_error("-", "store-io", "lane=%s error=\"%s\"", op->lane->name,
-			          mdb_strerror(op->rc));
 		op->complete(op);
 	}
 }

@@ -1,0 +1,593 @@
+/* The store: what was acknowledged is there, after a close, after kill -9, and whatever files a
+ * crash left behind. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/clock.h"
+#include "core/loop.h"
+#include "core/mem.h"
+#include "queue/store.h"
+#include "queue/store_int.h"
+#include "ratelimit/window.h"
+
+static unsigned tests, failures;
+
+static bool
+ok(bool good, const char *name)
+{
+	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, name);
+	failures += !good;
+	return good;
+}
+
+static struct loop *loop;
+static struct store *store;
+static unsigned waiting;
+static enum store_result last;
+static unsigned results[8];
+
+static void
+on_done(void *arg, enum store_result result)
+{
+	(void)arg;
+	last = result;
+	results[result]++;
+	if (--waiting == 0)
+		loop_stop(loop);
+}
+
+static void
+wait_all(void)
+{
+	if (waiting)
+		loop_run(loop);
+}
+
+static bool
+reopen(void)
+{
+	struct store_opts opts = {
+	    .map_size = 256u << 20, .history_keep = 30LL * 86400 * 1000, .verify_bodies = true};
+	char error[256] = "";
+
+	store_close(store);
+	store = store_open(loop, &opts, error, sizeof(error));
+	if (store == NULL)
+		printf("# %s\n", error);
+	return store != NULL;
+}
+
+static bool
+conserved(uint64_t queued)
+{
+	struct queue_audit audit;
+
+	store_audit(store, &audit);
+	if (!audit.conserved || audit.queued != queued)
+		printf("# conserved %d accepted %llu delivered %llu bounced %llu queued %llu (want "
+		       "%llu) bad %llu orphans %llu\n",
+		       audit.conserved, (unsigned long long)audit.accepted,
+		       (unsigned long long)audit.delivered, (unsigned long long)audit.bounced,
+		       (unsigned long long)audit.queued, (unsigned long long)queued,
+		       (unsigned long long)audit.bodies_bad, (unsigned long long)audit.orphans);
+	return audit.conserved && audit.queued == queued;
+}
+
+static struct address
+address(const char *local, const char *domain)
+{
+	struct address a = {{0}, {0}};
+
+	snprintf(a.local, sizeof(a.local), "%s", local);
+	snprintf(a.domain, sizeof(a.domain), "%s", domain);
+	return a;
+}
+
+static void
+enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
+        struct store_large *large, uint64_t large_size, store_on_done *done, void *arg)
+{
+	struct address list[4];
+	struct store_message_new message = {
+	    .account = "alice@example.net",
+	    .from = address("alice", "example.net"),
+	    .recipients = list,
+	    .recipient_count = recipients,
+	    .created = clock_wall(),
+	    .due = clock_wall(),
+	    .client_ip = "192.0.2.1",
+	    .client_port = 4711,
+	    .ehlo = "pc",
+	    .prefix = "Received: x\r\n",
+	    .prefix_len = 13,
+	    .body = body,
+	    .body_len = len,
+	    .large_take = large,
+	    .large_size = large_size,
+	    .charge = {.account = "alice@example.net",
+	               .minute = (uint32_t)window_minute_of(clock_wall()),
+	               .count = recipients,
+	               .ledger_time = clock_wall()},
+	};
+
+	for (unsigned i = 0; i < recipients; i++)
+		list[i] = address(i ? "carol" : "bob", "example.org");
+	if (large == NULL)
+		queue_id_make(id, clock_wall());
+	message.id = *id;
+	waiting++;
+	store_enqueue(store, &message, done, arg);
+}
+
+static unsigned due_seen;
+
+static bool
+on_due(void *arg, const struct store_key *key)
+{
+	(void)arg;
+	(void)key;
+	due_seen++;
+	return true;
+}
+
+static uint32_t charged;
+
+static void
+on_row(void *arg, const char *account, uint32_t row, const uint8_t *data, size_t len)
+{
+	struct window window;
+
+	(void)arg;
+	(void)account;
+	window_init(&window);
+	if (window_load_row(&window, row, data, len) == 0)
+		charged += (uint32_t)window_used(&window);
+	window_clear(&window);
+}
+
+static unsigned listed;
+
+static void
+on_message(void *arg, const struct store_message *message)
+{
+	memcpy(arg, &message->id, sizeof(message->id));
+	listed++;
+}
+
+static void
+finish(enum queue_lane lane, const struct queue_id *id, unsigned attempt, uint16_t index,
+       enum store_state state)
+{
+	struct store_outcome outcome = {.index = index, .state = state, .reply = "250 2.0.0 kept"};
+
+	waiting++;
+	store_finish(store, lane, id, attempt, &outcome, 1, clock_wall(), clock_wall() + 60000,
+	             on_done, NULL);
+}
+
+static void
+on_directive(void *arg, const char *name, const uint8_t *value, size_t len)
+{
+	*(bool *)arg |= strcmp(name, "hold/x") == 0 && len == 3 && memcmp(value, "why", 3) == 0;
+}
+
+#define MANY 300
+static struct queue_id ids[MANY];
+
+static void
+test_accept(void)
+{
+	static char body[QUEUE_INLINE_MAX];
+	struct store_counts counts;
+	struct store_key from = {0};
+	struct queue_id after;
+	bool more = true;
+	enum queue_lane lane;
+
+	ok(reopen(), "opens in an empty directory");
+	memset(body, 'x', sizeof(body));
+	for (unsigned i = 0; i < MANY; i++)
+		enqueue(&ids[i], 2, body,
+		        i == 0   ? 0
+		        : i == 1 ? sizeof(body)
+		                 : 100 + i,
+		        NULL, 0, on_done, NULL);
+	wait_all();
+	ok(results[STORE_OK] == MANY, "every message is accepted");
+	store_counts(store, &counts);
+	ok(counts.commits < MANY && counts.messages[QUEUE_FRESH] == MANY &&
+	       counts.recipients[QUEUE_FRESH] == 2 * MANY,
+	   "in groups, and counted");
+	ok(conserved(2 * MANY), "audit");
+	ok(store_scan_due(store, QUEUE_FRESH, &from, 100, on_due, NULL) == 100 &&
+	       store_scan_due(store, QUEUE_FRESH, &from, 1000, on_due, NULL) == MANY - 100 &&
+	       due_seen == MANY,
+	   "due scan goes on where it stopped");
+	store_load_ledger_rows(store, "alice@example.net", on_row, NULL);
+	ok(charged == 2 * MANY && store_ledger_time(store) > 0, "charged with the acceptance");
+	store_list(store, "alice@example.net", NULL, 200, on_message, &after, &more);
+	ok(listed == 200 && more, "first page of a listing");
+	store_list(store, NULL, &after, 200, on_message, &after, &more);
+	ok(listed == MANY && !more, "second page");
+	ok(store_list(store, "ali", NULL, 10, on_message, &after, &more) == 0,
+	   "another account has nothing");
+	ok(store_find(store, &ids[7], &lane) && lane == QUEUE_FRESH, "found by id");
+	waiting++;
+	{
+		struct address to = address("bob", "example.org");
+		struct store_message_new again = {.id = ids[7],
+		                                  .account = "a",
+		                                  .recipients = &to,
+		                                  .recipient_count = 1,
+		                                  .body = "y",
+		                                  .body_len = 1};
+
+		store_enqueue(store, &again, on_done, NULL);
+	}
+	wait_all();
+	ok(last == STORE_EXISTS && conserved(2 * MANY), "the same id twice changes nothing");
+}
+
+static void
+test_body(void)
+{
+	struct store_message *message = store_load_message(store, QUEUE_FRESH, &ids[1]);
+	int fd = message ? store_open_body(store, &ids[1], &message->body) : -1;
+	char data[8] = "";
+
+	ok(message && message->recipient_count == 2 && message->prefix_len == 13 &&
+	       message->body.size == QUEUE_INLINE_MAX &&
+	       strcmp(message->recipients[1].address.local, "carol") == 0 &&
+	       strcmp(message->ehlo, "pc") == 0,
+	   "loads whole");
+	ok(fd >= 0 && pread(fd, data, 4, (off_t)message->body.offset) == 4 &&
+	       memcmp(data, "xxxx", 4) == 0,
+	   "body reads back");
+	if (fd >= 0)
+		close(fd);
+	store_message_free(message);
+}
+
+static void
+test_fates(void)
+{
+	struct store_message *message;
+	enum queue_lane lane;
+
+	finish(QUEUE_FRESH, &ids[0], 1, 0, STORE_DELIVERED);
+	finish(QUEUE_FRESH, &ids[0], 1, 1, STORE_QUEUED);
+	wait_all();
+	ok(conserved(2 * MANY - 1), "one of two delivered, one deferred");
+	waiting++;
+	store_move(store, &ids[0], QUEUE_FRESH, QUEUE_RETRY, clock_wall(), on_done, NULL);
+	wait_all();
+	message = store_load_message(store, QUEUE_RETRY, &ids[0]);
+	ok(last == STORE_OK && message && message->generation == 2 &&
+	       message->recipient_count == 1 && message->unfinished == 1 &&
+	       message->attempts == 1 && store_find(store, &ids[0], &lane) && lane == QUEUE_RETRY,
+	   "the unfinished recipient moved");
+	store_message_free(message);
+	message = store_load_message(store, QUEUE_FRESH, &ids[0]);
+	ok(message == NULL && conserved(2 * MANY - 1), "and left");
+	message = store_load_detail(store, &ids[0]);
+	ok(message && message->recipient_count == 2 &&
+	       message->recipients[0].state == STORE_DELIVERED &&
+	       message->recipients[1].state == STORE_QUEUED,
+	   "detail knows both");
+	store_message_free(message);
+	finish(QUEUE_RETRY, &ids[0], 2, 1, STORE_BOUNCED);
+	wait_all();
+	ok(store_find(store, &ids[0], &lane) && lane == QUEUE_LANES,
+	   "a finished message is still known");
+	finish(QUEUE_RETRY, &ids[0], 2, 1, STORE_BOUNCED);
+	wait_all();
+	ok(last == STORE_MISSING && conserved(2 * MANY - 2), "a repeated outcome is harmless");
+	ok(reopen() && conserved(2 * MANY - 2), "all is there after a restart");
+	message = store_load_detail(store, &ids[0]);
+	ok(message && message->finished && message->recipient_count == 2 &&
+	       message->recipients[1].state == STORE_BOUNCED &&
+	       strcmp(message->recipients[1].reply, "250 2.0.0 kept") == 0,
+	   "and the finished one's detail");
+	store_message_free(message);
+	for (unsigned i = 1; i < 50; i++) {
+		finish(QUEUE_FRESH, &ids[i], 1, 0, STORE_EXPIRED);
+		finish(QUEUE_FRESH, &ids[i], 0, 1, STORE_REMOVED);
+	}
+	wait_all();
+	ok(conserved(2 * MANY - 100), "expired and removed count too");
+}
+
+static void
+test_large(void)
+{
+	struct queue_id id, other;
+	struct store_large *large;
+	struct store_message *message;
+	enum store_result why;
+	char block[4096], path[64], name[QUEUE_ID_TEXT_SIZE];
+	int fd = -1;
+
+	memset(block, 'L', sizeof(block));
+	queue_id_make(&id, clock_wall());
+	large = store_large_open(store, &id, &fd, &why);
+	ok(large && store_large_open(store, &id, &fd, &why) == NULL && why == STORE_EXISTS,
+	   "a large body has its file once");
+	for (unsigned i = 0; i < 50; i++)
+		if (write(fd, block, sizeof(block)) != (ssize_t)sizeof(block))
+			abort();
+	close(fd);
+	enqueue(&id, 1, NULL, 0, large, 50 * sizeof(block), on_done, NULL);
+	wait_all();
+	message = store_load_message(store, QUEUE_FRESH, &id);
+	ok(last == STORE_OK && message && message->body.segment == 0 &&
+	       message->body.size == 50 * sizeof(block),
+	   "a large body is accepted");
+	store_message_free(message);
+	queue_id_make(&other, clock_wall());
+	large = store_large_open(store, &other, &fd, &why);
+	if (write(fd, block, 100) != 100)
+		abort();
+	close(fd);
+	enqueue(&other, 1, NULL, 0, large, 101, on_done, NULL);
+	wait_all();
+	snprintf(path, sizeof(path), "large/%s", queue_id_format(&other, name));
+	ok(last == STORE_IO && access(path, F_OK) < 0,
+	   "one of the wrong size is refused and removed");
+	queue_id_make(&other, clock_wall());
+	large = store_large_open(store, &other, &fd, &why);
+	close(fd);
+	store_large_abort(store, large);
+	snprintf(path, sizeof(path), "large/%s", queue_id_format(&other, name));
+	ok(access(path, F_OK) < 0, "an aborted one is gone");
+	ok(reopen() && conserved(2 * MANY - 100 + 1), "large bodies survive a restart");
+	finish(QUEUE_FRESH, &id, 1, 0, STORE_DELIVERED);
+	wait_all();
+	snprintf(path, sizeof(path), "large/%s", queue_id_format(&id, name));
+	ok(access(path, F_OK) < 0 && conserved(2 * MANY - 100), "and go with their message");
+}
+
+static void
+touch(const char *path, size_t len)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+	for (; fd >= 0 && len > 0; len--)
+		if (write(fd, "z", 1) != 1)
+			break;
+	if (fd >= 0)
+		close(fd);
+}
+
+static void
+test_recovery(void)
+{
+	struct store_message *message;
+	struct lane_txn txn;
+	struct queue_id id;
+	char path[64], segment[64], name[32];
+	struct stat before, after;
+	enum queue_lane lane;
+
+	message = store_load_message(store, QUEUE_FRESH, &ids[100]);
+	snprintf(segment, sizeof(segment), "bodies/%s", segment_name(message->body.segment, name));
+	/* A move that died between its two commits. */
+	message->generation++;
+	txn_write(&store->lanes[QUEUE_RETRY], &txn);
+	txn_store(&txn, message);
+	txn_count(&txn, COUNTER_MOVED_IN, message->unfinished);
+	ok(txn_commit(&txn) == 0 && conserved(2 * MANY - 100), "an interrupted move counts once");
+	store_message_free(message);
+	store_close(store);
+	store = NULL;
+	queue_id_make(&id, clock_wall());
+	snprintf(path, sizeof(path), "large/%s", queue_id_format(&id, name));
+	touch(path, 10);
+	touch("bodies/seg-0000000000000fff", 10);
+	stat(segment, &before);
+	touch(segment, 77);
+	ok(reopen() && conserved(2 * MANY - 100), "recovers");
+	stat(segment, &after);
+	ok(access(path, F_OK) < 0 && access("bodies/seg-0000000000000fff", F_OK) < 0,
+	   "orphan files are removed");
+	ok(before.st_size == after.st_size, "a tail without a record is cut");
+	message = store_load_message(store, QUEUE_FRESH, &ids[100]);
+	ok(message == NULL && store_find(store, &ids[100], &lane) && lane == QUEUE_RETRY,
+	   "the higher generation won");
+	store_message_free(message);
+}
+
+static void
+test_settings(void)
+{
+	struct store_override override = {.limit = 7, .when = 5, .by = "noc", .reason = "plan"},
+	                      out;
+	bool found = false;
+
+	waiting += 2;
+	store_override_set(store, "alice@example.net", &override, on_done, NULL);
+	store_directive_put(store, "hold/x", "why", 3, on_done, NULL);
+	wait_all();
+	ok(store_load_override(store, "alice@example.net", &out) && out.limit == 7 &&
+	       strcmp(out.by, "noc") == 0,
+	   "override kept");
+	store_each_directive(store, on_directive, &found);
+	ok(found, "directive kept");
+	waiting++;
+	store_override_set(store, "alice@example.net", NULL, on_done, NULL);
+	wait_all();
+	ok(!store_load_override(store, "alice@example.net", &out), "override cleared");
+}
+
+static void
+test_full(void)
+{
+	static char body[1000];
+	struct store_opts opts = {.map_size = 1u << 20, .history_keep = 86400000};
+	char error[256];
+	unsigned accepted = 0;
+	struct queue_id id;
+
+	store_close(store);
+	if (mkdir("small", 0700) < 0 || chdir("small") < 0)
+		abort();
+	store = store_open(loop, &opts, error, sizeof(error));
+	memset(results, 0, sizeof(results));
+	for (unsigned i = 0; i < 3000; i++)
+		enqueue(&id, 2, body, sizeof(body), NULL, 0, on_done, NULL);
+	wait_all();
+	accepted = results[STORE_OK];
+	ok(accepted > 0 && results[STORE_FULL] > 0 && accepted + results[STORE_FULL] == 3000 &&
+	       conserved(2 * accepted),
+	   "a full map refuses and keeps what it has");
+	store_close(store);
+	store = NULL;
+	if (chdir("..") < 0)
+		abort();
+}
+
+/* --- kill -9 --- */
+
+static int pipe_fd;
+
+static void
+on_child_done(void *arg, enum store_result result)
+{
+	struct queue_id *id = arg, moved = *id;
+	static unsigned n;
+
+	waiting--;
+	if (result == STORE_OK && write(pipe_fd, id, sizeof(*id)) != (ssize_t)sizeof(*id))
+		_exit(1);
+	if (result == STORE_OK && ++n % 3 == 0)
+		store_move(store, &moved, QUEUE_FRESH, QUEUE_RETRY, 1, NULL, NULL);
+	else if (result == STORE_OK && n % 3 == 1) {
+		struct store_outcome outcome = {.index = 0, .state = STORE_DELIVERED};
+
+		store_finish(store, QUEUE_FRESH, &moved, 1, &outcome, 1, 1, 1, NULL, NULL);
+	}
+	enqueue(id, 2, "hello", 5, NULL, 0, on_child_done, id);
+}
+
+static void
+child(void)
+{
+	static struct queue_id slots[32];
+	struct store_opts opts = {.map_size = 256u << 20, .history_keep = 86400000LL * 30};
+	char error[256];
+
+	loop = loop_new();
+	store = store_open(loop, &opts, error, sizeof(error));
+	if (store == NULL)
+		_exit(1);
+	for (unsigned i = 0; i < 32; i++)
+		enqueue(&slots[i], 2, "hello", 5, NULL, 0, on_child_done, &slots[i]);
+	loop_run(loop);
+	_exit(0);
+}
+
+static void
+test_kill(void)
+{
+	unsigned rounds = 8, said = 0, lost = 0;
+	bool conserved_always = true;
+
+	for (unsigned round = 0; round < rounds; round++) {
+		struct queue_audit audit;
+		struct queue_id id;
+		enum queue_lane lane;
+		unsigned here = 0;
+		int fds[2];
+		pid_t pid;
+
+		/* The parent has no store and no loop open while it forks. */
+		if (pipe(fds) < 0 || (pid = fork()) < 0)
+			abort();
+		if (pid == 0) {
+			close(fds[0]);
+			pipe_fd = fds[1];
+			child();
+		}
+		close(fds[1]);
+		static struct queue_id heard[100000];
+		while (here < 100 + round * 37 &&
+		       read(fds[0], &id, sizeof(id)) == (ssize_t)sizeof(id))
+			heard[here++] = id;
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		while (here < 100000 && read(fds[0], &id, sizeof(id)) == (ssize_t)sizeof(id))
+			heard[here++] = id;
+		close(fds[0]);
+		loop = loop_new();
+		if (!reopen())
+			abort();
+		for (unsigned i = 0; i < here; i++)
+			lost += !store_find(store, &heard[i], &lane);
+		said += here;
+		store_audit(store, &audit);
+		conserved_always &= audit.conserved;
+		if (!audit.conserved)
+			printf("# round %u: accepted %llu queued %llu delivered %llu bad %llu "
+			       "orphans %llu\n",
+			       round, (unsigned long long)audit.accepted,
+			       (unsigned long long)audit.queued,
+			       (unsigned long long)audit.delivered,
+			       (unsigned long long)audit.bodies_bad,
+			       (unsigned long long)audit.orphans);
+		store_close(store);
+		store = NULL;
+		loop_free(loop);
+	}
+	ok(said >= rounds * 100 && lost == 0, "no acknowledged message is lost by kill -9");
+	ok(conserved_always, "and every audit is conserved");
+	printf("# %u acknowledged in %u rounds\n", said, rounds);
+}
+
+int
+main(void)
+{
+	char dir[] = "/tmp/sekisho-store-XXXXXX", command[PATH_MAX];
+	struct queue_id id, back;
+	char text[QUEUE_ID_TEXT_SIZE], other[QUEUE_ID_TEXT_SIZE];
+
+	setbuf(stdout, NULL);
+	if (mkdtemp(dir) == NULL || chdir(dir) < 0 || mkdir("kill", 0700) < 0 ||
+	    mkdir("plain", 0700) < 0)
+		return 1;
+	queue_id_make(&id, 1234567890123);
+	ok(queue_id_parse(queue_id_format(&id, text), &back) && queue_id_equal(&id, &back) &&
+	       strlen(text) == 26,
+	   "id to text and back");
+	memset(&id, 0xff, sizeof(id));
+	ok(queue_id_parse(queue_id_format(&id, other), &back) && queue_id_equal(&id, &back) &&
+	       strcmp(text, other) < 0 && !queue_id_parse("8zzzzzzzzzzzzzzzzzzzzzzzzz", &back) &&
+	       !queue_id_parse("", &back),
+	   "ids sort as text and are checked");
+	if (chdir("kill") < 0)
+		return 1;
+	test_kill();
+	if (chdir("../plain") < 0)
+		return 1;
+	loop = loop_new();
+	test_accept();
+	test_body();
+	test_fates();
+	test_large();
+	test_recovery();
+	test_settings();
+	test_full();
+	loop_free(loop);
+	snprintf(command, sizeof(command), "rm -rf %s", dir);
+	if (chdir("/") < 0 || system(command) != 0)
+		return 1;
+	printf("1..%u\n", tests);
+	return failures != 0;
+}
