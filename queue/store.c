@@ -109,25 +109,28 @@ store_post(struct store *store, struct lane *lane, struct op *op)
 	lane_post(lane, op);
 }
 
-/* A full disk fails hundreds a second: one line per turn of the loop says so. */
+/* A full disk fails hundreds a second: one line a second says so. */
 static void
-log_failures(const struct op *done)
+note_failure(struct store *store, const struct op *op)
 {
-	const struct op *first = NULL;
-	size_t failed = 0;
-
-	for (const struct op *op = done; op; op = op->next) {
-		if (op->result != STORE_FULL && op->result != STORE_IO)
-			continue;
-		if (first == NULL || (op->result == STORE_IO && first->result != STORE_IO))
-			first = op;
-		failed++;
+	if (store->failed == 0 || op->result == STORE_IO) {
+		store->failed_lane = op->lane;
+		store->failed_result = op->result;
+		store->failed_rc = op->rc;
 	}
-	if (first)
-		log_event(first->result == STORE_IO ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN, "-",
-		          "store-failed", "lane=%s result=%s count=%zu error=\"%s\"",
-		          first->lane->name, store_result_text(first->result), failed,
-		          mdb_strerror(first->rc));
+	store->failed++;
+}
+
+static void
+log_failures(struct store *store)
+{
+	if (store->failed == 0)
+		return;
+	log_event(store->failed_result == STORE_IO ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN, "-",
+	          "store-failed", "lane=%s result=%s count=%zu error=\"%s\"",
+	          store->failed_lane->name, store_result_text(store->failed_result), store->failed,
+	          mdb_strerror(store->failed_rc));
+	store->failed = 0;
 }
 
 static void
@@ -140,10 +143,11 @@ deliver(struct store *store)
 	store->done = NULL;
 	store->done_tail = &store->done;
 	pthread_mutex_unlock(&store->lock);
-	log_failures(op);
 	for (; op; op = next) {
 		next = op->next;
 		store->pending--;
+		if (op->result == STORE_FULL || op->result == STORE_IO)
+			note_failure(store, op);
 		op->complete(op);
 	}
 }
@@ -175,6 +179,7 @@ on_tick(void *arg)
 	struct op *op = store->again, *next;
 
 	loop_timer_arm(store->timer, TICK);
+	log_failures(store);
 	store->again = NULL;
 	for (; op; op = next) {
 		next = op->next;
@@ -312,6 +317,7 @@ store_close(struct store *store)
 			pthread_cond_wait(&store->done_wake, &store->lock);
 		pthread_mutex_unlock(&store->lock);
 	}
+	log_failures(store);
 	for (op = store->again; op; op = next) {
 		next = op->next;
 		op->complete(op);

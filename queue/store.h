@@ -1,10 +1,12 @@
-/* The queue's promises on disk: messages, each recipient's fate, the quota ledger, overrides and directives.
+/* The queue's promises on disk: messages, each recipient's fate, the quota ledger, overrides and
+ * directives.
  *
- * Changes are asynchronous: the call copies its arguments, one writer thread per lane carries out what queued while the
- * previous commit ran as the next commit, and the completion arrives on the loop's thread, exactly once, never from inside the
- * call, and only when the change is durable. Reads are synchronous, short, and see only what is committed. Everything is called
- * on the loop's thread. Operations of one lane happen in the order they were asked for; while a move of an id is under way,
- * ask nothing else about that id. */
+ * Changes are asynchronous: the call copies its arguments, one writer thread per lane carries out
+ * what queued while the previous commit ran as the next commit, and the completion arrives on the
+ * loop's thread, exactly once, never from inside the call, and only when the change is durable.
+ * Reads are synchronous, short, and see only what is committed. Everything is called on the loop's
+ * thread. Operations of one lane happen in the order they were asked for; while a move of an id is
+ * under way, ask nothing else about that id. */
 #ifndef QUEUE_STORE_H
 #define QUEUE_STORE_H
 
@@ -28,16 +30,20 @@ struct store_opts {
 	bool verify_bodies;  /* read every body at open and not only on audit: slow, for tests */
 };
 
-/* Opens or makes the store in the current working directory: takes its lock, refuses a newer format, repairs what a crash
- * left (see store.c), reads the live counts of the segments and starts the writers. NULL with the reason in error. */
-struct store *store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t size);
-/* Carries out everything that was asked for, delivers the completions, and closes. NULL is harmless. */
+/* Opens or makes the store in the current working directory: takes its lock, refuses a newer
+ * format, repairs what a crash left (see store.c), reads the live counts of the segments and starts
+ * the writers. NULL with the reason in error. */
+struct store *store_open(struct loop *loop, const struct store_opts *opts, char *error,
+                         size_t size);
+/* Carries out everything that was asked for, delivers the completions, and closes. NULL is
+ * harmless. */
 void store_close(struct store *store);
 
 enum store_result {
 	STORE_OK,
-	STORE_EXISTS,  /* enqueue: the id is there already (committed before): nothing was changed */
-	STORE_MISSING, /* the id is not in that lane, or the recipient not in that message: nothing was changed */
+	STORE_EXISTS, /* enqueue: the id is there already (committed before): nothing was changed */
+	STORE_MISSING, /* the id is not in that lane, or the recipient not in that message: nothing
+	                  was changed */
 	STORE_FULL,    /* no space, or map full: nothing was changed */
 	STORE_IO,      /* anything else the disk did; nothing was changed */
 };
@@ -56,9 +62,10 @@ struct store_body {
 
 /* A large body being received: a file of its own, synced before its message is enqueued. */
 struct store_large;
-/* Makes large/ID. *fd_out is write-only; the caller passes it to msa and closes it. NULL when the file cannot be made; *why is then
- * STORE_FULL, STORE_EXISTS or STORE_IO. */
-struct store_large *store_large_open(struct store *store, const struct queue_id *id, int *fd_out, enum store_result *why);
+/* Makes large/ID. *fd_out is write-only; the caller passes it to msa and closes it. NULL when the
+ * file cannot be made; *why is then STORE_FULL, STORE_EXISTS or STORE_IO. */
+struct store_large *store_large_open(struct store *store, const struct queue_id *id, int *fd_out,
+                                     enum store_result *why);
 /* Gives up and unlinks. NULL is harmless. */
 void store_large_abort(struct store *store, struct store_large *large);
 
@@ -70,13 +77,14 @@ struct store_charge { /* the quota ledger's part of an acceptance */
 };
 struct store_message_new { /* all borrowed for the call */
 	struct queue_id id;
-	const char *account; /* who is charged and shown; "" for the null account (generated mail) */
-	bool generated;      /* counted as generated, not accepted */
+	const char
+	    *account;   /* who is charged and shown; "" for the null account (generated mail) */
+	bool generated; /* counted as generated, not accepted */
 	struct address from;
 	const struct address *recipients;
 	size_t recipient_count; /* 1 to QUEUE_RECIPIENTS_MAX */
 	bool body_8bit;
-	msec_t created, due;    /* wall clock */
+	msec_t created, due; /* wall clock */
 	const char *client_ip;
 	uint16_t client_port;
 	const char *ehlo;
@@ -85,52 +93,59 @@ struct store_message_new { /* all borrowed for the call */
 	const void *body; /* at most QUEUE_INLINE_MAX octets; ignored with large */
 	size_t body_len;
 	struct store_large *large_take; /* or NULL; belongs to the store whatever the result is */
-	uint64_t large_size;            /* what msa says it wrote; another size in the file is STORE_IO */
+	uint64_t large_size; /* what msa says it wrote; another size in the file is STORE_IO */
 	struct store_charge charge;
 };
-/* STORE_OK: body, envelope, charge and counters are durable in fresh. That instant is the one at which 250 is true. */
-void store_enqueue(struct store *store, const struct store_message_new *message, store_on_done *on_done, void *arg);
+/* STORE_OK: body, envelope, charge and counters are durable in fresh. That instant is the one at
+ * which 250 is true. */
+void store_enqueue(struct store *store, const struct store_message_new *message,
+                   store_on_done *on_done, void *arg);
 
 /* --- delivering --- */
 
 enum store_state { STORE_QUEUED, STORE_DELIVERED, STORE_BOUNCED, STORE_EXPIRED, STORE_REMOVED };
-const char *store_state_name(enum store_state state); /* "queued", "delivered", "bounced", "expired", "removed" */
+const char *store_state_name(
+    enum store_state state); /* "queued", "delivered", "bounced", "expired", "removed" */
 
 #define STORE_REPLY_MAX 255
 struct store_outcome {
-	uint16_t index;              /* of the recipient in its message */
-	enum store_state state;      /* STORE_QUEUED: deferred, stays in the lane */
+	uint16_t index;                  /* of the recipient in its message */
+	enum store_state state;          /* STORE_QUEUED: deferred, stays in the lane */
 	char reply[STORE_REPLY_MAX + 1]; /* "550 5.1.1 no such user"; cut by the caller */
 };
-/* Records outcomes: ends recipients (state, outbox row and counter in one transaction), notes the others' attempt, sets the message's
- * attempts, last reply and due time. Recipients that had ended already are left alone (a repeated outcome is harmless).
- * The message leaves the lane with its last unfinished recipient. attempt 0 leaves attempt counts alone (a removal). */
-void store_finish(struct store *store, enum queue_lane lane, const struct queue_id *id, unsigned attempt,
-		  const struct store_outcome *outcomes, size_t count, msec_t when, msec_t due, store_on_done *on_done, void *arg);
+/* Records outcomes: ends recipients (state, outbox row and counter in one transaction), notes the
+ * others' attempt, sets the message's attempts, last reply and due time. Recipients that had ended
+ * already are left alone (a repeated outcome is harmless). The message leaves the lane with its
+ * last unfinished recipient. attempt 0 leaves attempt counts alone (a removal). */
+void store_finish(struct store *store, enum queue_lane lane, const struct queue_id *id,
+                  unsigned attempt, const struct store_outcome *outcomes, size_t count, msec_t when,
+                  msec_t due, store_on_done *on_done, void *arg);
 /* Changes when the message is due. */
-void store_set_due(struct store *store, enum queue_lane lane, const struct queue_id *id, msec_t due, store_on_done *on_done,
-		   void *arg);
-/* Moves the message's unfinished recipients: commits in `to` under the next generation, then deletes in `from`. */
-void store_move(struct store *store, const struct queue_id *id, enum queue_lane from, enum queue_lane to, msec_t due,
-		store_on_done *on_done, void *arg);
+void store_set_due(struct store *store, enum queue_lane lane, const struct queue_id *id, msec_t due,
+                   store_on_done *on_done, void *arg);
+/* Moves the message's unfinished recipients: commits in `to` under the next generation, then
+ * deletes in `from`. */
+void store_move(struct store *store, const struct queue_id *id, enum queue_lane from,
+                enum queue_lane to, msec_t due, store_on_done *on_done, void *arg);
 
 struct store_key { /* a place in the order of due times; all zero is before the first */
 	msec_t due;
 	struct queue_id id;
 };
-/* Calls on_due for at most max entries behind *from in order of due time, until one returns false; *from becomes the last one seen. Returns the
- * number of entries seen: fewer than max means the end (or that on_due stopped). */
+/* Calls on_due for at most max entries behind *from in order of due time, until one returns false;
+ * *from becomes the last one seen. Returns the number of entries seen: fewer than max means the end
+ * (or that on_due stopped). */
 typedef bool store_on_due(void *arg, const struct store_key *key);
-size_t store_scan_due(struct store *store, enum queue_lane lane, struct store_key *from, size_t max, store_on_due *on_due,
-		      void *arg);
+size_t store_scan_due(struct store *store, enum queue_lane lane, struct store_key *from, size_t max,
+                      store_on_due *on_due, void *arg);
 
 struct store_recipient {
 	uint16_t index;
 	struct address address;
 	enum store_state state;
 	unsigned attempts;
-	msec_t when;   /* of the last attempt; 0 before it */
-	char *reply;   /* "" before the first attempt */
+	msec_t when; /* of the last attempt; 0 before it */
+	char *reply; /* "" before the first attempt */
 };
 struct store_message { /* owns everything in it; free with store_message_free */
 	struct queue_id id;
@@ -149,38 +164,45 @@ struct store_message { /* owns everything in it; free with store_message_free */
 	struct store_body body;
 	uint8_t *prefix;
 	size_t prefix_len;
-	uint32_t total, unfinished;         /* recipients in the envelope, and not ended yet */
-	struct store_recipient *recipients; /* in order of index; of store_load_message those in the lane's record (unfinished
-					     * ones among them), of store_load_detail all */
+	uint32_t total, unfinished; /* recipients in the envelope, and not ended yet */
+	struct store_recipient
+	    *recipients; /* in order of index; of store_load_message those in the lane's record
+	                  * (unfinished ones among them), of store_load_detail all */
 	size_t recipient_count;
 };
 /* What is in the lane under id; NULL when there is nothing. */
-struct store_message *store_load_message(struct store *store, enum queue_lane lane, const struct queue_id *id);
+struct store_message *store_load_message(struct store *store, enum queue_lane lane,
+                                         const struct queue_id *id);
 /* What is known about id anywhere: lanes, outbox and history. */
 struct store_message *store_load_detail(struct store *store, const struct queue_id *id);
 void store_message_free(struct store_message *message);
 
-/* A read-only descriptor for the body, for the caller to close; -1 on failure. Read at body->offset, body->size octets. */
+/* A read-only descriptor for the body, for the caller to close; -1 on failure. Read at
+ * body->offset, body->size octets. */
 int store_open_body(struct store *store, const struct queue_id *id, const struct store_body *body);
 
-/* True when id was ever committed and is still known (lane, outbox or history); *lane says where when it is queued (else
- * QUEUE_LANES). The word on a lost reply. Call it only once no enqueue of that id is under way. */
+/* True when id was ever committed and is still known (lane, outbox or history); *lane says where
+ * when it is queued (else QUEUE_LANES). The word on a lost reply. Call it only once no enqueue of
+ * that id is under way. */
 bool store_find(struct store *store, const struct queue_id *id, enum queue_lane *lane);
 
 /* --- listing and counting --- */
 
-/* At most max queued messages of account (NULL: all) with an id behind *after (NULL: from the first), in order of id, over all lanes. Recipients
- * and prefix are not loaded. on_message borrows. Returns the number; *more says whether others follow. */
+/* At most max queued messages of account (NULL: all) with an id behind *after (NULL: from the
+ * first), in order of id, over all lanes. Recipients and prefix are not loaded. on_message borrows.
+ * Returns the number; *more says whether others follow. */
 typedef void store_on_message(void *arg, const struct store_message *message);
-size_t store_list(struct store *store, const char *account, const struct queue_id *after, size_t max, store_on_message *on_message,
-		  void *arg, bool *more);
+size_t store_list(struct store *store, const char *account, const struct queue_id *after,
+                  size_t max, store_on_message *on_message, void *arg, bool *more);
 
 struct store_counts {
 	uint64_t messages[QUEUE_LANES], recipients[QUEUE_LANES]; /* queued; unfinished */
 	msec_t oldest;                                           /* created; 0 without one */
-	uint64_t accepted, generated, delivered, bounced, expired, removed; /* recipients since the store was made */
-	uint64_t commits, committed; /* group commits of fresh since open, and messages accepted in them */
-	unsigned map_percent;        /* used pages of the fullest environment */
+	uint64_t accepted, generated, delivered, bounced, expired,
+	    removed; /* recipients since the store was made */
+	uint64_t commits,
+	    committed;        /* group commits of fresh since open, and messages accepted in them */
+	unsigned map_percent; /* used pages of the fullest environment */
 };
 void store_counts(struct store *store, struct store_counts *out);
 /* Counts and verifies everything: takes as long as reading all bodies. */
@@ -189,11 +211,14 @@ void store_audit(struct store *store, struct queue_audit *out);
 /* --- ledger, overrides, directives: all in fresh --- */
 
 /* Each stored row of the account: encoded as ratelimit/window.h does. */
-typedef void store_on_row(void *arg, const char *account, uint32_t row, const uint8_t *data, size_t len);
-void store_load_ledger_rows(struct store *store, const char *account, store_on_row *on_row, void *arg);
+typedef void store_on_row(void *arg, const char *account, uint32_t row, const uint8_t *data,
+                          size_t len);
+void store_load_ledger_rows(struct store *store, const char *account, store_on_row *on_row,
+                            void *arg);
 /* The highest ledger time ever stored; 0 in a new store. */
 msec_t store_ledger_time(struct store *store);
-void store_ledger_time_set(struct store *store, msec_t ledger_time, store_on_done *on_done, void *arg);
+void store_ledger_time_set(struct store *store, msec_t ledger_time, store_on_done *on_done,
+                           void *arg);
 
 struct store_override {
 	uint32_t limit;
@@ -201,13 +226,14 @@ struct store_override {
 	char by[64], reason[128];
 };
 /* override NULL deletes. */
-void store_override_set(struct store *store, const char *account, const struct store_override *override, store_on_done *on_done,
-			void *arg);
+void store_override_set(struct store *store, const char *account,
+                        const struct store_override *override, store_on_done *on_done, void *arg);
 /* False when there is none. */
 bool store_load_override(struct store *store, const char *account, struct store_override *out);
 
 /* Directives are named octets: name at most 400, value at most 2000. value NULL deletes. */
-void store_directive_put(struct store *store, const char *name, const void *value, size_t len, store_on_done *on_done, void *arg);
+void store_directive_put(struct store *store, const char *name, const void *value, size_t len,
+                         store_on_done *on_done, void *arg);
 typedef void store_on_directive(void *arg, const char *name, const uint8_t *value, size_t len);
 void store_each_directive(struct store *store, store_on_directive *on_directive, void *arg);
 

@@ -1,4 +1,5 @@
-/* Internals that the files of the store share: encodings, tables, one lane's environment and writer, bodies. */
+/* Internals that the files of the store share: encodings, tables, one lane's environment and
+ * writer, bodies. */
 #ifndef QUEUE_STORE_INT_H
 #define QUEUE_STORE_INT_H
 
@@ -25,8 +26,8 @@ enum table {
 	TABLE_RECIPIENT, /* id, u16 index -> recipient */
 	TABLE_DUE,       /* u64 due, id -> nothing */
 	TABLE_ACCOUNT,   /* account, 0, id -> nothing */
-	TABLE_OUTBOX,    /* id, u16 index, u32 attempt -> recipient; the last of an id -> its record */
-	TABLE_LEDGER,    /* account, 0, u32 row -> row */
+	TABLE_OUTBOX, /* id, u16 index, u32 attempt -> recipient; the last of an id -> its record */
+	TABLE_LEDGER, /* account, 0, u32 row -> row */
 	TABLE_OVERRIDE,  /* account -> override */
 	TABLE_DIRECTIVE, /* name -> octets */
 	TABLE_SUMMARY,   /* history: id -> record */
@@ -48,8 +49,8 @@ enum counter {
 
 /* --- record.c: encodings and keys --- */
 
-#define OUTBOX_KEY_SIZE       22u
-#define OUTBOX_SUMMARY_INDEX  0xffffu
+#define OUTBOX_KEY_SIZE        22u
+#define OUTBOX_SUMMARY_INDEX   0xffffu
 #define OUTBOX_SUMMARY_ATTEMPT 0xffffffffu
 
 struct key { /* any of our keys; LMDB's limit is 511 */
@@ -82,8 +83,9 @@ struct segment { /* one file bodies/seg-NUMBER */
 	uint64_t live; /* bodies in it that a record names or a group is about to name */
 };
 struct segments {
-	pthread_mutex_t lock; /* guards all below but the active file, which is the fresh writer's */
-	int bodies;           /* directory descriptors */
+	pthread_mutex_t
+	    lock;   /* guards all below but the active file, which is the fresh writer's */
+	int bodies; /* directory descriptors */
 	int large;
 	struct segment *list; /* ascending by number */
 	size_t count, size;
@@ -93,7 +95,8 @@ struct segments {
 	uint64_t end;    /* octets in the active one */
 	bool dirty;      /* appended and not yet synced */
 	bool made;       /* its directory entry is not yet synced */
-	int broken;      /* errno of a failed sync: the whole group fails, then the segment is abandoned */
+	int broken; /* errno of a failed sync: the whole group fails, then the segment is abandoned
+	             */
 };
 int segments_open(struct segments *segments);
 void segments_close(struct segments *segments);
@@ -101,17 +104,22 @@ char *segment_name(uint64_t number, char out[32]);
 char *large_name(const struct queue_id *id, char out[QUEUE_ID_TEXT_SIZE]);
 /* Counts one body (at open; append does it itself). */
 void segments_retain(struct segments *segments, uint64_t number);
-/* One body is no longer named; unlinks the segment, or the large file, when nothing else lives in it. */
-void segments_release(struct segments *segments, const struct queue_id *id, const struct store_body *body);
+/* One body is no longer named; unlinks the segment, or the large file, when nothing else lives in
+ * it. */
+void segments_release(struct segments *segments, const struct queue_id *id,
+                      const struct store_body *body);
 /* 0 or an errno. Fills out; durable after segments_sync. Fresh writer only, like the next two. */
-int segments_append(struct segments *segments, const void *data, size_t len, struct store_body *out);
+int segments_append(struct segments *segments, const void *data, size_t len,
+                    struct store_body *out);
 int segments_sync(struct segments *segments);
-/* After a failure: what the page cache holds is not to be trusted, so nothing is appended there any more. */
+/* After a failure: what the page cache holds is not to be trusted, so nothing is appended there any
+ * more. */
 void segments_abandon(struct segments *segments);
 /* Reads size and checksum of a whole large file and makes it durable: 0 or an errno. */
 int large_sync(struct segments *segments, const struct queue_id *id, struct store_body *out);
 /* 0: body is there with the right checksum; else an errno (EBADMSG: wrong content). */
-int body_verify(struct segments *segments, const struct queue_id *id, const struct store_body *body);
+int body_verify(struct segments *segments, const struct queue_id *id,
+                const struct store_body *body);
 
 /* --- lane.c: one environment, one writer --- */
 
@@ -129,7 +137,8 @@ struct op { /* one change; embedded first in its kind */
 	size_t octets; /* of body */
 	/* Writer's thread, before the transaction; 0 or an errno. May be NULL. */
 	int (*prepare)(struct op *op);
-	/* Inside it, and again when the batch is replayed. STORE_MISSING and STORE_EXISTS only while nothing was put. */
+	/* Inside it, and again when the batch is replayed. STORE_MISSING and STORE_EXISTS only
+	 * while nothing was put. */
 	enum store_result (*apply)(struct op *op, struct lane_txn *txn);
 	/* Writer's thread, once result is final. May be NULL. */
 	void (*settled)(struct op *op);
@@ -157,7 +166,8 @@ struct lane {
 	uint64_t commits, committed; /* groups, and ops in them */
 };
 /* 0, or -1 with the reason in error. */
-int lane_open(struct lane *lane, struct store *store, const char *name, uint32_t tables, uint64_t map_size, char *error, size_t size);
+int lane_open(struct lane *lane, struct store *store, const char *name, uint32_t tables,
+              uint64_t map_size, char *error, size_t size);
 int lane_start(struct lane *lane);
 /* Stops after all that was queued. */
 void lane_stop(struct lane *lane);
@@ -169,7 +179,8 @@ void txn_read(struct lane *lane, struct lane_txn *txn);
 void txn_write(struct lane *lane, struct lane_txn *txn);
 int txn_commit(struct lane_txn *txn);
 void txn_abort(struct lane_txn *txn);
-void txn_put(struct lane_txn *txn, enum table table, const struct key *key, const void *data, size_t len);
+void txn_put(struct lane_txn *txn, enum table table, const struct key *key, const void *data,
+             size_t len);
 void txn_del(struct lane_txn *txn, enum table table, const struct key *key);
 bool txn_get(struct lane_txn *txn, enum table table, const struct key *key, MDB_val *out);
 uint64_t txn_counter(struct lane_txn *txn, enum counter counter);
@@ -203,6 +214,10 @@ struct store {
 	bool closing;
 	bool sweeping[QUEUE_LANES], dirty[QUEUE_LANES]; /* outbox to history */
 	bool pruning;
+	size_t failed; /* ops that failed since the last line about it, and the worst of them */
+	struct lane *failed_lane;
+	enum store_result failed_result;
+	int failed_rc;
 	struct op *again; /* last halves of moves that failed: asked again each second */
 };
 /* Writers hand an op back through this. */
@@ -219,7 +234,8 @@ int store_recover(struct store *store, char *error, size_t size);
 /* Copies the lane's outbox to history, a bounded batch at a time, until it is empty. */
 void history_sweep(struct store *store, enum queue_lane lane);
 void history_prune(struct store *store, msec_t now);
-/* Adds what outbox and history know: recipients that are in no lane any more. *message may be NULL, and stays so when nothing is known. */
+/* Adds what outbox and history know: recipients that are in no lane any more. *message may be NULL,
+ * and stays so when nothing is known. */
 void history_merge(struct store *store, const struct queue_id *id, struct store_message **message);
 bool history_knows(struct store *store, const struct queue_id *id);
 
