@@ -535,14 +535,17 @@ on_finished(void *arg, enum store_result result)
 		round_end(message);
 }
 
+/* One line, cut to size. */
+/* What an outcome remembers of a reply: cut where the store's record ends. */
 static void
-reply_text(const struct reply *reply, char *out, size_t size)
+reply_text(const struct reply *reply, char out[STORE_REPLY_MAX + 1])
 {
+	const int room = STORE_REPLY_MAX - 24; /* beside code, enhanced code and spaces */
 	if (reply->code == 0)
-		snprintf(out, size, "%s", reply->text);
+		snprintf(out, STORE_REPLY_MAX + 1, "%.*s", room, reply->text);
 	else
-		snprintf(out, size, "%d %s%s%s", reply->code, reply->enhanced,
-		         reply->enhanced[0] ? " " : "", reply->text);
+		snprintf(out, STORE_REPLY_MAX + 1, "%d %s%s%.*s", reply->code, reply->enhanced,
+			 reply->enhanced[0] ? " " : "", room, reply->text);
 }
 
 static void
@@ -569,7 +572,7 @@ to_stored(const struct queue_outcome *in, bool expired, struct store_outcome *ou
 	out->state = states[in->fate];
 	if (out->state == STORE_QUEUED && expired)
 		out->state = STORE_EXPIRED;
-	reply_text(&in->reply, out->reply, sizeof(out->reply));
+	reply_text(&in->reply, out->reply);
 }
 
 /* Takes the outcomes of a job in flight (or one that could not even start) to the store. */

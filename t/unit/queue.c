@@ -1,0 +1,433 @@
+/* The queue program and its three client sides in one process, over socket pairs: reservations,
+ * caps, small and large bodies, a lost reply, delivery, deferral to the retry lane, restart with a
+ * job past its final dot, and conservation at the end. */
+#define main            queue_main
+#define service_loop    test_loop
+#define service_stopped test_stopped
+#include "core/loop.h"
+struct loop *test_loop(void);
+#include "queue/main.c"
+#undef main
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+static struct loop *loop;
+static int tests, failures;
+static struct ipc_link *msa_link, *admin_link;
+static struct queue_client *client;
+static struct queue_worker *worker;
+static struct conf conf;
+static struct loop_timer *alarm_timer;
+
+void
+test_stopped(void)
+{
+}
+
+struct loop *
+test_loop(void)
+{
+	return loop;
+}
+
+static void
+ok(bool good, const char *what)
+{
+	printf("%sok %d - %s\n", good ? "" : "not ", ++tests, what);
+	fflush(stdout);
+	failures += !good;
+}
+
+static bool late;
+static void
+on_alarm(void *arg)
+{
+	(void)arg;
+	late = true;
+	loop_stop(loop);
+}
+
+/* Runs the loop until somebody stops it, at most msec. */
+static bool
+run(msec_t msec)
+{
+	late = false;
+	loop_timer_arm(alarm_timer, msec);
+	loop_run(loop);
+	loop_timer_cancel(alarm_timer);
+	return !late;
+}
+
+static void
+up(void *arg)
+{
+	(void)arg;
+	queue_client_on_up(client);
+}
+static void
+down(void *arg)
+{
+	(void)arg;
+	queue_client_on_down(client);
+}
+static const struct ipc_link_events msa_events = {.on_up = up, .on_down = down};
+static const struct ipc_link_events admin_events = {0};
+
+static void
+connect_all(bool relay)
+{
+	int pair[2];
+	for (int i = 0; i < 3; i++) {
+		if (i == 2 && !relay)
+			break;
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) ==
+		    -1)
+			abort();
+		if (i == 0)
+			ipc_link_attach(msa_link, pair[0]);
+		else if (i == 1)
+			ipc_link_attach(admin_link, pair[0]);
+		else
+			queue_worker_attach(worker, pair[0]);
+		on_link(NULL,
+		        i == 0   ? SERVICE_MSA
+		        : i == 1 ? SERVICE_ADMIN
+		                 : SERVICE_RELAY,
+		        0, pair[1]);
+	}
+}
+
+static void
+queue_down(void)
+{
+	struct ipc_hub *hub = program.hub;
+	on_stop(NULL);
+	program.hub = NULL;
+	ipc_hub_free(hub);
+}
+
+static enum queue_verdict verdict;
+static struct queue_quota quota_seen;
+static void
+on_verdict(void *arg, enum queue_verdict v, const struct queue_quota *quota)
+{
+	(void)arg;
+	verdict = v;
+	quota_seen = *quota;
+	loop_stop(loop);
+}
+
+static void
+on_ready(void *arg)
+{
+	(void)arg;
+	loop_stop(loop);
+}
+
+static struct queue_submission *
+reserved(unsigned n)
+{
+	struct queue_submission *s = queue_submission_new(client, "alice@example.org");
+	for (unsigned i = 0; i < n; i++) {
+		queue_submission_reserve(s, on_verdict, NULL);
+		run(5000);
+	}
+	return s;
+}
+
+static struct queue_id last_id;
+static void
+commit(struct queue_submission *s, size_t body, const char *domain, unsigned n)
+{
+	static char block[8192];
+	struct address to[8];
+	memset(block, 'x', sizeof(block));
+	memset(to, 0, sizeof(to));
+	queue_submission_body_start(s, on_ready, NULL);
+	while (body > 0) {
+		size_t part = body < sizeof(block) ? body : sizeof(block);
+		if (!queue_submission_body(s, block, part))
+			run(5000);
+		body -= part;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(to[i].local, sizeof(to[i].local), "r%u", i);
+		snprintf(to[i].domain, sizeof(to[i].domain), "%s", domain);
+	}
+	struct queue_envelope envelope = {.from = {"alice", "example.org"},
+	                                  .recipients = to,
+	                                  .recipient_count = n,
+	                                  .prefix = "Received: x\r\n",
+	                                  .prefix_len = 13,
+	                                  .client_ip = "127.0.0.1",
+	                                  .client_port = 1,
+	                                  .ehlo = "me"};
+	last_id = *queue_submission_id(s);
+	queue_submission_commit(s, &envelope, on_verdict, NULL);
+}
+
+static enum queue_fate fate;
+static bool hold;
+static struct queue_job *held;
+static unsigned jobs, abandoned;
+static uint64_t body_seen;
+static void
+finish(struct queue_job *job)
+{
+	struct queue_outcome outcomes[PROTO_JOB_MAX];
+	memset(outcomes, 0, sizeof(outcomes));
+	for (size_t i = 0; i < job->recipient_count; i++) {
+		outcomes[i].index = job->recipients[i].index;
+		outcomes[i].fate = fate;
+		outcomes[i].reply.code = fate == QUEUE_DELIVERED  ? 250
+		                         : fate == QUEUE_DEFERRED ? 451
+		                                                  : 550;
+		strcpy(outcomes[i].reply.text, "words");
+	}
+	queue_job_done(job, outcomes, job->recipient_count);
+}
+static void
+on_job(void *arg, struct queue_job *job)
+{
+	char c = 0;
+	(void)arg;
+	jobs++;
+	body_seen = job->body_size;
+	if (pread(job->body_fd, &c, 1, (off_t)(job->body_offset + job->body_size - 1)) != 1 ||
+	    c != 'x')
+		body_seen = 0;
+	held = job;
+	if (!hold)
+		finish(job);
+	loop_stop(loop);
+}
+static void
+on_abandon(void *arg, struct queue_job *job)
+{
+	(void)arg;
+	(void)job;
+	abandoned++;
+}
+static const struct queue_worker_events worker_events = {on_job, on_abandon};
+
+static struct queue_status status;
+static void
+on_status_seen(void *arg, enum queue_answer answer, const struct queue_status *s)
+{
+	(void)arg;
+	memset(&status, 0, sizeof(status));
+	if (answer == QUEUE_DONE)
+		status = *s;
+	loop_stop(loop);
+}
+static const struct queue_status *
+look(void)
+{
+	run(100);
+	queue_ask_status(admin_link, on_status_seen, NULL);
+	run(5000);
+	return &status;
+}
+static struct queue_quota_view view_seen;
+static void
+on_quota_seen(void *arg, enum queue_answer answer, const struct queue_quota_view *view)
+{
+	(void)arg;
+	memset(&view_seen, 0, sizeof(view_seen));
+	if (answer == QUEUE_DONE)
+		view_seen = *view;
+	loop_stop(loop);
+}
+static size_t listed;
+static void
+on_listed(void *arg, enum queue_answer answer, const struct queue_entry *list, size_t count,
+          bool more)
+{
+	(void)arg;
+	(void)more;
+	listed = answer == QUEUE_DONE && count > 0 && list[0].unfinished > 0 ? count : 0;
+	loop_stop(loop);
+}
+static char detail_state[16];
+static size_t detail_count;
+static void
+on_detailed(void *arg, enum queue_answer answer, const struct queue_detail *detail)
+{
+	(void)arg;
+	detail_count = answer == QUEUE_DONE ? detail->recipient_count : 0;
+	strcpy(detail_state, detail_count ? detail->recipients[0].state : "");
+	loop_stop(loop);
+}
+static struct queue_audit audit_seen;
+static void
+on_audited(void *arg, enum queue_answer answer, const struct queue_audit *audit)
+{
+	(void)arg;
+	if (answer == QUEUE_DONE)
+		audit_seen = *audit;
+	loop_stop(loop);
+}
+
+int
+main(void)
+{
+	char dir[] = "/tmp/sekisho-queue-XXXXXX";
+	msec_t schedule[] = {60000, 120000};
+	if (!mkdtemp(dir) || chdir(dir) == -1)
+		return 1;
+	log_open("queue-test");
+	loop = loop_new();
+	alarm_timer = loop_timer_new(loop, on_alarm, NULL);
+	LIST_INIT(&program.larges);
+	LIST_INIT(&program.accepts);
+	TAILQ_INIT(&program.early);
+	conf.quota_recipients = 5;
+	conf.map_size = 64u << 20;
+	conf.message_size = 1u << 20;
+	conf.retry_schedule = (struct conf_durations){schedule, 2};
+	conf.retry_fallback = 4 * 3600 * 1000;
+	conf.retry_expire = 4 * 24 * 3600 * 1000LL;
+	conf.history_keep = 24 * 3600 * 1000LL;
+	conf.relay_site_connections = 2;
+	msa_link = ipc_link_new(loop, "queue", &msa_events, NULL);
+	admin_link = ipc_link_new(loop, "queue", &admin_events, NULL);
+	client = queue_client_new(loop, msa_link);
+	worker = queue_worker_new(loop, QUEUE_FRESH, 10, &worker_events, NULL);
+
+	struct queue_submission *s = reserved(1);
+	ok(verdict == QUEUE_UNAVAILABLE, "a queue that is down answers unavailable");
+	queue_submission_free(s);
+
+	on_config(NULL, &conf);
+	connect_all(false);
+	ok(on_start(NULL) == 0, "store opens");
+	s = reserved(5);
+	ok(verdict == QUEUE_OK && quota_seen.reserved == 5, "five reservations fit");
+	queue_submission_reserve(s, on_verdict, NULL);
+	run(5000);
+	ok(verdict == QUEUE_OVER && quota_seen.limit == 5 && quota_seen.reset > 0,
+	   "the sixth is over");
+	queue_submission_free(s);
+	s = reserved(2);
+	ok(verdict == QUEUE_OK, "the end of a submission releases");
+	commit(s, 1000, "example.net", 2);
+	ok(run(5000) && verdict == QUEUE_OK, "small message is committed");
+	queue_submission_free(s);
+	ok(look()->messages[QUEUE_FRESH] == 1 && status.accepted == 2, "status counts it");
+
+	s = reserved(1);
+	commit(s, 300000, "example.com", 1);
+	ok(run(5000) && verdict == QUEUE_OK, "large message is committed");
+	queue_submission_free(s);
+	ok(look()->messages[QUEUE_FRESH] == 2, "both are queued");
+
+	/* The queue goes away with a commit sent and unanswered. */
+	s = reserved(1);
+	commit(s, 10, "example.org", 1);
+	queue_submission_free(s);
+	s = queue_submission_new(client, "alice@example.org");
+	queue_submission_free(s);
+	queue_down();
+	run(50);
+	connect_all(false);
+	ok(on_start(NULL) == 0, "store opens again");
+	s = reserved(1);
+	ok(verdict == QUEUE_OK && quota_seen.used >= 3, "charges survive the restart");
+	commit(s, 10, "example.edu", 1);
+	queue_down(); /* the frame was never read: nothing was committed */
+	run(50);
+	connect_all(false);
+	on_start(NULL);
+	ok(run(5000) && verdict == QUEUE_UNAVAILABLE,
+	   "a lost commit is asked about and was not committed");
+	queue_submission_free(s);
+
+	/* Delivery. */
+	fate = QUEUE_DELIVERED;
+	int pair[2];
+	uint64_t before = look()->recipients[QUEUE_FRESH];
+	socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair);
+	queue_worker_attach(worker, pair[0]);
+	on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
+	while (look()->recipients[QUEUE_FRESH] > 0 && jobs < 10)
+		;
+	ok(before == status.delivered && status.in_flight == 0 && jobs >= 2,
+	   "what was queued is delivered");
+
+	queue_set_quota(admin_link, "alice@example.org", false, 100, "noc", "test", on_quota_seen,
+	                NULL);
+	run(5000);
+	ok(view_seen.overridden && view_seen.quota.limit == 100 && view_seen.class_limit == 5,
+	   "override set");
+
+	fate = QUEUE_DEFERRED;
+	s = reserved(1);
+	ok(verdict == QUEUE_OK && quota_seen.limit == 100, "override is in force");
+	commit(s, 100, "slow.example", 1);
+	run(5000);
+	struct queue_id id = last_id;
+	queue_submission_free(s);
+	look();
+	look();
+	ok(status.messages[QUEUE_RETRY] == 1 && status.messages[QUEUE_FRESH] == 0,
+	   "a deferred message moves to retry");
+	queue_ask_list(admin_link, NULL, NULL, on_listed, NULL);
+	run(5000);
+	ok(listed == 1, "list shows it");
+	queue_ask_detail(admin_link, &id, on_detailed, NULL);
+	run(5000);
+	ok(detail_count == 1 && strcmp(detail_state, "queued") == 0, "detail shows it");
+
+	/* A restart with one job past its final dot and one before it. */
+	hold = true;
+	fate = QUEUE_DELIVERED;
+	s = reserved(1);
+	commit(s, 70000, "final.example", 1);
+	run(5000);
+	queue_submission_free(s);
+	for (int i = 0; i < 20 && (!held || strcmp(held->domain, "final.example") != 0); i++)
+		run(100);
+	ok(held && body_seen == 70000, "job with its body arrives");
+	struct queue_job *past = held;
+	queue_job_final(past);
+	s = reserved(1);
+	commit(s, 10, "before.example", 1);
+	run(5000);
+	queue_submission_free(s);
+	for (int i = 0; i < 20 && held == past; i++)
+		run(100);
+	unsigned so_far = jobs;
+	queue_down();
+	run(50);
+	ok(abandoned == 1, "the job before its final dot is abandoned");
+	connect_all(true);
+	on_start(NULL);
+	hold = false;
+	look();
+	look();
+	ok(jobs == so_far + 1 && status.in_flight == 1, "only that one is handed out again");
+	finish(past);
+	look();
+	look();
+	ok(status.in_flight == 0 && status.messages[QUEUE_FRESH] == 0,
+	   "the other one's outcome is taken");
+
+	fate = QUEUE_FAILED;
+	s = reserved(2);
+	commit(s, 10, "bounce.example", 2);
+	run(5000);
+	id = last_id;
+	queue_submission_free(s);
+	look();
+	look();
+	ok(status.bounced == 2, "a refusal bounces");
+	queue_ask_audit(admin_link, on_audited, NULL);
+	run(5000);
+	ok(audit_seen.conserved && audit_seen.queued == 1, "conserved");
+	queue_down();
+	queue_client_free(client);
+	queue_worker_free(worker);
+	printf("1..%d\n", tests);
+	return failures != 0;
+}
