@@ -1,0 +1,181 @@
+/* Verifiers against RFC 7677's example, the cache's rules, the store on disk, and whole PLAIN
+ * exchanges. */
+#include "auth/mech.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static unsigned tests, bad;
+
+static void
+ok(bool good, const char *name)
+{
+	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, name);
+	bad += !good;
+}
+
+static void
+test_verifier(void)
+{
+	static const uint8_t salt[] = {0x5b, 0x6d, 0x99, 0x68, 0x9d, 0x12, 0x35, 0x8e,
+	                               0xec, 0xa0, 0x4b, 0x14, 0x12, 0x36, 0xfa, 0x81};
+	static const char message[] =
+	    "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,"
+	    "s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,"
+	    "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+	/* p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ= and
+	 * v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4= */
+	static const uint8_t proof[32] = {0x74, 0x7c, 0xdb, 0x65, 0xaa, 0x56, 0x22, 0x4e,
+	                                  0x23, 0x52, 0x13, 0x7e, 0x52, 0xd7, 0xbd, 0xca,
+	                                  0xd6, 0xa0, 0xf7, 0x38, 0xdf, 0x30, 0x78, 0x2c,
+	                                  0xaa, 0x69, 0xa2, 0xcf, 0xb0, 0x27, 0x75, 0x54};
+	static const uint8_t signature[32] = {0xea, 0xba, 0xe2, 0x4d, 0x10, 0x62, 0xdb, 0x75,
+	                                      0xa9, 0x45, 0x1f, 0xf0, 0xb6, 0xea, 0x7e, 0x98,
+	                                      0xc8, 0x54, 0x65, 0x49, 0xff, 0x74, 0x1e, 0x67,
+	                                      0x2d, 0x32, 0x51, 0xb2, 0x39, 0x7d, 0xe4, 0x6e};
+	struct verifier v = {.iterations = 4096};
+	uint8_t got[32], key[32];
+
+	memcpy(v.salt, salt, sizeof(salt));
+	verify_derive(&v, "pencil", 6);
+	crypt_hmac_sha256(v.server_key, 32, message, sizeof(message) - 1, got);
+	ok(memcmp(got, signature, 32) == 0, "ServerKey gives RFC 7677's server signature");
+	crypt_hmac_sha256(v.stored_key, 32, message, sizeof(message) - 1, got);
+	for (unsigned i = 0; i < 32; i++)
+		key[i] = got[i] ^ proof[i];
+	crypt_sha256(key, 32, got);
+	ok(memcmp(got, v.stored_key, 32) == 0, "StoredKey accepts RFC 7677's client proof");
+	ok(verify_check(&v, "pencil", 6) && !verify_check(&v, "pencils", 7),
+	   "a verifier knows its password");
+	ok(verify_policy("1234567", 7) != NULL && verify_policy("12345678", 8) == NULL &&
+	       verify_policy("1234\0005678", 9) != NULL,
+	   "password policy");
+}
+
+static void
+test_cache(void)
+{
+	struct verifier v = {.iterations = 1}, other = {.iterations = 1, .stored_key = {1}};
+	struct cache *cache = cache_new(1000);
+
+	ok(!cache_has(cache, "a@b.c", &v, "pw", 2, 10), "an empty cache knows nothing");
+	cache_add(cache, "a@b.c", &v, "pw", 2, 10);
+	ok(cache_has(cache, "a@b.c", &v, "pw", 2, 1009), "a success is remembered");
+	ok(!cache_has(cache, "a@b.c", &v, "pw", 2, 1010), "for its time");
+	ok(!cache_has(cache, "a@b.c", &v, "px", 2, 10) &&
+	       !cache_has(cache, "b@b.c", &v, "pw", 2, 10),
+	   "for that account and password only");
+	ok(!cache_has(cache, "a@b.c", &other, "pw", 2, 10), "a changed verifier invalidates it");
+	cache_free(cache);
+	cache = cache_new(0);
+	cache_add(cache, "a@b.c", &v, "pw", 2, 10);
+	ok(!cache_has(cache, "a@b.c", &v, "pw", 2, 10), "a cache with no hold remembers nothing");
+	cache_free(cache);
+}
+
+static enum auth_outcome
+plain(const char *message, size_t len, char account[AUTH_ACCOUNT_MAX + 1])
+{
+	struct mech *mech = mech_new("PLAIN");
+	const uint8_t *challenge;
+	size_t challenge_len;
+	enum auth_outcome outcome =
+	    mech_step(mech, (const uint8_t *)message, len, &challenge, &challenge_len);
+
+	strcpy(account, mech_account(mech)->account);
+	mech_free(mech);
+	return outcome;
+}
+#define PLAIN(text) plain(text, sizeof(text) - 1, who)
+
+static void
+test_store_and_mech(void)
+{
+	char dir[] = "/tmp/sekisho-auth-XXXXXX", error[256], who[AUTH_ACCOUNT_MAX + 1];
+	struct store_record record = {0};
+	struct auth_entry list[2];
+	struct store *store;
+	struct mech *mech;
+	const uint8_t *challenge;
+	size_t len, count;
+	bool more;
+
+	if (mkdtemp(dir) == NULL || chdir(dir) != 0)
+		exit(99);
+	store = store_open(1u << 24, error, sizeof(error));
+	ok(store != NULL, "the store opens");
+	if (store == NULL)
+		return;
+	strcpy(record.entry.account, "alice@example.net");
+	strcpy(record.entry.class, "standard");
+	strcpy(record.entry.state, "active");
+	verify_make(&record.verifier, "correct horse", 13, 4096);
+	ok(store_add(store, &record) == STORE_OK && store_add(store, &record) == STORE_EXISTS,
+	   "add, once");
+	strcpy(record.entry.account, "bob@example.net");
+	ok(store_add(store, &record) == STORE_OK, "add another");
+	store_close(store);
+	store = store_open(1u << 24, error, sizeof(error));
+	ok(store_list(store, "", list, 1, &count, &more) == STORE_OK && count == 1 && more &&
+	       store_list(store, list[0].account, list, 2, &count, &more) == STORE_OK &&
+	       count == 1 && !more && strcmp(list[0].account, "bob@example.net") == 0,
+	   "both are there after reopening, page by page");
+
+	struct cache *cache = cache_new(60000);
+	struct mech_opts opts = {
+	    .store = store, .cache = cache, .iterations = 4096, .hostname = "mx.example.net"};
+
+	ok(mech_init(&opts, error, sizeof(error)) == 0, "Cyrus SASL starts");
+	ok(PLAIN("\0alice@example.net\0correct horse") == AUTH_OK &&
+	       strcmp(who, "alice@example.net") == 0,
+	   "PLAIN logs in");
+	ok(PLAIN("\0ALICE@Example.NET\0correct horse") == AUTH_OK &&
+	       strcmp(who, "alice@example.net") == 0,
+	   "whatever the case of the name");
+	ok(PLAIN("alice@example.net\0alice@example.net\0correct horse") == AUTH_OK,
+	   "authzid may be the same");
+	ok(PLAIN("bob@example.net\0alice@example.net\0correct horse") == AUTH_REFUSED,
+	   "authzid may not be another");
+	ok(PLAIN("\0alice@example.net\0wrong horse") == AUTH_REFUSED,
+	   "a wrong password is refused");
+	ok(PLAIN("\0nobody@example.net\0correct horse") == AUTH_REFUSED,
+	   "an unknown account is refused");
+	ok(PLAIN("\0alice\0correct horse") == AUTH_REFUSED, "a name that is no address is refused");
+	ok(PLAIN("") == AUTH_REFUSED && PLAIN("\0\0") == AUTH_REFUSED &&
+	       PLAIN("xyz") == AUTH_REFUSED && PLAIN("\0alice@example.net\0") == AUTH_REFUSED &&
+	       PLAIN("\0alice@example.net\0correct horse\0x") == AUTH_REFUSED,
+	   "broken messages are refused");
+	mech = mech_new("PLAIN");
+	ok(mech_step(mech, NULL, 0, &challenge, &len) == AUTH_CONTINUE && len == 0 &&
+	       mech_step(mech, (const uint8_t *)"\0bob@example.net\0correct horse", 30, &challenge,
+	                 &len) == AUTH_OK,
+	   "without initial response: an empty challenge, then in");
+	mech_free(mech);
+	mech = mech_new("ANONYMOUS");
+	ok(mech_step(mech, (const uint8_t *)"x", 1, &challenge, &len) == AUTH_NO_MECHANISM,
+	   "no other mechanism");
+	mech_free(mech);
+	ok(store_remove(store, "alice@example.net") == STORE_OK &&
+	       store_remove(store, "alice@example.net") == STORE_UNKNOWN &&
+	       PLAIN("\0alice@example.net\0correct horse") == AUTH_REFUSED,
+	   "a removed account is out at once, cached or not");
+	mech_done();
+	cache_free(cache);
+	store_close(store);
+	unlink("accounts.lmdb");
+	unlink("accounts.lmdb-lock");
+	if (chdir("/") == 0)
+		rmdir(dir);
+}
+
+int
+main(void)
+{
+	test_verifier();
+	test_cache();
+	test_store_and_mech();
+	printf("1..%u\n", tests);
+	return bad != 0;
+}
