@@ -1,11 +1,11 @@
-#include "auth/store.h"
+#include "auth/accounts.h"
 
 /* Tables: "account" maps the name to a record in core/buf's encoding, which starts with its own
  * format version; "meta" holds the environment's. A newer version than ours refuses to open; an
  * older one would be upgraded here.
  *
  * LMDB's ways: the tables are opened in one transaction that commits, before any other; MDB_NOTLS,
- * so that a thread may read while it holds nothing; plain synchronous commits, so STORE_OK is
+ * so that a thread may read while it holds nothing; plain synchronous commits, so ACCOUNTS_OK is
  * durable; one thread writes. The lock file's table of readers is swept at open because a killed
  * process leaves its slots behind. */
 
@@ -19,17 +19,17 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-#define FILE_NAME      "accounts.lmdb"
-#define STORE_VERSION  1
-#define RECORD_VERSION 1
+#define FILE_NAME        "accounts.lmdb"
+#define ACCOUNTS_VERSION 1
+#define RECORD_VERSION   1
 
-struct store {
+struct accounts {
 	MDB_env *env;
 	MDB_dbi account, meta;
 };
 
 static int
-check_version(struct store *store, MDB_txn *txn, unsigned *version)
+check_version(struct accounts *store, MDB_txn *txn, unsigned *version)
 {
 	MDB_val key = {.mv_size = 7, .mv_data = "version"}, value;
 	struct buf buf;
@@ -38,11 +38,11 @@ check_version(struct store *store, MDB_txn *txn, unsigned *version)
 
 	if (rc == MDB_NOTFOUND) {
 		buf_init(&buf);
-		wire_put_u32(&buf, STORE_VERSION);
+		wire_put_u32(&buf, ACCOUNTS_VERSION);
 		value = (MDB_val){.mv_size = buf.len, .mv_data = buf.data};
 		rc = mdb_put(txn, store->meta, &key, &value, 0);
 		buf_clear(&buf);
-		*version = STORE_VERSION;
+		*version = ACCOUNTS_VERSION;
 	} else if (rc == 0) {
 		wire = wire_from(value.mv_data, value.mv_size);
 		*version = wire_u32(&wire);
@@ -52,10 +52,10 @@ check_version(struct store *store, MDB_txn *txn, unsigned *version)
 	return rc;
 }
 
-struct store *
-store_open(uint64_t map_size, char *error, size_t size)
+struct accounts *
+accounts_open(uint64_t map_size, char *error, size_t size)
 {
-	struct store *store = xcalloc(1, sizeof(*store));
+	struct accounts *store = xcalloc(1, sizeof(*store));
 	MDB_txn *txn = NULL;
 	unsigned version = 0;
 	int dead = 0, rc;
@@ -74,13 +74,13 @@ store_open(uint64_t map_size, char *error, size_t size)
 	    (rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &store->meta)) != 0 ||
 	    (rc = check_version(store, txn, &version)) != 0)
 		goto fail;
-	if (version > STORE_VERSION) {
+	if (version > ACCOUNTS_VERSION) {
 		snprintf(
 		    error, size,
 		    "%s has format %u, and this program knows up to %d; install the newer Sekisho",
-		    FILE_NAME, version, STORE_VERSION);
+		    FILE_NAME, version, ACCOUNTS_VERSION);
 		mdb_txn_abort(txn);
-		store_close(store);
+		accounts_close(store);
 		return NULL;
 	}
 	rc = mdb_txn_commit(txn);
@@ -91,12 +91,12 @@ fail:
 	snprintf(error, size, "%s: %s", FILE_NAME, mdb_strerror(rc));
 	if (txn != NULL)
 		mdb_txn_abort(txn);
-	store_close(store);
+	accounts_close(store);
 	return NULL;
 }
 
 void
-store_close(struct store *store)
+accounts_close(struct accounts *store)
 {
 	if (store == NULL)
 		return;
@@ -105,15 +105,15 @@ store_close(struct store *store)
 	free(store);
 }
 
-static enum store_result
+static enum accounts_result
 failed(const char *what, int rc)
 {
 	log_error("-", "accounts-failed", "doing=%s error=\"%s\"", what, mdb_strerror(rc));
-	return STORE_FAILED;
+	return ACCOUNTS_FAILED;
 }
 
 static void
-encode(const struct store_record *record, struct buf *out)
+encode(const struct accounts_record *record, struct buf *out)
 {
 	wire_put_u16(out, RECORD_VERSION);
 	wire_put_str(out, record->entry.class);
@@ -127,7 +127,7 @@ encode(const struct store_record *record, struct buf *out)
 }
 
 static bool
-decode(const MDB_val *key, const MDB_val *value, struct store_record *out)
+decode(const MDB_val *key, const MDB_val *value, struct accounts_record *out)
 {
 	struct wire wire = wire_from(value->mv_data, value->mv_size);
 
@@ -157,8 +157,8 @@ name_key(const char *account)
 	return (MDB_val){.mv_size = len, .mv_data = (void *)(uintptr_t)account};
 }
 
-enum store_result
-store_get(struct store *store, const char *account, struct store_record *out)
+enum accounts_result
+accounts_get(struct accounts *store, const char *account, struct accounts_record *out)
 {
 	MDB_val key = name_key(account), value;
 	MDB_txn *txn;
@@ -171,12 +171,12 @@ store_get(struct store *store, const char *account, struct store_record *out)
 		rc = MDB_CORRUPTED;
 	mdb_txn_abort(txn);
 	if (rc == MDB_NOTFOUND)
-		return STORE_UNKNOWN;
-	return rc == 0 ? STORE_OK : failed("get", rc);
+		return ACCOUNTS_UNKNOWN;
+	return rc == 0 ? ACCOUNTS_OK : failed("get", rc);
 }
 
-enum store_result
-store_add(struct store *store, const struct store_record *record)
+enum accounts_result
+accounts_add(struct accounts *store, const struct accounts_record *record)
 {
 	MDB_val key = name_key(record->entry.account), value;
 	struct buf buf;
@@ -195,12 +195,12 @@ store_add(struct store *store, const struct store_record *record)
 	else
 		mdb_txn_abort(txn);
 	if (rc == MDB_KEYEXIST)
-		return STORE_EXISTS;
-	return rc == 0 ? STORE_OK : failed("add", rc);
+		return ACCOUNTS_EXISTS;
+	return rc == 0 ? ACCOUNTS_OK : failed("add", rc);
 }
 
-enum store_result
-store_remove(struct store *store, const char *account)
+enum accounts_result
+accounts_remove(struct accounts *store, const char *account)
 {
 	MDB_val key = name_key(account);
 	MDB_txn *txn;
@@ -214,18 +214,18 @@ store_remove(struct store *store, const char *account)
 	else
 		mdb_txn_abort(txn);
 	if (rc == MDB_NOTFOUND)
-		return STORE_UNKNOWN;
-	return rc == 0 ? STORE_OK : failed("remove", rc);
+		return ACCOUNTS_UNKNOWN;
+	return rc == 0 ? ACCOUNTS_OK : failed("remove", rc);
 }
 
-enum store_result
-store_list(struct store *store, const char *after, struct auth_entry *list, size_t max,
-           size_t *count, bool *more)
+enum accounts_result
+accounts_list(struct accounts *store, const char *after, struct auth_entry *list, size_t max,
+              size_t *count, bool *more)
 {
 	MDB_val key = {0}, value;
 	MDB_cursor *cursor;
 	MDB_txn *txn;
-	struct store_record record;
+	struct accounts_record record;
 	size_t after_len = strlen(after);
 	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
 
@@ -260,5 +260,5 @@ store_list(struct store *store, const char *after, struct auth_entry *list, size
 	mem_wipe(&record, sizeof(record));
 	mdb_cursor_close(cursor);
 	mdb_txn_abort(txn);
-	return rc == 0 || rc == MDB_NOTFOUND ? STORE_OK : failed("list", rc);
+	return rc == 0 || rc == MDB_NOTFOUND ? ACCOUNTS_OK : failed("list", rc);
 }
