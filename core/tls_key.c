@@ -465,14 +465,16 @@ provider_init(const OSSL_CORE_HANDLE *core, const OSSL_DISPATCH *in, const OSSL_
 static bool
 provider_load(void)
 {
-	static bool is_loaded;
+	static OSSL_PROVIDER *common, *ours; /* never unloaded: keys may outlive every context */
 
-	if (!is_loaded)
-		is_loaded = OSSL_PROVIDER_load(NULL, "default") &&
-		            OSSL_PROVIDER_add_builtin(NULL, PROVIDER, provider_init) == 1 &&
-		            OSSL_PROVIDER_load(NULL, PROVIDER) &&
-		            EVP_set_default_properties(NULL, "?provider=default") == 1;
-	return is_loaded;
+	if (ours)
+		return true;
+	if (!common)
+		common = OSSL_PROVIDER_load(NULL, "default");
+	if (common && OSSL_PROVIDER_add_builtin(NULL, PROVIDER, provider_init) == 1 &&
+	    EVP_set_default_properties(NULL, "?provider=default") == 1)
+		ours = OSSL_PROVIDER_load(NULL, PROVIDER);
+	return ours != NULL;
 }
 
 EVP_PKEY *
