@@ -8,6 +8,7 @@
  */
 
 #include <jansson.h>
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,15 @@ struct protocol_request {
 	bool starting, answered;
 	char by[64];
 };
+
+/* A request may hold a password, in the parser's buffers too: what jansson frees is wiped. */
+static void
+wipe_free(void *memory)
+{
+	if (memory != NULL)
+		mem_wipe(memory, malloc_usable_size(memory));
+	free(memory);
+}
 
 static void
 request_free(struct protocol_request *request)
@@ -52,7 +62,7 @@ finish(struct protocol_request *request, json_t *reply)
 		text[len] = '\n';
 		request->on_reply(request->arg, text, len + 1);
 	}
-	free(text);
+	wipe_free(text);
 	request->answered = true;
 	if (!request->starting)
 		request_free(request);
@@ -530,6 +540,7 @@ protocol_handle(const struct protocol_peers *peers, const char *by, const char *
 	json_error_t error;
 	size_t i;
 
+	json_set_alloc_funcs(malloc, wipe_free);
 	request->peers = peers;
 	request->on_reply = on_reply;
 	request->arg = arg;
