@@ -19,6 +19,8 @@
 #include "core/service.h"
 #include "queue/control.h"
 
+#define STOP_DELAY 100 /* msec */
+
 struct protocol_request {
 	const struct protocol_peers *peers;
 	protocol_on_reply *on_reply; /* NULL once forgotten */
@@ -506,11 +508,19 @@ do_queue_audit(struct protocol_request *request)
 }
 
 static void
+ask_stop(void *arg)
+{
+	(void)arg;
+	service_ask_stop();
+}
+
+/* The answer goes first: sekishod ends this process, too, as soon as it is asked. */
+static void
 do_stop(struct protocol_request *request)
 {
 	log_info("-", "stop", "by=\"%s\"", request->by);
 	answer(request, json_object());
-	service_ask_stop();
+	loop_timer_arm(loop_timer_new(service_loop(), ask_stop, NULL), STOP_DELAY);
 }
 
 static const struct {

@@ -8,10 +8,10 @@
 
 #include "auth/cache.h"
 #include "auth/client.h"
-#include "auth/accounts.h"
+#include "auth/store.h"
 
 struct mech_opts { /* borrowed for the process's life */
-	struct accounts *store;
+	struct auth_store *store;
 	struct cache *cache;
 	uint32_t iterations; /* what an unknown account costs */
 	const char *hostname;
