@@ -48,7 +48,7 @@ home 'openssl/' 'core/*'
 home 'yaml'     'core/conf*.c'
 home 'seccomp'  'core/sandbox.c'
 home 'sasl/'    'auth/*'
-home 'lmdb'     'core/* auth/store.c queue/*'
+home 'lmdb'     'core/* auth/accounts.c queue/*'
 home 'jansson'  'admin/*'
 home 'cmocka'   ''
 
