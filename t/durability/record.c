@@ -2,9 +2,10 @@
  * "250 … Queued as ID" at the instant msa hands it to TLS, in one true order.
  *
  * The log is one mapped file shared by all processes, behind a spin lock that is held across the real operation and its record, so
- * that the order in the log is the order in which things happened. Names do not matter here: a file is its inode, and creations
- * and removals carry the last two components of the path. The replay (t/durability/replay.pl) says what it means.
+ * that the order in the log is the order in which things happened. Names do not matter here: a file is its inode, and a creation
+ * carries the path it was made under. The replay (t/durability/replay.pl) says what it means.
  *
+ * A creation's offset is the inode of the directory it was made in, 0 for the working directory.
  * Record: u32 type, u32 length of data, u64 inode, u64 offset, data. Native-endian. */
 #include <dlfcn.h>
 #include <errno.h>
@@ -128,8 +129,7 @@ record_create(int directory, const char *path, int fd, int flags, int existed)
 {
 	if (fd < 0 || !(flags & O_CREAT) || existed || inode_of(fd) == 0)
 		return;
-	(void)directory;
-	record_add(R_CREATE, inode_of(fd), 0, path, strlen(path));
+	record_add(R_CREATE, inode_of(fd), directory == AT_FDCWD ? 0 : inode_of(directory), path, strlen(path));
 }
 
 #define OPEN_BODY(call, directory)                                             \

@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# Replays what t/durability/record.c saw: replay.pl LOG RECOVER SPOOL-COPY-DIR POINTS
+# Replays what t/durability/record.c saw: replay.pl LOG RECOVER SPOOL COPY POINTS
 #
 # The disk of this replay keeps only what was synced: a write counts once its file was synced afterwards, or at once on a descriptor
 # opened with O_DSYNC; a created name counts once its file's directory was synced. At each of POINTS evenly chosen recorded promises (all of them when
@@ -9,7 +9,9 @@ use strict;
 use warnings;
 use File::Path qw(make_path remove_tree);
 
-my ($log, $recover, $dir, $points) = @ARGV;
+my ($log, $recover, $spool, $dir, $points) = @ARGV;
+my %directory = map { (stat "$spool/$_")[1] => $_ } qw(fresh retry fallback history bodies large);
+my %inode_of = reverse %directory;
 my %type = (1 => 'create', 2 => 'write', 3 => 'write_synced', 4 => 'sync', 5 => 'truncate', 6 => 'unlink', 7 => 'promise');
 open my $f, '<:raw', $log or die "$log: $!";
 sysread $f, my $head, 16;
@@ -31,7 +33,7 @@ for (my $at = 16; $at < $end;) {
 print "# $promises promises in ", scalar(@records), " records\n";
 my $every = $points && $promises > $points ? $promises / $points : 1;
 
-my (%name, %image, %pending, %linked, @promised);
+my (%name, %parent, %image, %pending, %linked, @promised);
 my ($checked, $bad, $seen, $next) = (0, 0, 0, 1);
 
 sub put {
@@ -76,22 +78,22 @@ sub check {
 for (@records) {
 	my ($kind, $inode, $offset, $data) = @$_;
 	if ($kind eq 'create') {
-		my ($name) = $data =~ m{^(?:\./)?((?:fresh|retry|fallback|history|bodies|large)/[^/]+|lock[^/]*|[^/]+)$} or next;
-		next if $name =~ m{lock} || ($name !~ m{/} );
+		my $name = $directory{$offset} ? "$directory{$offset}/$data" : $data;
+		my ($place) = $name =~ m{^(fresh|retry|fallback|history|bodies|large)/(?!lock)[^/]+$} or next;
 		$name{$inode} = $name;
+		$parent{$inode} = $inode_of{$place};
 		delete $pending{$inode};
 		$image{$inode} = '';
-		# LMDB creates its file once, when the store is made, long before any promise: that name counts at once.
-		$linked{$inode} = $name =~ m{\.mdb$|data} ? 1 : 0;
+		$linked{$inode} = 0;
 	}
 	elsif ($kind eq 'write') { push @{$pending{$inode}}, ['write', $offset, $data] if $name{$inode} }
 	elsif ($kind eq 'write_synced') { put($inode, $offset, $data) if $name{$inode} }
 	elsif ($kind eq 'truncate') { push @{$pending{$inode}}, ['truncate', $offset] if $name{$inode} }
 	elsif ($kind eq 'sync') {
 		if ($name{$inode}) { apply($inode) }
-		else { $linked{$_} = 1 for keys %name } # a directory: the names below it are kept
+		elsif ($directory{$inode}) { $linked{$_} = 1 for grep { $parent{$_} == $inode } keys %name }
 	}
-	elsif ($kind eq 'unlink') { delete @{$_}{$inode} for \%name, \%image, \%pending, \%linked }
+	elsif ($kind eq 'unlink') { delete @{$_}{$inode} for \%name, \%parent, \%image, \%pending, \%linked }
 	elsif ($kind eq 'promise') {
 		push @promised, $data;
 		if (++$seen >= $next) {
