@@ -25,7 +25,7 @@
 #include "auth/client.h"
 #include "auth/mech.h"
 #include "auth/proto.h"
-#include "auth/store.h"
+#include "auth/accounts.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/sandbox.h"
@@ -60,7 +60,7 @@ struct list {
 
 static const struct conf *conf;
 static struct ipc_hub *hub;
-static struct auth_store *store;
+static struct accounts *store;
 static struct cache *cache;
 static struct loop_wake *wake;
 static struct exchange *exchanges;
@@ -359,19 +359,19 @@ answer_accounts(struct ipc_from to, enum auth_result result, const char *error,
 }
 
 static void
-answer_stored(struct ipc_from to, enum auth_store_result result, const struct auth_entry *entry)
+answer_stored(struct ipc_from to, enum accounts_result result, const struct auth_entry *entry)
 {
 	switch (result) {
-	case AUTH_STORE_OK:
+	case ACCOUNTS_OK:
 		answer_accounts(to, AUTH_DONE, "", entry, entry != NULL, "");
 		return;
-	case AUTH_STORE_UNKNOWN:
+	case ACCOUNTS_UNKNOWN:
 		answer_accounts(to, AUTH_UNKNOWN, "there is no such account", NULL, 0, "");
 		return;
-	case AUTH_STORE_EXISTS:
+	case ACCOUNTS_EXISTS:
 		answer_accounts(to, AUTH_EXISTS, "the account exists already", NULL, 0, "");
 		return;
-	case AUTH_STORE_FAILED:
+	case ACCOUNTS_FAILED:
 		break;
 	}
 	answer_accounts(to, AUTH_FAILED, "the account store failed; the log says why", NULL, 0, "");
@@ -380,8 +380,8 @@ answer_stored(struct ipc_from to, enum auth_store_result result, const struct au
 static void
 account_add(struct ipc_from from, const char *name, const char *password, size_t len)
 {
-	struct auth_store_record record;
-	enum auth_store_result result;
+	struct accounts_record record;
+	enum accounts_result result;
 	const char *why = verify_policy(password, len);
 
 	if (why != NULL) {
@@ -394,8 +394,8 @@ account_add(struct ipc_from from, const char *name, const char *password, size_t
 	strcpy(record.entry.state, "active");
 	record.entry.created = record.entry.changed = clock_wall();
 	verify_make(&record.verifier, password, len, (uint32_t)conf->scram_iterations);
-	result = auth_store_add(store, &record);
-	if (result == AUTH_STORE_OK)
+	result = accounts_add(store, &record);
+	if (result == ACCOUNTS_OK)
 		log_info("-", "account-added", "account=%s", name);
 	answer_stored(from, result, &record.entry);
 	mem_wipe(&record, sizeof(record));
@@ -408,19 +408,19 @@ account_list(struct ipc_from from, const char *after)
 	size_t count;
 	bool more;
 
-	if (auth_store_list(store, after, list, AUTH_LIST_MAX, &count, &more) == AUTH_STORE_OK)
+	if (accounts_list(store, after, list, AUTH_LIST_MAX, &count, &more) == ACCOUNTS_OK)
 		answer_accounts(from, AUTH_DONE, "", list, count,
 		                more ? list[count - 1].account : "");
 	else
-		answer_stored(from, AUTH_STORE_FAILED, NULL);
+		answer_stored(from, ACCOUNTS_FAILED, NULL);
 	free(list);
 }
 
 static void
 on_account_frame(struct ipc_from from, uint16_t type, struct wire *wire)
 {
-	struct auth_store_record record;
-	enum auth_store_result result;
+	struct accounts_record record;
+	enum accounts_result result;
 	char told[AUTH_ACCOUNT_MAX + 1], name[AUTH_ACCOUNT_MAX + 1];
 	const uint8_t *password = NULL;
 	size_t len = 0;
@@ -448,14 +448,14 @@ on_account_frame(struct ipc_from from, uint16_t type, struct wire *wire)
 		account_add(from, name, (const char *)password, len);
 		break;
 	case AUTH_FRAME_REMOVE:
-		result = auth_store_remove(store, name);
-		if (result == AUTH_STORE_OK)
+		result = accounts_remove(store, name);
+		if (result == ACCOUNTS_OK)
 			log_info("-", "account-removed", "account=%s", name);
 		answer_stored(from, result, NULL);
 		break;
 	default:
-		result = auth_store_get(store, name, &record);
-		answer_stored(from, result, result == AUTH_STORE_OK ? &record.entry : NULL);
+		result = accounts_get(store, name, &record);
+		answer_stored(from, result, result == ACCOUNTS_OK ? &record.entry : NULL);
 		mem_wipe(&record, sizeof(record));
 		break;
 	}
@@ -565,7 +565,7 @@ on_start(void *arg)
 	char error[256];
 
 	(void)arg;
-	store = auth_store_open(conf->map_size, error, sizeof(error));
+	store = accounts_open(conf->map_size, error, sizeof(error));
 	if (store == NULL) {
 		log_error("-", "accounts-unusable", "error=\"%s\"", error);
 		return -1;

@@ -184,8 +184,8 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
                unsigned len, struct propctx *props)
 {
 	struct mech *mech = context;
-	struct auth_store_record record;
-	enum auth_store_result result = AUTH_STORE_UNKNOWN;
+	struct accounts_record record;
+	enum accounts_result result = ACCOUNTS_UNKNOWN;
 	msec_t now = clock_mono();
 	char name[AUTH_ACCOUNT_MAX + 1];
 	bool right = false;
@@ -195,18 +195,18 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
 	memset(&record, 0, sizeof(record));
 	if (mech_account_name(user, strlen(user), name)) {
 		strcpy(mech->account.account, name);
-		result = auth_store_get(options.store, name, &record);
+		result = accounts_get(options.store, name, &record);
 	}
-	if (result == AUTH_STORE_FAILED) {
+	if (result == ACCOUNTS_FAILED) {
 		mech->store_failed = true;
 		return SASL_FAIL;
 	}
 	if (len > AUTH_PASSWORD_MAX) {
 		/* Longer than any account's; the derivation below costs the same for all. */
 		len = AUTH_PASSWORD_MAX;
-		result = AUTH_STORE_UNKNOWN;
+		result = ACCOUNTS_UNKNOWN;
 	}
-	if (result == AUTH_STORE_UNKNOWN) {
+	if (result == ACCOUNTS_UNKNOWN) {
 		memset(&record.verifier, 0, sizeof(record.verifier));
 		record.verifier.iterations = options.iterations;
 		(void)verify_check(&record.verifier, password, len);

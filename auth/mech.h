@@ -8,10 +8,10 @@
 
 #include "auth/cache.h"
 #include "auth/client.h"
-#include "auth/store.h"
+#include "auth/accounts.h"
 
 struct mech_opts { /* borrowed for the process's life */
-	struct auth_store *store;
+	struct accounts *store;
 	struct cache *cache;
 	uint32_t iterations; /* what an unknown account costs */
 	const char *hostname;

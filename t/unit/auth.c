@@ -94,9 +94,9 @@ static void
 test_store_and_mech(void)
 {
 	char dir[] = "/tmp/sekisho-auth-XXXXXX", error[256], who[AUTH_ACCOUNT_MAX + 1];
-	struct auth_store_record record = {0};
+	struct accounts_record record = {0};
 	struct auth_entry list[2];
-	struct auth_store *store;
+	struct accounts *store;
 	struct mech *mech;
 	const uint8_t *challenge;
 	size_t len, count;
@@ -104,7 +104,7 @@ test_store_and_mech(void)
 
 	if (mkdtemp(dir) == NULL || chdir(dir) != 0)
 		exit(99);
-	store = auth_store_open(1u << 24, error, sizeof(error));
+	store = accounts_open(1u << 24, error, sizeof(error));
 	ok(store != NULL, "the store opens");
 	if (store == NULL)
 		return;
@@ -112,16 +112,15 @@ test_store_and_mech(void)
 	strcpy(record.entry.class, "standard");
 	strcpy(record.entry.state, "active");
 	verify_make(&record.verifier, "correct horse", 13, 4096);
-	ok(auth_store_add(store, &record) == AUTH_STORE_OK &&
-	       auth_store_add(store, &record) == AUTH_STORE_EXISTS,
+	ok(accounts_add(store, &record) == ACCOUNTS_OK &&
+	       accounts_add(store, &record) == ACCOUNTS_EXISTS,
 	   "add, once");
 	strcpy(record.entry.account, "bob@example.net");
-	ok(auth_store_add(store, &record) == AUTH_STORE_OK, "add another");
-	auth_store_close(store);
-	store = auth_store_open(1u << 24, error, sizeof(error));
-	ok(auth_store_list(store, "", list, 1, &count, &more) == AUTH_STORE_OK && count == 1 &&
-	       more &&
-	       auth_store_list(store, list[0].account, list, 2, &count, &more) == AUTH_STORE_OK &&
+	ok(accounts_add(store, &record) == ACCOUNTS_OK, "add another");
+	accounts_close(store);
+	store = accounts_open(1u << 24, error, sizeof(error));
+	ok(accounts_list(store, "", list, 1, &count, &more) == ACCOUNTS_OK && count == 1 && more &&
+	       accounts_list(store, list[0].account, list, 2, &count, &more) == ACCOUNTS_OK &&
 	       count == 1 && !more && strcmp(list[0].account, "bob@example.net") == 0,
 	   "both are there after reopening, page by page");
 
@@ -159,13 +158,13 @@ test_store_and_mech(void)
 	ok(mech_step(mech, (const uint8_t *)"x", 1, &challenge, &len) == AUTH_NO_MECHANISM,
 	   "no other mechanism");
 	mech_free(mech);
-	ok(auth_store_remove(store, "alice@example.net") == AUTH_STORE_OK &&
-	       auth_store_remove(store, "alice@example.net") == AUTH_STORE_UNKNOWN &&
+	ok(accounts_remove(store, "alice@example.net") == ACCOUNTS_OK &&
+	       accounts_remove(store, "alice@example.net") == ACCOUNTS_UNKNOWN &&
 	       PLAIN("\0alice@example.net\0correct horse") == AUTH_REFUSED,
 	   "a removed account is out at once, cached or not");
 	mech_done();
 	cache_free(cache);
-	auth_store_close(store);
+	accounts_close(store);
 	unlink("accounts.lmdb");
 	unlink("accounts.lmdb-lock");
 	if (chdir("/") == 0)

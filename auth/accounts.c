@@ -1,11 +1,11 @@
-#include "auth/store.h"
+#include "auth/accounts.h"
 
 /* Tables: "account" maps the name to a record in core/buf's encoding, which starts with its own
  * format version; "meta" holds the environment's. A newer version than ours refuses to open; an
  * older one would be upgraded here.
  *
  * LMDB's ways: the tables are opened in one transaction that commits, before any other; MDB_NOTLS,
- * so that a thread may read while it holds nothing; plain synchronous commits, so AUTH_STORE_OK is
+ * so that a thread may read while it holds nothing; plain synchronous commits, so ACCOUNTS_OK is
  * durable; one thread writes. The lock file's table of readers is swept at open because a killed
  * process leaves its slots behind. */
 
@@ -19,17 +19,17 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-#define FILE_NAME          "accounts.lmdb"
-#define AUTH_STORE_VERSION 1
-#define RECORD_VERSION     1
+#define FILE_NAME        "accounts.lmdb"
+#define ACCOUNTS_VERSION 1
+#define RECORD_VERSION   1
 
-struct auth_store {
+struct accounts {
 	MDB_env *env;
 	MDB_dbi account, meta;
 };
 
 static int
-check_version(struct auth_store *store, MDB_txn *txn, unsigned *version)
+check_version(struct accounts *store, MDB_txn *txn, unsigned *version)
 {
 	MDB_val key = {.mv_size = 7, .mv_data = "version"}, value;
 	struct buf buf;
@@ -38,11 +38,11 @@ check_version(struct auth_store *store, MDB_txn *txn, unsigned *version)
 
 	if (rc == MDB_NOTFOUND) {
 		buf_init(&buf);
-		wire_put_u32(&buf, AUTH_STORE_VERSION);
+		wire_put_u32(&buf, ACCOUNTS_VERSION);
 		value = (MDB_val){.mv_size = buf.len, .mv_data = buf.data};
 		rc = mdb_put(txn, store->meta, &key, &value, 0);
 		buf_clear(&buf);
-		*version = AUTH_STORE_VERSION;
+		*version = ACCOUNTS_VERSION;
 	} else if (rc == 0) {
 		wire = wire_from(value.mv_data, value.mv_size);
 		*version = wire_u32(&wire);
@@ -52,10 +52,10 @@ check_version(struct auth_store *store, MDB_txn *txn, unsigned *version)
 	return rc;
 }
 
-struct auth_store *
-auth_store_open(uint64_t map_size, char *error, size_t size)
+struct accounts *
+accounts_open(uint64_t map_size, char *error, size_t size)
 {
-	struct auth_store *store = xcalloc(1, sizeof(*store));
+	struct accounts *store = xcalloc(1, sizeof(*store));
 	MDB_txn *txn = NULL;
 	unsigned version = 0;
 	int dead = 0, rc;
@@ -74,13 +74,13 @@ auth_store_open(uint64_t map_size, char *error, size_t size)
 	    (rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &store->meta)) != 0 ||
 	    (rc = check_version(store, txn, &version)) != 0)
 		goto fail;
-	if (version > AUTH_STORE_VERSION) {
+	if (version > ACCOUNTS_VERSION) {
 		snprintf(
 		    error, size,
 		    "%s has format %u, and this program knows up to %d; install the newer Sekisho",
-		    FILE_NAME, version, AUTH_STORE_VERSION);
+		    FILE_NAME, version, ACCOUNTS_VERSION);
 		mdb_txn_abort(txn);
-		auth_store_close(store);
+		accounts_close(store);
 		return NULL;
 	}
 	rc = mdb_txn_commit(txn);
@@ -91,12 +91,12 @@ fail:
 	snprintf(error, size, "%s: %s", FILE_NAME, mdb_strerror(rc));
 	if (txn != NULL)
 		mdb_txn_abort(txn);
-	auth_store_close(store);
+	accounts_close(store);
 	return NULL;
 }
 
 void
-auth_store_close(struct auth_store *store)
+accounts_close(struct accounts *store)
 {
 	if (store == NULL)
 		return;
@@ -105,15 +105,15 @@ auth_store_close(struct auth_store *store)
 	free(store);
 }
 
-static enum auth_store_result
+static enum accounts_result
 failed(const char *what, int rc)
 {
 	log_error("-", "accounts-failed", "doing=%s error=\"%s\"", what, mdb_strerror(rc));
-	return AUTH_STORE_FAILED;
+	return ACCOUNTS_FAILED;
 }
 
 static void
-encode(const struct auth_store_record *record, struct buf *out)
+encode(const struct accounts_record *record, struct buf *out)
 {
 	wire_put_u16(out, RECORD_VERSION);
 	wire_put_str(out, record->entry.class);
@@ -127,7 +127,7 @@ encode(const struct auth_store_record *record, struct buf *out)
 }
 
 static bool
-decode(const MDB_val *key, const MDB_val *value, struct auth_store_record *out)
+decode(const MDB_val *key, const MDB_val *value, struct accounts_record *out)
 {
 	struct wire wire = wire_from(value->mv_data, value->mv_size);
 
@@ -157,8 +157,8 @@ name_key(const char *account)
 	return (MDB_val){.mv_size = len, .mv_data = (void *)(uintptr_t)account};
 }
 
-enum auth_store_result
-auth_store_get(struct auth_store *store, const char *account, struct auth_store_record *out)
+enum accounts_result
+accounts_get(struct accounts *store, const char *account, struct accounts_record *out)
 {
 	MDB_val key = name_key(account), value;
 	MDB_txn *txn;
@@ -171,12 +171,12 @@ auth_store_get(struct auth_store *store, const char *account, struct auth_store_
 		rc = MDB_CORRUPTED;
 	mdb_txn_abort(txn);
 	if (rc == MDB_NOTFOUND)
-		return AUTH_STORE_UNKNOWN;
-	return rc == 0 ? AUTH_STORE_OK : failed("get", rc);
+		return ACCOUNTS_UNKNOWN;
+	return rc == 0 ? ACCOUNTS_OK : failed("get", rc);
 }
 
-enum auth_store_result
-auth_store_add(struct auth_store *store, const struct auth_store_record *record)
+enum accounts_result
+accounts_add(struct accounts *store, const struct accounts_record *record)
 {
 	MDB_val key = name_key(record->entry.account), value;
 	struct buf buf;
@@ -195,12 +195,12 @@ auth_store_add(struct auth_store *store, const struct auth_store_record *record)
 	else
 		mdb_txn_abort(txn);
 	if (rc == MDB_KEYEXIST)
-		return AUTH_STORE_EXISTS;
-	return rc == 0 ? AUTH_STORE_OK : failed("add", rc);
+		return ACCOUNTS_EXISTS;
+	return rc == 0 ? ACCOUNTS_OK : failed("add", rc);
 }
 
-enum auth_store_result
-auth_store_remove(struct auth_store *store, const char *account)
+enum accounts_result
+accounts_remove(struct accounts *store, const char *account)
 {
 	MDB_val key = name_key(account);
 	MDB_txn *txn;
@@ -214,18 +214,18 @@ auth_store_remove(struct auth_store *store, const char *account)
 	else
 		mdb_txn_abort(txn);
 	if (rc == MDB_NOTFOUND)
-		return AUTH_STORE_UNKNOWN;
-	return rc == 0 ? AUTH_STORE_OK : failed("remove", rc);
+		return ACCOUNTS_UNKNOWN;
+	return rc == 0 ? ACCOUNTS_OK : failed("remove", rc);
 }
 
-enum auth_store_result
-auth_store_list(struct auth_store *store, const char *after, struct auth_entry *list, size_t max,
-                size_t *count, bool *more)
+enum accounts_result
+accounts_list(struct accounts *store, const char *after, struct auth_entry *list, size_t max,
+              size_t *count, bool *more)
 {
 	MDB_val key = {0}, value;
 	MDB_cursor *cursor;
 	MDB_txn *txn;
-	struct auth_store_record record;
+	struct accounts_record record;
 	size_t after_len = strlen(after);
 	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
 
@@ -260,5 +260,5 @@ auth_store_list(struct auth_store *store, const char *after, struct auth_entry *
 	mem_wipe(&record, sizeof(record));
 	mdb_cursor_close(cursor);
 	mdb_txn_abort(txn);
-	return rc == 0 || rc == MDB_NOTFOUND ? AUTH_STORE_OK : failed("list", rc);
+	return rc == 0 || rc == MDB_NOTFOUND ? ACCOUNTS_OK : failed("list", rc);
 }

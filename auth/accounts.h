@@ -1,0 +1,39 @@
+/* The accounts on disk: one LMDB environment in the working directory. */
+#ifndef AUTH_ACCOUNTS_H
+#define AUTH_ACCOUNTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "auth/client.h"
+#include "auth/verify.h"
+
+struct accounts;
+
+struct accounts_record {
+	struct auth_entry entry;
+	struct verifier verifier;
+};
+
+/* Opens or makes the environment. NULL with the reason in error, also when a newer version wrote
+ * it. */
+struct accounts *accounts_open(uint64_t map_size, char *error, size_t size);
+void accounts_close(struct accounts *store);
+
+enum accounts_result {
+	ACCOUNTS_OK,
+	ACCOUNTS_UNKNOWN, /* no such account */
+	ACCOUNTS_EXISTS,
+	ACCOUNTS_FAILED, /* disk or damage; logged */
+};
+/* From any thread. */
+enum accounts_result accounts_get(struct accounts *store, const char *account,
+                                  struct accounts_record *out);
+/* The next two only from the one writing thread; ACCOUNTS_OK means durable. */
+enum accounts_result accounts_add(struct accounts *store, const struct accounts_record *record);
+enum accounts_result accounts_remove(struct accounts *store, const char *account);
+/* Up to max entries in order of name after the given one; *more says whether others follow. */
+enum accounts_result accounts_list(struct accounts *store, const char *after,
+                                   struct auth_entry *list, size_t max, size_t *count, bool *more);
+
+#endif
