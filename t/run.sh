@@ -66,7 +66,7 @@ stamp=$(date +%s).$$
 printf 'From: Alice <alice@example.test>\r\nTo: Carol <carol@example.org>\r\nSubject: Hello through the checkpoint\r\n\r\nDemonstration %s\r\n' \
 	"$stamp" >run/message.eml
 echo "--- sending a message with curl, port 5587, STARTTLS, as alice@example.test"
-curl -sS --cacert run/cert.pem --ssl-reqd --url smtp://localhost:5587 --resolve localhost:5587:127.0.0.1 \
+curl -sS --cacert run/cert.pem --ssl-reqd --url smtp://localhost:5587/laptop.example.test --resolve localhost:5587:127.0.0.1 \
 	--login-options AUTH=PLAIN --user alice@example.test:sekisho-demo \
 	--mail-from alice@example.test --mail-rcpt carol@example.org --upload-file run/message.eml
 file= tries=0
