@@ -47,6 +47,7 @@ sub new {
 		dir => $dir, owner => $$, env => $opt{env} // {}, extra => $opt{conf} // '', ports => {
 			submission => free_port(), submissions => free_port(), sink => free_port() },
 	}, $class;
+	$self->{env}{SEKISHO_TEST_CLOCK} = $self->clock_file if $opt{clock};
 	system("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost "
 		. "-addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' -keyout $dir/key.pem -out $dir/cert.pem 2>/dev/null") == 0
 		or die 'openssl cannot make a certificate';
@@ -55,6 +56,43 @@ sub new {
 	$self->start unless $opt{no_start};
 	return $self;
 }
+
+# Option clock => 1 gives the service the shared test clock of core/clock.h: wall and monotonic offset and a change counter.
+sub clock_file {
+	my ($self) = @_;
+	my $path = "$self->{dir}/clock";
+	return $path if -e $path;
+	$self->{clock} = [0, 0, 0];
+	open my $f, '>', $path or die $!;
+	binmode $f;
+	print $f pack('qqQ', 0, 0, 0);
+	close $f;
+	chmod 0644, $path;
+	return $path;
+}
+
+# Adds milliseconds to the offsets of wall and monotonic clock; the counter changes last, as the loops re-arm their timers then.
+sub shift_clock {
+	my ($self, $wall, $mono) = @_;
+	my $clock = $self->{clock};
+	$clock->[0] += $wall;
+	$clock->[1] += $mono;
+	$clock->[2]++;
+	open my $f, '+<', $self->clock_file or die $!;
+	binmode $f;
+	syswrite $f, pack('qq', @$clock[0, 1]);
+	syswrite $f, pack('Q', $clock->[2]);
+	close $f;
+}
+
+# Time passes.
+sub advance { my ($self, $ms) = @_; $self->shift_clock($ms, $ms) }
+
+# Somebody sets the wall clock.
+sub jump { my ($self, $ms) = @_; $self->shift_clock($ms, 0) }
+
+# The wall clock as the service sees it, in milliseconds.
+sub now { my ($self) = @_; return int(time * 1000) + ($self->{clock} ? $self->{clock}[0] : 0) }
 
 sub write_conf {
 	my ($self) = @_;
