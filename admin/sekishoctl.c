@@ -55,6 +55,7 @@ static const char help[] =
 static bool as_json;
 static const char *socket_path;
 static int fd = -1;
+static json_t *results; /* every result asked for; they live until the program ends */
 
 static void __attribute__((format(printf, 2, 3), noreturn)) die(int status, const char *format, ...)
 {
@@ -123,8 +124,17 @@ reach(void)
 		    strerror(errno));
 }
 
-/* Sends a request (taken) and returns its result, owned by the caller; does not return on a
- * refusal. */
+static json_t *
+keep(json_t *result)
+{
+	if (results == NULL)
+		results = json_array();
+	json_array_append_new(results, result);
+	return result;
+}
+
+/* Sends a request (taken) and returns its result, which lives until the program ends; does not
+ * return on a refusal. */
 static json_t *
 ask(json_t *request)
 {
@@ -182,7 +192,7 @@ ask(json_t *request)
 		                                                     : EXIT_REFUSED,
 		    "%s", words != NULL ? words : "refused");
 	}
-	result = json_incref(json_object_get(answer, "result"));
+	result = keep(json_incref(json_object_get(answer, "result")));
 	json_decref(answer);
 	return result;
 }
@@ -267,21 +277,20 @@ print_json(const json_t *result)
 static json_t *
 ask_all(json_t *request, const char *name)
 {
-	json_t *all = json_array(), *next = NULL;
+	json_t *all = json_array();
+	const json_t *next = NULL;
 
 	do {
 		json_t *page;
 
 		if (next != NULL)
-			json_object_set_new(request, "after", next);
+			json_object_set_new(request, "after", json_string(json_string_value(next)));
 		page = ask(json_deep_copy(request));
 		json_array_extend(all, json_object_get(page, name));
-		next = json_incref(json_object_get(page, "next"));
-		json_decref(page);
+		next = json_object_get(page, "next");
 	} while (json_is_string(next));
-	json_decref(next);
 	json_decref(request);
-	return json_pack("{s:o}", name, all);
+	return keep(json_pack("{s:o}", name, all));
 }
 
 /* Commands */
@@ -554,9 +563,10 @@ do_stop(void)
 int
 main(int argc, char **argv)
 {
-	char **words = calloc((size_t)argc + 1, sizeof(*words));
+	static char **words; /* until the program ends, too */
 	int count = 0;
 
+	words = calloc((size_t)argc + 1, sizeof(*words));
 	if (words == NULL)
 		abort();
 	for (int i = 1; i < argc; i++) {
