@@ -27,6 +27,7 @@
 #define EXIT_USAGE       64
 #define REPLY_TIMEOUT    90 /* s */
 #define REPLY_MAX        (16u * 1024 * 1024)
+#define WORDS_MAX        8
 #define PASSWORD_SIZE    260
 
 static const char help[] =
@@ -563,13 +564,12 @@ do_stop(void)
 int
 main(int argc, char **argv)
 {
-	static char **words; /* until the program ends, too */
+	char *words[WORDS_MAX + 2];
 	int count = 0;
 
-	words = calloc((size_t)argc + 1, sizeof(*words));
-	if (words == NULL)
-		abort();
 	for (int i = 1; i < argc; i++) {
+		if (count >= WORDS_MAX)
+			usage("too many words");
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
 			fputs(help, stdout);
 			return 0;
