@@ -817,26 +817,33 @@ last_part(const char *key)
 	return dot != NULL ? dot + 1 : key;
 }
 
-/* The nearest option; or section, when the stranger holds a map. A right name in the wrong section
- * counts as near. */
 static void
-nearest(const char *key, bool is_section, char *out, size_t size)
+offer(const char *candidate, size_t d, size_t *best, char *out, size_t size)
+{
+	if (d >= *best)
+		return;
+	*best = d;
+	snprintf(out, size, "%s", candidate);
+}
+
+/* The nearest section, when the stranger stands where sections do, or option, unless the stranger
+ * holds a map. A right name in the wrong section counts as near. */
+static void
+nearest(const char *key, bool top, bool is_map, char *out, size_t size)
 {
 	size_t best = SIZE_MAX;
 	for (size_t i = 0; i < OPTIONS; i++) {
-		char candidate[80];
-		snprintf(candidate, sizeof(candidate), "%s", options[i].key);
-		char *dot = strchr(candidate, '.');
-		if (is_section && dot != NULL)
-			*dot = '\0';
-		size_t d = distance(key, candidate);
-		size_t moved = distance(last_part(key), last_part(candidate)) + 1;
-		if (moved < d && !is_section)
-			d = moved;
-		if (d < best) {
-			best = d;
-			snprintf(out, size, "%s", candidate);
+		char section[80];
+		const char *option = options[i].key, *dot = strchr(option, '.');
+		if (top) {
+			snprintf(section, sizeof(section), "%.*s",
+			         dot != NULL ? (int)(dot - option) : (int)strlen(option), option);
+			offer(section, distance(key, section), &best, out, size);
 		}
+		if (top && is_map)
+			continue;
+		offer(option, distance(key, option), &best, out, size);
+		offer(option, distance(last_part(key), last_part(option)) + 1, &best, out, size);
 	}
 }
 
@@ -998,7 +1005,7 @@ walk(struct reader *reader, const struct node *map, const char *prefix)
 				    "a group of options, not a value; indent its options below it");
 		} else {
 			char near[80] = "";
-			nearest(key, value->kind == NODE_MAP && prefix[0] == '\0', near,
+			nearest(key, prefix[0] == '\0', value->kind == NODE_MAP, near,
 			        sizeof(near));
 			if (mistake(reader, name->line, name->column, "")) {
 				for (const char *c = key; *c != '\0'; c++)
