@@ -110,6 +110,7 @@ arena_printf(struct arena *arena, const char *format, ...)
 	char *text;
 	int len;
 
+	assert(format);
 	va_start(args, format);
 	len = vsnprintf(NULL, 0, format, args);
 	va_end(args);

@@ -544,7 +544,7 @@ on_reply(struct client *client, const struct reply *reply)
 		return;
 	case CLIENT_CONNECTING:
 	case CLIENT_HANDSHAKE:
-		assert(!"a reply before a connection");
+		assert(0 && "a reply before a connection");
 	}
 }
 

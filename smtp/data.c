@@ -140,7 +140,7 @@ data_in_feed(struct data_in *in, const uint8_t *data, size_t len, size_t *used, 
 		case IN_TEXT:
 			break;
 		case IN_END:
-			assert(!"data after its end");
+			assert(0 && "data after its end");
 		}
 		if (!lf || lf < p) {
 			lf = memchr(p, '\n', (size_t)(end - p));
