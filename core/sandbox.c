@@ -26,9 +26,10 @@
  * no TCP where the job has none.
  *
  * The filter knows descriptors only, not paths, so a process without SANDBOX_OWN_DIR has no call
- * left that takes a path. Landlock is used by number: Debian 12's headers describe an older version
- * than many kernels have, and glibc has no wrappers. Rights that the running kernel does not know
- * are masked out by its ABI version.
+ * left that takes a path, but for SANDBOX_CONNECT: its resolver may open files for reading, and
+ * Landlock leaves it only those a resolver needs. Landlock is used by number: Debian 12's headers
+ * describe an older version than many kernels have, and glibc has no wrappers. Rights that the
+ * running kernel does not know are masked out by its ABI version.
  *
  * Threads that exist already get the filter too (TSYNC), but Landlock only binds the caller and
  * threads it starts later. That is enough: without file system calls in the filter there is nothing
@@ -37,10 +38,14 @@
  * clone3 keeps its flags in memory, which a filter cannot read. It answers ENOSYS, and glibc then
  * uses clone, whose flags are an argument: threads yes, processes no.
  *
- * Sanitizer builds leave out the filter and the dumpable bit: the leak checker forks and traces
- * itself at exit. */
+ * Sanitizer builds leave out the filter and the dumpable bit, and may read files: the leak checker
+ * forks, traces itself at exit and looks at /proc, and its report needs the symbols. */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifndef __has_feature /* clang's way to say it; gcc defines the names below */
+#define __has_feature(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
+    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define SANITIZED 1
 #else
 #define SANITIZED 0
@@ -66,6 +71,8 @@ static const char *const calls_always[] = {
     "set_robust_list", "set_tid_address", "exit", "exit_group"};
 static const char *const calls_accept[] = {"accept", "accept4"};
 static const char *const calls_connect[] = {"connect", "bind"};
+/* What a resolver looks at; see files_resolver. */
+static const char *const calls_resolver[] = {"newfstatat", "access", "readlink", "readlinkat"};
 static const char *const calls_own_dir[] = {
     "open",      "openat",     "creat",     "mkdir",           "mkdirat", "unlink",    "unlinkat",
     "rmdir",     "rename",     "renameat",  "renameat2",       "link",    "linkat",    "getdents64",
@@ -75,6 +82,8 @@ static const char *const calls_own_dir[] = {
     "utimensat", "umask",      "mlock",     "getcwd"};
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+/* The flags of an open that creates or changes something. */
+#define OPEN_CHANGES ((scmp_datum_t)(O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE))
 
 static int
 allow(scmp_filter_ctx filter, const char *const *names, size_t count)
@@ -95,7 +104,7 @@ allow_some(scmp_filter_ctx filter, unsigned allowed)
 {
 	int result;
 	/* fstat through its modern name, on a descriptor only. */
-	if ((allowed & SANDBOX_OWN_DIR) == 0 &&
+	if ((allowed & (SANDBOX_OWN_DIR | SANDBOX_CONNECT)) == 0 &&
 	    (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
 	                               SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH))) <
 	        0)
@@ -112,7 +121,16 @@ allow_some(scmp_filter_ctx filter, unsigned allowed)
 		if ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
 		                               SCMP_A0(SCMP_CMP_EQ, AF_INET))) < 0 ||
 		    (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-		                               SCMP_A0(SCMP_CMP_EQ, AF_INET6))) < 0)
+		                               SCMP_A0(SCMP_CMP_EQ, AF_INET6))) < 0 ||
+		    (result = allow(filter, calls_resolver, COUNT(calls_resolver))) < 0)
+			return result;
+		/* Files are opened for reading only, whatever the kernel's Landlock can do. */
+		if ((allowed & SANDBOX_OWN_DIR) == 0 &&
+		    ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+		                                SCMP_A2(SCMP_CMP_MASKED_EQ, OPEN_CHANGES, 0))) <
+		         0 ||
+		     (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(open), 1,
+		                                SCMP_A1(SCMP_CMP_MASKED_EQ, OPEN_CHANGES, 0))) < 0))
 			return result;
 	}
 	if ((allowed & SANDBOX_THREADS) != 0) {
@@ -211,6 +229,15 @@ allow_path(int ruleset, const char *path, uint64_t rights)
 	return result < 0 ? -1 : 0;
 }
 
+/* All that getaddrinfo reads: its configuration, and the modules that configuration names with the
+ * libraries they need. A file that is missing now, or is replaced by another later, stays closed
+ * until the process is started again. */
+static const char *const files_resolver[] = {
+    "/etc/hosts",    "/etc/resolv.conf", "/etc/nsswitch.conf",
+    "/etc/gai.conf", "/etc/host.conf",   "/etc/ld.so.cache",
+    "/lib",          "/lib64",           "/usr/lib",
+    "/usr/lib64"};
+
 /* The ABI version, 0 when the kernel has none or has it switched off, -1 when it failed. */
 static long
 enter_landlock(unsigned allowed, char *error, size_t size)
@@ -238,6 +265,13 @@ enter_landlock(unsigned allowed, char *error, size_t size)
 		allow_path(ruleset, "/dev/urandom", LL_FS_READ_FILE);
 		allow_path(ruleset, "/dev/random", LL_FS_READ_FILE);
 	}
+	if ((allowed & SANDBOX_CONNECT) != 0)
+		for (size_t i = 0; i < COUNT(files_resolver); i++)
+			if (allow_path(ruleset, files_resolver[i], LL_FS_READ_FILE) < 0 &&
+			    errno != ENOENT)
+				goto fail;
+	if (SANITIZED && allow_path(ruleset, "/", LL_FS_READ_FILE | LL_FS_READ_DIR) < 0)
+		goto fail;
 	if (syscall(LL_RESTRICT_SELF, ruleset, 0) < 0)
 		goto fail;
 	close(ruleset);

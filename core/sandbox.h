@@ -6,8 +6,8 @@
 #include <stddef.h>
 
 #define SANDBOX_ACCEPT   1u /* accept(2) on inherited sockets */
-#define SANDBOX_CONNECT  2u /* outbound TCP and UDP */
-#define SANDBOX_OWN_DIR  4u /* read and write below the working directory; without it no file can be opened at all */
+#define SANDBOX_CONNECT  2u /* outbound TCP and UDP; read what the resolver of names needs, nothing else */
+#define SANDBOX_OWN_DIR  4u /* read and write below the working directory; without it and SANDBOX_CONNECT no file can be opened at all */
 #define SANDBOX_THREADS  8u /* starts threads */
 
 /* Enters the sandbox; there is no way back. Writes the names of the active layers, comma-separated, to layers. A layer

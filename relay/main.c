@@ -134,8 +134,8 @@ on_start(void *arg)
 	struct addrinfo *list = NULL;
 
 	(void)arg;
-	/* The sandbox lets no file be opened: the C library shall have read its resolver's
-	 * configuration and modules before. */
+	/* The C library shall have its resolver's modules before the sandbox; what it reads again
+	 * for each question, the sandbox lets it. */
 	if (getaddrinfo("localhost", NULL, &(struct addrinfo){.ai_socktype = SOCK_STREAM}, &list) ==
 	    0)
 		freeaddrinfo(list);
