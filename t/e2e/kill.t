@@ -43,12 +43,13 @@ for my $k (0 .. $kills - 1) {
 	my $name = $kinds[$k % @kinds];
 	my $size = sub { my $n = 0; $n += -s $_ // 0 for glob "$s->{dir}/client.*"; $n };
 	my $before = $size->();
-	Sekisho::wait_for(30, sub { $size->() > $before + 200 }); # under load: replies keep coming
+	ok(Sekisho::wait_for(30, sub { $size->() > $before + 200 }), 'under load: replies keep coming');
 	my @pids = $s->pids($name);
 	ok(@pids, "$name is running") or next;
-	kill 'KILL', $pids[rand @pids];
+	my $victim = $pids[rand @pids];
+	kill 'KILL', $victim;
 	$killed++;
-	Sekisho::wait_for(20, sub { $s->pids($name) >= @pids });
+	ok(Sekisho::wait_for(20, sub { @pids == grep { $_ != $victim } $s->pids($name) }), "$name is back");
 }
 open my $enough, '>', "$s->{dir}/enough";
 waitpid $_, 0 for @clients;

@@ -12,11 +12,17 @@ use IPC::Open3;
 use JSON::PP;
 use MIME::Base64;
 use POSIX qw(:sys_wait_h);
+use Scalar::Util qw(weaken);
 use Time::HiRes qw(time sleep);
 
 our $TOP   = abs_path(dirname(__FILE__) . '/../..');
 our $BUILD = abs_path($ENV{SEKISHO_BUILD} // "$TOP/build/test");
 our $PASSWORD = 'sekisho-demo';
+
+# A peer that was killed is an answer, not a reason to die.
+$SIG{PIPE} = 'IGNORE';
+my %live;     # services not yet destroyed
+my $reported; # a process said that it is broken, which no test may survive
 
 # A port that was free a moment ago.
 sub free_port {
@@ -62,7 +68,6 @@ sub clock_file {
 	my ($self) = @_;
 	my $path = "$self->{dir}/clock";
 	return $path if -e $path;
-	$self->{clock} = [0, 0, 0];
 	open my $f, '>', $path or die $!;
 	binmode $f;
 	print $f pack('qqQ', 0, 0, 0);
@@ -71,17 +76,22 @@ sub clock_file {
 	return $path;
 }
 
+# Always from the file: a test may have forked.
+sub read_clock {
+	my ($self) = @_;
+	open my $f, '<:raw', $self->clock_file or die $!;
+	local $/;
+	return unpack 'qqQ', <$f>;
+}
+
 # Adds milliseconds to the offsets of wall and monotonic clock; the counter changes last, as the loops re-arm their timers then.
 sub shift_clock {
 	my ($self, $wall, $mono) = @_;
-	my $clock = $self->{clock};
-	$clock->[0] += $wall;
-	$clock->[1] += $mono;
-	$clock->[2]++;
+	my @clock = $self->read_clock;
 	open my $f, '+<', $self->clock_file or die $!;
 	binmode $f;
-	syswrite $f, pack('qq', @$clock[0, 1]);
-	syswrite $f, pack('Q', $clock->[2]);
+	syswrite $f, pack('qq', $clock[0] + $wall, $clock[1] + $mono);
+	syswrite $f, pack('Q', $clock[2] + 1);
 	close $f;
 }
 
@@ -92,7 +102,7 @@ sub advance { my ($self, $ms) = @_; $self->shift_clock($ms, $ms) }
 sub jump { my ($self, $ms) = @_; $self->shift_clock($ms, 0) }
 
 # The wall clock as the service sees it, in milliseconds.
-sub now { my ($self) = @_; return int(time * 1000) + ($self->{clock} ? $self->{clock}[0] : 0) }
+sub now { my ($self) = @_; return int(time * 1000) + ($self->read_clock)[0] }
 
 sub write_conf {
 	my ($self) = @_;
@@ -159,7 +169,36 @@ sub stop {
 	kill 'TERM', $self->{daemon};
 	waitpid $self->{daemon}, 0;
 	delete $self->{daemon};
-	return $?;
+	my $status = $?;
+	$self->check_log;
+	return $? = $status;
+}
+
+# Notes what a sanitizer or an assertion reported in any process of the service.
+sub check_log {
+	my ($self) = @_;
+	my $log = $self->log;
+	my $at = $self->{checked} // 0;
+	$self->{checked} = length $log;
+	note_report(substr $log, $at);
+}
+
+sub note_report {
+	my ($text) = @_;
+	return unless $text =~ /^(?=.*(?:ERROR: \w+Sanitizer|runtime error:|LeakSanitizer|Assertion .* failed))/m;
+	$reported = 1;
+	print STDERR map { "# $_\n" } 'a process is broken:', split /\n/, substr $text, $-[0], 20000;
+}
+
+# Services that a test left to the end stop here, while their directories and its exit status still exist.
+END {
+	my $status = $?;
+	for my $self (grep { defined && $_->{owner} == $$ } values %live) {
+		$self->stop;
+		$self->check_log;
+		$self->stop_sink;
+	}
+	$? = $status || ($reported ? 1 : 0);
 }
 
 sub stop_sink {
@@ -175,7 +214,9 @@ sub DESTROY {
 	return unless $self->{owner} == $$;
 	local $?;
 	$self->stop;
+	$self->check_log;
 	$self->stop_sink;
+	delete $live{$self};
 }
 
 sub log {
@@ -197,9 +238,10 @@ sub ctl_with {
 	local $SIG{PIPE} = 'IGNORE';
 	print $in $input;
 	close $in;
-	my $text = do { local $/; <$out> };
+	my $text = do { local $/; <$out> } // '';
 	waitpid $pid, 0;
-	return $text // '';
+	note_report($text);
+	return $text;
 }
 
 sub json {
