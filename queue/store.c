@@ -1,5 +1,6 @@
 #include "queue/store_int.h"
 
+/* clang-format off: a table */
 /* What a message can be found as after power loss, and what follows.
  *
  * Fresh, retry and fallback are LMDB environments with one writer each; bodies are files. Order of
@@ -9,24 +10,25 @@
  * **250 becomes true at (4)**, when LMDB's meta page is on stable storage; nobody hears of it
  * before (5).
  *
- *   found at start                              it died            what is done
- *   ------------------------------------------  -----------------
- * -------------------------------------------------------- body octets, no record before (4)
- * nothing was promised: segment tail cut, file removed record, body complete after (4) promised:
- * delivered, even if nobody heard the 250; msa may ask with store_find record, body missing or
- * wrong               never by power     kept and reported by audit: disk fault, not ours to drop
- *                                               loss
- *   record in source only                       move, before the   the move did not happen
- *                                               target's commit
- *   record in both, target one generation up    move, between its  the higher generation wins,
- * source deleted now; both two commits        moved-out and moved-in counted once record in target
- * only                       after the move     nothing outcome known to the relay only before the
- * delivered again: the one duplicate that SMTP permits outcome's commit recipient ended, outbox row
- * there           before history     copied to history again by (id, recipient, attempt): same
- *                                               copied, or before  row, no harm
- *                                               outbox deleted
- *   no record, body still there                 after a message's  nothing alive names it: removed
- *                                               last outcome
+ *   found at start                  it died                       what is done
+ *   ------------------------------  ----------------------------  ------------------------------------
+ *   body octets, no record          before (4)                    nothing was promised: the segment's
+ *                                                                 tail is cut, the file removed
+ *   record, body complete           after (4)                     promised: delivered, even if nobody
+ *                                                                 heard the 250 (msa asks: store_find)
+ *   record, body missing or wrong   never by loss of power        kept and reported by audit: a fault
+ *                                                                 of the disk, not ours to drop
+ *   record in source only           in a move, before the         the move did not happen
+ *                                   target's commit
+ *   record in both lanes, the       in a move, between its two    the higher generation wins, the
+ *   target one generation up        commits                       source's record is deleted now
+ *   record in target only           after the move                nothing
+ *   an outcome that only the        before the outcome's commit   delivered again: the one duplicate
+ *   relay knows                                                   that SMTP permits
+ *   recipient ended, outbox row     before history has a copy,    copied to history again by (id,
+ *   there                           or before its deletion        recipient, attempt): same row
+ *   no record, body still there     after a message's last        nothing alive names it: removed
+ *                                   outcome
  *
  * Invariants. The record is deleted by the transaction that ends its last recipient, never
  * otherwise. Conservation holds in each environment in every commit: accepted + generated + moved
@@ -37,6 +39,7 @@
  * Threads. The loop's thread asks and reads; each lane's writer applies; a sync thread makes large
  * bodies durable, so that no commit waits for one. An op belongs to exactly one of them at a time.
  */
+/* clang-format on */
 
 #include <assert.h>
 #include <errno.h>
