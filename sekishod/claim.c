@@ -294,6 +294,13 @@ claim_take(struct claim *claim, const char *file, const struct conf *conf)
 	claim->accounts = open_directory(claim, file, conf, "accounts", conf->accounts);
 	if (claim->accounts < 0)
 		return -1;
+	struct stat spool, accounts;
+	if (fstat(claim->spool, &spool) == 0 && fstat(claim->accounts, &accounts) == 0 &&
+	    spool.st_dev == accounts.st_dev && spool.st_ino == accounts.st_ino) {
+		check_complain(file, conf, "accounts",
+		               "the same directory as spool; name one of its own");
+		return -1;
+	}
 	if (lock_spool(claim->spool) < 0) {
 		check_complain(file, conf, "spool",
 		               "%s is in use by another sekishod; stop it or name another",

@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# Setup: configuration files with one mistake each, given to sekishod -t and to sekishod itself.
+# Setup: configuration files with one mistake each, in themselves or about this machine (certificate, port, user), given to sekishod -t and to sekishod itself.
 # Expectation: each is refused with exit status 1 and a line FILE:LINE:COLUMN: KEY: …, and nothing is started; the shipped sample parses; -T prints a
 # configuration that means the same when it is read again.
 use strict;
@@ -46,6 +46,39 @@ like($said, qr/try\.yaml:\d+:\d+: tls\.certificate: .*none\.pem/, 'named with it
 ($status, $said) = run('-t', $good =~ s{\Q$dir\E/key\.pem}{$dir/cert.pem}r);
 is($status, 1, 'a certificate given as key: exit 1');
 like($said, qr/try\.yaml:\d+:\d+: tls\./, 'named with its place');
+# What only this machine can tell.
+system("openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $dir/other.pem 2>/dev/null") == 0 or die 'openssl cannot make a key';
+system('cp', "$dir/cert.pem", "$dir/closed.pem") == 0 or die $!;
+chmod 0, "$dir/closed.pem";
+mkdir "$dir/directory.pem";
+# Root may read everything: there only the directory is unreadable.
+my @closed = $> == 0 ? 'directory' : ('directory', 'closed');
+my $taken = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => $s->{ports}{submissions}) or die $!;
+my @machine = (
+	(map { ["a certificate that cannot be read ($_)", $good =~ s{\Q$dir\E/cert\.pem}{$dir/$_.pem}r, "tls\\.certificate: .*$_\\.pem"] } @closed),
+	(map { ["a key that cannot be read ($_)", $good =~ s{\Q$dir\E/key\.pem}{$dir/$_.pem}r, "tls\\.key: .*$_\\.pem"] } @closed),
+	['a key of another certificate', $good =~ s{\Q$dir\E/key\.pem}{$dir/other.pem}r, 'tls\.\w+: .*does not belong to the certificate'],
+	['a port in use', $good, "listen\\.submissions: 127\\.0\\.0\\.1:$s->{ports}{submissions} is in use"],
+);
+push @machine, (
+	['an unknown user', $good =~ s/user: nobody,/user: sekisho-none,/r, 'privilege\.user: no user "sekisho-none"'],
+	['an unknown network user', $good =~ s/network_user: nobody/network_user: sekisho-none/r, 'privilege\.network_user: no user "sekisho-none"'],
+	['root as user', $good =~ s/user: nobody,/user: root,/r, 'privilege\.user: "root" is root'],
+) if $> == 0;
+for (@machine) {
+	my ($what, $yaml, $expect) = @$_;
+	($status, $said) = run('', $yaml);
+	is($status, 1, "$what: exit 1") or diag $said;
+	like($said, qr/^\Q$dir\E\/try\.yaml:\d+:\d+: $expect/m, "$what: named with its place");
+	unlike($said, qr/process up/, "$what: no process was started");
+	ok(!-e "$dir/admin.sock" && !-e "$dir/spool", "$what: nothing was made");
+}
+close $taken;
+($status, $said) = run('', $good =~ s{accounts: \S+}{accounts: $dir/spool/../spool}r);
+is($status, 1, 'accounts in the spool: exit 1') or diag $said;
+like($said, qr/try\.yaml:\d+:\d+: accounts: the same directory as spool/, 'named with its place');
+unlike($said, qr/process up/, 'and no process was started');
+
 ($status, $said) = run('-t', "a: [" . '[' x 50000);
 is($status, 1, 'a nesting bomb is refused');
 ($status, $said) = run('', $good . "limitz: 3\n");
