@@ -101,6 +101,14 @@ like(one_more(), qr/^450/, 'and no more');
 $s->jump(-30 * $hour);
 is(used(), 500, 'set back after that: nothing is free');
 like(one_more(), qr/^450/, 'nothing is granted');
+$s->jump(60 * $hour);
+is(used(), 500, 'ahead again, this time without a restart: nothing is free');
+$s->advance(9 * $minute);
+is(used(), 500, 'nor after nine minutes');
+$s->advance(2 * $minute);
+is(used(), 0, 'after eleven it is believed');
+like(spend($me, 500), qr/^250/, 'all 500 fit');
+like(one_more(), qr/^450/, 'and no more');
 
 ok(Sekisho::wait_for(60, sub { my $a = $s->json('queue', 'audit'); $a && $a->{queued} == 0 && $a->{conserved} }), 'all is delivered and conserved')
 	or diag $s->ctl('queue', 'audit');
