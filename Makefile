@@ -131,6 +131,7 @@ install: all ## install programs, sample configuration and manual below PREFIX
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/sekisho
 	install $(filter-out $(B)/sekishoctl,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(PREFIX)/sbin
 	install $(B)/sekishoctl $(DESTDIR)$(PREFIX)/bin
+	for s in 5 7 8; do install -d $(DESTDIR)$(PREFIX)/share/man/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s || exit 1; done
 	test -e $(DESTDIR)/etc/sekisho/sekisho.yaml || install -m 644 etc/sekisho.yaml $(DESTDIR)/etc/sekisho
 
 clean: ## remove what was built

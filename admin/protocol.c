@@ -471,7 +471,8 @@ do_queue_show(struct protocol_request *request)
 	if (told == NULL)
 		return;
 	if (!queue_id_parse(told, &id)) {
-		refuse(request, "invalid", "that is no message id");
+		refuse(request, "invalid",
+		       "that is no message id; sekishoctl queue list shows them");
 		return;
 	}
 	queue_ask_detail(request->peers->queue, &id, on_detail, request);

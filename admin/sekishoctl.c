@@ -121,8 +121,12 @@ reach(void)
 		}
 	}
 	if (fd < 0)
-		die(EXIT_UNREACHABLE, "cannot reach the service at %s: %s; is it running?", path,
-		    strerror(errno));
+		die(EXIT_UNREACHABLE, "cannot reach the service at %s: %s; %s", path,
+		    strerror(errno),
+		    errno == EACCES || errno == EPERM
+		        ? "become root or a member of the socket's group"
+		        : "is sekishod running, and is this the admin.socket of its configuration? "
+		          "-s SOCKET names another");
 }
 
 static json_t *
@@ -172,7 +176,7 @@ ask(json_t *request)
 			continue;
 		if (n <= 0)
 			die(EXIT_UNREACHABLE, "no answer from the service: %s",
-			    n == 0 ? "it hung up" : strerror(errno));
+			    n == 0 ? "it hung up; its log says why" : strerror(errno));
 		at += (size_t)n;
 	}
 	answer = json_loadb(reply, at, 0, NULL);
@@ -442,8 +446,12 @@ do_quota(int argc, char **argv)
 	           strcmp(argv[0], "set") == 0) {
 		unsigned long long n = strtoull(argv[2], &end, 10);
 
+		if (strcmp(end, "/day") == 0)
+			end += 4;
 		if (argv[2][0] < '0' || argv[2][0] > '9' || *end != '\0' || n > UINT32_MAX)
-			usage("the limit must be a number from 0 to 4294967295, or default");
+			usage("the limit must be a number from 0 to 4294967295 such as 1000 or "
+			      "1000/day, or "
+			      "default");
 		request = json_pack("{s:s,s:s,s:I}", "command", "quota.set", "account", argv[1],
 		                    "limit", (json_int_t)n);
 		if (argc == 5)
