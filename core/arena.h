@@ -1,4 +1,5 @@
-/* Memory that lives exactly as long as one transaction or one delivery attempt: many allocations, one free. */
+/* Memory that lives exactly as long as one transaction or one delivery attempt: many allocations,
+ * one free. */
 #ifndef CORE_ARENA_H
 #define CORE_ARENA_H
 
@@ -17,7 +18,8 @@ void *arena_alloc(struct arena *arena, size_t size);
 char *arena_strdup(struct arena *arena, const char *s);
 /* A NUL-terminated copy of exactly len octets. */
 char *arena_memdup0(struct arena *arena, const void *data, size_t len);
-char *arena_printf(struct arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
+char *arena_printf(struct arena *arena, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 /* Octets handed out since the last reset. */
 size_t arena_used(const struct arena *arena);
 

@@ -1,8 +1,8 @@
 /* A growing run of octets, and the one encoding that all our frames and records use.
  *
- * Encoding: integers big-endian and fixed in width; a string is its u32 length and its octets. Reading is
- * sticky: after the first short or malformed item every further read yields 0 or an empty string, and
- * wire_ok says false, so decoders read straight down and check once. */
+ * Encoding: integers big-endian and fixed in width; a string is its u32 length and its octets.
+ * Reading is sticky: after the first short or malformed item every further read yields 0 or an
+ * empty string, and wire_ok says false, so decoders read straight down and check once. */
 #ifndef CORE_BUF_H
 #define CORE_BUF_H
 
@@ -26,7 +26,8 @@ void buf_add(struct buf *buf, const void *data, size_t len);
 void buf_add_str(struct buf *buf, const char *s);
 void buf_add_char(struct buf *buf, char c);
 void buf_printf(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Room for len further octets; returns where to write them. Add what was written with buf_commit. */
+/* Room for len further octets; returns where to write them. Add what was written with buf_commit.
+ */
 uint8_t *buf_reserve(struct buf *buf, size_t len);
 void buf_commit(struct buf *buf, size_t len);
 /* Drops len octets from the front. */
@@ -62,8 +63,8 @@ uint32_t wire_u32(struct wire *wire);
 uint64_t wire_u64(struct wire *wire);
 /* Borrowed octets inside the frame; NULL and 0 after a failure. */
 const uint8_t *wire_bytes(struct wire *wire, size_t *len);
-/* A NUL-terminated copy of a string of at most max octets, freed by the caller; one that is longer or holds a
- * NUL fails the wire. Never NULL. */
+/* A NUL-terminated copy of a string of at most max octets, freed by the caller; one that is longer
+ * or holds a NUL fails the wire. Never NULL. */
 char *wire_str_new(struct wire *wire, size_t max);
 /* The same into a caller's array of size octets (NUL included). */
 void wire_str(struct wire *wire, char *out, size_t size);

@@ -1,8 +1,8 @@
 /* The only reader of clocks. Everybody else gets the time from here or as an argument.
  *
- * Test builds (build/test/) add offsets read from a small mapped file that all processes share (named by
- * SEKISHO_TEST_CLOCK), so days pass in milliseconds across the whole system; installed programs do not contain
- * that code (checked by symbol: clock_test_*). */
+ * Test builds (build/test/) add offsets read from a small mapped file that all processes share
+ * (named by SEKISHO_TEST_CLOCK), so days pass in milliseconds across the whole system; installed
+ * programs do not contain that code (checked by symbol: clock_test_*). */
 #ifndef CORE_CLOCK_H
 #define CORE_CLOCK_H
 
@@ -23,14 +23,16 @@ char *clock_rfc3339(msec_t wall, char out[CLOCK_RFC3339_SIZE]);
 char *clock_rfc5322(msec_t wall, char out[CLOCK_RFC5322_SIZE]);
 
 #ifdef SEKISHO_TEST
-/* What the shared file holds: two signed millisecond offsets and a change counter, native-endian. A test that moves
- * time forward as it passes adds the same to both; a test of a clock that jumps adds to wall only. */
+/* What the shared file holds: two signed millisecond offsets and a change counter, native-endian. A
+ * test that moves time forward as it passes adds the same to both; a test of a clock that jumps
+ * adds to wall only. */
 struct clock_test_offsets {
 	volatile int64_t wall;
 	volatile int64_t mono;
 	volatile uint64_t changes;
 };
-/* Changes whenever an offset did; the loop polls it to re-arm its timers. 0 without a shared file. */
+/* Changes whenever an offset did; the loop polls it to re-arm its timers. 0 without a shared file.
+ */
 uint64_t clock_test_changes(void);
 #endif
 

@@ -1,7 +1,8 @@
 /* The configuration: one table row per option, one immutable snapshot per generation.
  *
- * A row has key, type, field, default, bounds, whether a reload may change it, and help. Parsing, checking, dumping (sekishod -T),
- * shipping to the children and the test that table, sample and man page agree all come from the table (core/conf.c). */
+ * A row has key, type, field, default, bounds, whether a reload may change it, and help. Parsing,
+ * checking, dumping (sekishod -T), shipping to the children and the test that table, sample and man
+ * page agree all come from the table (core/conf.c). */
 #ifndef CORE_CONF_H
 #define CORE_CONF_H
 
@@ -25,7 +26,7 @@ struct conf_durations {
 	msec_t *list;
 	size_t count;
 };
-struct conf_route { /* routes: { "*": "127.0.0.1:2525", "example.org": "mx.example.org:25" } */
+struct conf_route {   /* routes: { "*": "127.0.0.1:2525", "example.org": "mx.example.org:25" } */
 	char *domain; /* lower case, or "*" for all others */
 	char *host;   /* a name or an address literal without brackets */
 	uint16_t port;
@@ -46,48 +47,54 @@ struct conf {
 	char *accounts;                    /* accounts: directory of the account store */
 	char *admin_socket;                /* admin.socket: path */
 	uint64_t admin_socket_mode;        /* admin.mode: octal, default 0660 */
-	char *user;                        /* privilege.user: owner of spool and accounts; used when started as root */
-	char *network_user;                /* privilege.network_user: msa, relay, keys */
-	uint64_t msa_processes;            /* msa.processes: 0 (auto) is one per core */
-	char *log_level;                   /* log.level: error, warn, info, debug */
+	char *user; /* privilege.user: owner of spool and accounts; used when started as root */
+	char *network_user;     /* privilege.network_user: msa, relay, keys */
+	uint64_t msa_processes; /* msa.processes: 0 (auto) is one per core */
+	char *log_level;        /* log.level: error, warn, info, debug */
 	/* limits of a session */
-	uint64_t message_size;      /* limits.message_size: octets, 25MiB */
-	uint64_t recipients;        /* limits.recipients: per message, 500 */
-	uint64_t messages;          /* limits.messages: per session, 100 */
-	uint64_t sessions;          /* limits.sessions: per msa process, 2000 */
-	uint64_t header_size;       /* limits.header_size: octets, 128KiB */
-	uint64_t received_hops;     /* limits.received_hops: 50 */
-	uint64_t auth_failures;     /* limits.auth_failures: per session, 3 */
-	uint64_t errors_soft;       /* limits.errors_soft: 10, each further one is answered 1 s late */
-	uint64_t errors_hard;       /* limits.errors_hard: 20, then 421 */
-	msec_t command_timeout;     /* timeouts.command: 300s */
-	msec_t data_timeout;        /* timeouts.data: 180s between two blocks of data */
-	msec_t handshake_timeout;   /* timeouts.handshake: 60s */
-	uint64_t data_rate;         /* limits.data_rate: octets per second a client must keep up while sending data, 500 */
-	msec_t auth_failure_delay;  /* auth.failure_delay: 2s, doubles with each failure in the session, up to 15 s */
-	msec_t auth_cache;          /* auth.cache: how long a verified credential is remembered, 5min */
-	uint64_t scram_iterations;  /* auth.scram_iterations: 15000 (4096 to 65536) */
+	uint64_t message_size;  /* limits.message_size: octets, 25MiB */
+	uint64_t recipients;    /* limits.recipients: per message, 500 */
+	uint64_t messages;      /* limits.messages: per session, 100 */
+	uint64_t sessions;      /* limits.sessions: per msa process, 2000 */
+	uint64_t header_size;   /* limits.header_size: octets, 128KiB */
+	uint64_t received_hops; /* limits.received_hops: 50 */
+	uint64_t auth_failures; /* limits.auth_failures: per session, 3 */
+	uint64_t errors_soft;   /* limits.errors_soft: 10, each further one is answered 1 s late */
+	uint64_t errors_hard;   /* limits.errors_hard: 20, then 421 */
+	msec_t command_timeout; /* timeouts.command: 300s */
+	msec_t data_timeout;    /* timeouts.data: 180s between two blocks of data */
+	msec_t handshake_timeout; /* timeouts.handshake: 60s */
+	uint64_t data_rate;       /* limits.data_rate: octets per second a client must keep up while
+	                             sending data, 500 */
+	msec_t auth_failure_delay; /* auth.failure_delay: 2s, doubles with each failure in the
+	                              session, up to 15 s */
+	msec_t auth_cache; /* auth.cache: how long a verified credential is remembered, 5min */
+	uint64_t scram_iterations; /* auth.scram_iterations: 15000 (4096 to 65536) */
 	/* rate control */
-	uint64_t quota_recipients;  /* quota.recipients: 500/day, rolling 24 h */
+	uint64_t quota_recipients; /* quota.recipients: 500/day, rolling 24 h */
 	/* queue */
-	uint64_t disk_reserve;      /* queue.disk_reserve: refuse mail below this much free space, or 10 %, whichever is smaller: 4GiB */
-	uint64_t map_size;          /* queue.map_size: LMDB map of each environment, sparse, 64GiB */
-	struct conf_durations retry_schedule; /* retry.schedule: [2min, 5min, 10min, 15min, 30min, 1h, 2h, 4h], last one repeats */
-	msec_t retry_fallback;      /* retry.fallback_after: age at which a message moves to the fallback lane, 4h */
-	msec_t retry_expire;        /* retry.expire: 4d */
-	msec_t history_keep;        /* history.keep: 30d */
+	uint64_t disk_reserve; /* queue.disk_reserve: refuse mail below this much free space, or 10
+	                          %, whichever is smaller: 4GiB */
+	uint64_t map_size;     /* queue.map_size: LMDB map of each environment, sparse, 64GiB */
+	struct conf_durations retry_schedule; /* retry.schedule: [2min, 5min, 10min, 15min, 30min,
+	                                         1h, 2h, 4h], last one repeats */
+	msec_t retry_fallback; /* retry.fallback_after: age at which a message moves to the fallback
+	                          lane, 4h */
+	msec_t retry_expire;   /* retry.expire: 4d */
+	msec_t history_keep;   /* history.keep: 30d */
 	/* relay */
-	struct conf_routes routes;  /* routes: domain or "*" to host:port */
-	uint64_t relay_connections; /* relay.connections: per relay process, 100 */
+	struct conf_routes routes;       /* routes: domain or "*" to host:port */
+	uint64_t relay_connections;      /* relay.connections: per relay process, 100 */
 	uint64_t relay_site_connections; /* relay.site_connections: at once to one site, 20 */
-	msec_t connect_timeout;     /* relay.connect_timeout: 30s */
-	msec_t reply_timeout;       /* relay.reply_timeout: greeting, EHLO, MAIL, RCPT, 300s */
-	msec_t relay_data_timeout;  /* relay.data_timeout: DATA and each block, 180s */
-	msec_t final_timeout;       /* relay.final_timeout: final dot, 600s */
+	msec_t connect_timeout;          /* relay.connect_timeout: 30s */
+	msec_t reply_timeout;            /* relay.reply_timeout: greeting, EHLO, MAIL, RCPT, 300s */
+	msec_t relay_data_timeout;       /* relay.data_timeout: DATA and each block, 180s */
+	msec_t final_timeout;            /* relay.final_timeout: final dot, 600s */
 };
 
-/* Parses one YAML document of at most 1 MiB. Every mistake becomes one line "FILE:LINE:COLUMN: KEY: what is wrong; what to do" in
- * errors; NULL when there was one. Unknown keys name the nearest known one. Paths are checked as text only. */
+/* Parses one YAML document of at most 1 MiB. Every mistake becomes one line "FILE:LINE:COLUMN: KEY:
+ * what is wrong; what to do" in errors; NULL when there was one. Unknown keys name the nearest
+ * known one. Paths are checked as text only. */
 struct conf *conf_parse(const char *file, const char *text, size_t len, struct buf *errors);
 void conf_free(struct conf *conf);
 
@@ -97,10 +104,12 @@ void conf_dump(const struct conf *conf, struct buf *out);
 void conf_encode(const struct conf *conf, struct buf *out);
 struct conf *conf_decode(const void *data, size_t len);
 
-/* Where in the file an option was set, for errors found later (an unreadable certificate); line 0 when it is a default. */
+/* Where in the file an option was set, for errors found later (an unreadable certificate); line 0
+ * when it is a default. */
 void conf_where(const struct conf *conf, const char *key, unsigned *line, unsigned *column);
 
-/* The table as "key<TAB>type<TAB>default<TAB>bounds<TAB>reloadable<TAB>help" lines, for man page and test. */
+/* The table as "key<TAB>type<TAB>default<TAB>bounds<TAB>reloadable<TAB>help" lines, for man page
+ * and test. */
 void conf_describe(struct buf *out);
 
 #endif

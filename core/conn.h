@@ -1,8 +1,10 @@
-/* One stream connection, plain or TLS, accepted or made: non-blocking, bounded both ways, with its timeouts.
+/* One stream connection, plain or TLS, accepted or made: non-blocking, bounded both ways, with its
+ * timeouts.
  *
- * The only code that reads or writes a peer's socket. Input waits in a bounded buffer until the owner consumes it; reading
- * stops while it is full, while output is above CONN_OUTPUT_HIGH, or while the owner paused it. STARTTLS: octets that came
- * in clear text behind the command are an attack (they would count as encrypted): conn_start_tls refuses. */
+ * The only code that reads or writes a peer's socket. Input waits in a bounded buffer until the
+ * owner consumes it; reading stops while it is full, while output is above CONN_OUTPUT_HIGH, or
+ * while the owner paused it. STARTTLS: octets that came in clear text behind the command are an
+ * attack (they would count as encrypted): conn_start_tls refuses. */
 #ifndef CORE_CONN_H
 #define CORE_CONN_H
 
@@ -25,30 +27,40 @@ enum conn_end {
 };
 
 struct conn_events {
-	void (*on_open)(void *arg);                    /* an outbound connect succeeded; may be NULL for accepted ones */
-	void (*on_secure)(void *arg);                  /* a TLS handshake finished; may be NULL */
-	void (*on_input)(void *arg);                   /* there is unconsumed input, more than at the last call */
-	void (*on_drained)(void *arg);                 /* output that was pending is all written; may be NULL */
-	void (*on_end)(void *arg, enum conn_end why);  /* at most once; the owner calls conn_free, now or later */
+	void (*on_open)(
+	    void *arg); /* an outbound connect succeeded; may be NULL for accepted ones */
+	void (*on_secure)(void *arg);  /* a TLS handshake finished; may be NULL */
+	void (*on_input)(void *arg);   /* there is unconsumed input, more than at the last call */
+	void (*on_drained)(void *arg); /* output that was pending is all written; may be NULL */
+	void (*on_end)(
+	    void *arg,
+	    enum conn_end why); /* at most once; the owner calls conn_free, now or later */
 };
 
-/* Takes an accepted socket. input_max bounds unconsumed input. Events and arg are borrowed. Plain until conn_start_tls. */
-struct conn *conn_accept(struct loop *loop, int fd_take, size_t input_max, const struct conn_events *events, void *arg);
+/* Takes an accepted socket. input_max bounds unconsumed input. Events and arg are borrowed. Plain
+ * until conn_start_tls. */
+struct conn *conn_accept(struct loop *loop, int fd_take, size_t input_max,
+                         const struct conn_events *events, void *arg);
 /* Starts a non-blocking connect; on_open or on_end follows. */
-struct conn *conn_connect(struct loop *loop, const struct sockaddr *address, socklen_t len, size_t input_max,
-			  const struct conn_events *events, void *arg);
-/* Closes at once; no callback follows. Safe inside callbacks, and while a signature is pending. NULL is harmless. */
+struct conn *conn_connect(struct loop *loop, const struct sockaddr *address, socklen_t len,
+                          size_t input_max, const struct conn_events *events, void *arg);
+/* Closes at once; no callback follows. Safe inside callbacks, and while a signature is pending.
+ * NULL is harmless. */
 void conn_free(struct conn *conn);
-/* Writes what is pending (bounded by timeout), closes TLS properly, then calls on_end(CONN_EOF); input is dropped. */
+/* Writes what is pending (bounded by timeout), closes TLS properly, then calls on_end(CONN_EOF);
+ * input is dropped. */
 void conn_finish(struct conn *conn, msec_t timeout);
 
-/* Unconsumed input, contiguous; NULL when there is none. Valid until consume or return to the loop. */
+/* Unconsumed input, contiguous; NULL when there is none. Valid until consume or return to the loop.
+ */
 const uint8_t *conn_input(struct conn *conn, size_t *len);
 void conn_consume(struct conn *conn, size_t len);
-/* While paused no further input is read from the socket (an end of the connection is still noticed). */
+/* While paused no further input is read from the socket (an end of the connection is still
+ * noticed). */
 void conn_pause_input(struct conn *conn, bool paused);
 
-/* Queues a copy for writing at the end of this turn of the loop, so that several replies leave in one segment. */
+/* Queues a copy for writing at the end of this turn of the loop, so that several replies leave in
+ * one segment. */
 void conn_write(struct conn *conn, const void *data, size_t len);
 /* Octets queued and not yet taken by the kernel. */
 size_t conn_pending(const struct conn *conn);
@@ -56,7 +68,8 @@ size_t conn_pending(const struct conn *conn);
 /* on_end(CONN_TIMEOUT) unless set again within delay; 0 for none. */
 void conn_set_timeout(struct conn *conn, msec_t delay);
 
-/* Starts TLS as server or client, after pending output is written in clear. -1 when clear-text input is waiting. */
+/* Starts TLS as server or client, after pending output is written in clear. -1 when clear-text
+ * input is waiting. */
 int conn_start_tls_server(struct conn *conn, struct tls_server *server);
 int conn_start_tls_client(struct conn *conn, struct tls_client *client, const char *server_name);
 bool conn_is_secure(const struct conn *conn);

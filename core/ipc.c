@@ -27,8 +27,9 @@
 
 #define HEADER_SIZE   6u
 #define SOCKET_BUFFER (1024 * 1024)
-#define TURN_FRAMES   64 /* received per readiness, so that one busy peer cannot starve the others \
-	                  */
+#define TURN_FRAMES                                                                                \
+	64 /* received per readiness, so that one busy peer cannot starve the others               \
+	    */
 
 struct outgoing {
 	STAILQ_ENTRY(outgoing) link;

@@ -1,7 +1,8 @@
 /* One line per event, on stderr, never blocking: "TIME PROGRAM[PID] LEVEL ID EVENT key=value …".
  *
- * A line that stderr does not take at once is dropped and counted; the next line that fits says how many are missing.
- * Secrets never reach a formatter. Octets outside printable ASCII are written as \xHH, so no peer can forge a line. */
+ * A line that stderr does not take at once is dropped and counted; the next line that fits says how
+ * many are missing. Secrets never reach a formatter. Octets outside printable ASCII are written as
+ * \xHH, so no peer can forge a line. */
 #ifndef CORE_LOG_H
 #define CORE_LOG_H
 
@@ -14,14 +15,14 @@ enum log_level {
 	LOG_LEVEL_DEBUG, /* for developers; off by default */
 };
 
-/* Names the program and makes its stderr non-blocking without touching other users of the same descriptor. Call before
- * privileges drop and before any sandbox. */
+/* Names the program and makes its stderr non-blocking without touching other users of the same
+ * descriptor. Call before privileges drop and before any sandbox. */
 void log_open(const char *program);
 void log_set_level(enum log_level level);
 
 /* id is a session or message id, or "-". event is one word; the format holds key=value pairs. */
 void log_event(enum log_level level, const char *id, const char *event, const char *format, ...)
-	__attribute__((format(printf, 4, 5)));
+    __attribute__((format(printf, 4, 5)));
 #define log_error(id, event, ...) log_event(LOG_LEVEL_ERROR, id, event, __VA_ARGS__)
 #define log_warn(id, event, ...)  log_event(LOG_LEVEL_WARN, id, event, __VA_ARGS__)
 #define log_info(id, event, ...)  log_event(LOG_LEVEL_INFO, id, event, __VA_ARGS__)

@@ -1,7 +1,8 @@
-/* The event loop: timers, descriptors, signals, wake-ups from threads. libevent's only home besides core/conn.
+/* The event loop: timers, descriptors, signals, wake-ups from threads. libevent's only home besides
+ * core/conn.
  *
- * One loop per process, on its main thread. Callbacks run to completion; an object may be freed from inside its own
- * callback. */
+ * One loop per process, on its main thread. Callbacks run to completion; an object may be freed
+ * from inside its own callback. */
 #ifndef CORE_LOOP_H
 #define CORE_LOOP_H
 
@@ -46,7 +47,8 @@ struct loop_wake *loop_wake_new(struct loop *loop, loop_callback *on_wake, void 
 void loop_wake_free(struct loop_wake *wake);
 void loop_wake_ring(struct loop_wake *wake);
 
-/* Runs callback once, at the end of this turn of the loop, after all callbacks that are ready now. */
+/* Runs callback once, at the end of this turn of the loop, after all callbacks that are ready now.
+ */
 void loop_defer(struct loop *loop, loop_callback *callback, void *arg);
 
 struct event_base;

@@ -1,7 +1,7 @@
 /* Memory that never runs out quietly, and secrets that do not linger.
  *
- * The x… family aborts when the system has no memory, so its callers have no out-of-memory branches; in
- * return, whatever a stranger can size is bounded before it gets here. */
+ * The x… family aborts when the system has no memory, so its callers have no out-of-memory
+ * branches; in return, whatever a stranger can size is bounded before it gets here. */
 #ifndef CORE_MEM_H
 #define CORE_MEM_H
 

@@ -1,17 +1,23 @@
-/* Least privilege once a process runs: no new privileges, no core dumps, no ptrace by its equals, a system-call
- * filter, and no file system beyond what its job needs. Each layer is used where the kernel offers it. */
+/* Least privilege once a process runs: no new privileges, no core dumps, no ptrace by its equals, a
+ * system-call filter, and no file system beyond what its job needs. Each layer is used where the
+ * kernel offers it. */
 #ifndef CORE_SANDBOX_H
 #define CORE_SANDBOX_H
 
 #include <stddef.h>
 
-#define SANDBOX_ACCEPT   1u /* accept(2) on inherited sockets */
-#define SANDBOX_CONNECT  2u /* outbound TCP and UDP; read what the resolver of names needs, nothing else */
-#define SANDBOX_OWN_DIR  4u /* read and write below the working directory; without it and SANDBOX_CONNECT no file can be opened at all */
-#define SANDBOX_THREADS  8u /* starts threads */
+#define SANDBOX_ACCEPT 1u /* accept(2) on inherited sockets */
+#define SANDBOX_CONNECT                                                                            \
+	2u /* outbound TCP and UDP; read what the resolver of names needs, nothing else */
+#define SANDBOX_OWN_DIR                                                                            \
+	4u /* read and write below the working directory; without it and SANDBOX_CONNECT no file   \
+	      can be opened at all */
+#define SANDBOX_THREADS 8u /* starts threads */
 
-/* Enters the sandbox; there is no way back. Writes the names of the active layers, comma-separated, to layers. A layer
- * the kernel lacks is left out; one that fails otherwise returns -1 with the reason in error. */
-int sandbox_enter(unsigned allowed, char *layers, size_t layers_size, char *error, size_t error_size);
+/* Enters the sandbox; there is no way back. Writes the names of the active layers, comma-separated,
+ * to layers. A layer the kernel lacks is left out; one that fails otherwise returns -1 with the
+ * reason in error. */
+int sandbox_enter(unsigned allowed, char *layers, size_t layers_size, char *error,
+                  size_t error_size);
 
 #endif

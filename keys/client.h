@@ -1,4 +1,5 @@
-/* Asking sekisho-keys for signatures: introduces core/tls's signer to the process that holds the private key. */
+/* Asking sekisho-keys for signatures: introduces core/tls's signer to the process that holds the
+ * private key. */
 #ifndef KEYS_CLIENT_H
 #define KEYS_CLIENT_H
 
@@ -11,7 +12,9 @@ struct keys_client;
 /* The link to sekisho-keys is borrowed. */
 struct keys_client *keys_client_new(struct ipc_link *link);
 void keys_client_free(struct keys_client *client);
-/* A tls_signer; arg is the client. sekisho-keys signs nothing but TLS 1.3 server CertificateVerify texts and TLS 1.2 server key exchanges. */
-int keys_client_sign(void *arg, struct tls_sign *sign, const char *digest, const char *padding, const uint8_t *tbs, size_t len);
+/* A tls_signer; arg is the client. sekisho-keys signs nothing but TLS 1.3 server CertificateVerify
+ * texts and TLS 1.2 server key exchanges. */
+int keys_client_sign(void *arg, struct tls_sign *sign, const char *digest, const char *padding,
+                     const uint8_t *tbs, size_t len);
 
 #endif

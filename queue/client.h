@@ -1,6 +1,8 @@
-/* Asking sekisho-queue: submission, for msa. See queue/worker.h for relay and queue/control.h for admin.
+/* Asking sekisho-queue: submission, for msa. See queue/worker.h for relay and queue/control.h for
+ * admin.
  *
- * Every answer comes through a callback, never from inside the call, exactly once, unless the submission is freed first. */
+ * Every answer comes through a callback, never from inside the call, exactly once, unless the
+ * submission is freed first. */
 #ifndef QUEUE_CLIENT_H
 #define QUEUE_CLIENT_H
 
@@ -12,14 +14,17 @@
 #include "queue/id.h"
 #include "smtp/address.h"
 
-#define QUEUE_INLINE_MAX (64u * 1024) /* octets of body that travel in the frame; a larger body gets a file */
-#define QUEUE_PREFIX_MAX 4000         /* octets of prefix header */
-#define QUEUE_RECIPIENTS_MAX 1000     /* the largest limits.recipients */
-#define QUEUE_TIMEOUT 120000          /* msec for a commit; a reservation gets 10 s */
-#define QUEUE_LOST_REPLY 30000        /* msec during which a restarted queue is asked about a lost reply */
+#define QUEUE_INLINE_MAX                                                                           \
+	(64u * 1024) /* octets of body that travel in the frame; a larger body gets a file */
+#define QUEUE_PREFIX_MAX     4000   /* octets of prefix header */
+#define QUEUE_RECIPIENTS_MAX 1000   /* the largest limits.recipients */
+#define QUEUE_TIMEOUT        120000 /* msec for a commit; a reservation gets 10 s */
+#define QUEUE_LOST_REPLY     30000 /* msec during which a restarted queue is asked about a lost reply \
+	                            */
 
 struct queue_client;
-/* The link to sekisho-queue is borrowed; its on_up and on_down must be passed on with the two functions below. */
+/* The link to sekisho-queue is borrowed; its on_up and on_down must be passed on with the two
+ * functions below. */
 struct queue_client *queue_client_new(struct loop *loop, struct ipc_link *link);
 void queue_client_free(struct queue_client *client);
 void queue_client_on_up(struct queue_client *client);
@@ -27,49 +32,57 @@ void queue_client_on_down(struct queue_client *client);
 
 enum queue_verdict {
 	QUEUE_OK,
-	QUEUE_OVER,       /* the account's cap: 450 4.7.1; struct queue_quota tells limit and reset */
-	QUEUE_FULL,       /* disk or map: 452 4.3.1 */
+	QUEUE_OVER, /* the account's cap: 450 4.7.1; struct queue_quota tells limit and reset */
+	QUEUE_FULL, /* disk or map: 452 4.3.1 */
 	QUEUE_UNAVAILABLE, /* down, late or an I/O error: 451 4.3.0; nothing was accepted */
 };
 struct queue_quota {
 	uint32_t limit, used, reserved; /* recipients, in the rolling 24 h */
-	msec_t reset; /* wall clock of the first moment at which one more recipient fits; 0 when one fits now */
+	msec_t reset; /* wall clock of the first moment at which one more recipient fits; 0 when one
+	                 fits now */
 };
-typedef void queue_on_verdict(void *arg, enum queue_verdict verdict, const struct queue_quota *quota);
+typedef void queue_on_verdict(void *arg, enum queue_verdict verdict,
+                              const struct queue_quota *quota);
 
 /* One transaction's dealings with the queue: reservations, body, commit. */
 struct queue_submission;
 /* account is copied. */
 struct queue_submission *queue_submission_new(struct queue_client *client, const char *account);
-/* Releases every reservation and an unfinished body. A commit that is under way goes on without a callback. NULL is harmless. */
+/* Releases every reservation and an unfinished body. A commit that is under way goes on without a
+ * callback. NULL is harmless. */
 void queue_submission_free(struct queue_submission *submission);
 const struct queue_id *queue_submission_id(const struct queue_submission *submission);
 
 /* Reserves one recipient more. Several may be under way; answers come in order. */
-void queue_submission_reserve(struct queue_submission *submission, queue_on_verdict *on_verdict, void *arg);
+void queue_submission_reserve(struct queue_submission *submission, queue_on_verdict *on_verdict,
+                              void *arg);
 /* Gives one reserved recipient back (it was refused after all). */
 void queue_submission_release(struct queue_submission *submission);
 
-/* Body, in order of arrival. Octets are copied up to QUEUE_INLINE_MAX; beyond that they stream into a file of the queue through a
- * descriptor fetched on the way. False asks the caller to pause input until on_ready (given to _start) is called. */
+/* Body, in order of arrival. Octets are copied up to QUEUE_INLINE_MAX; beyond that they stream into
+ * a file of the queue through a descriptor fetched on the way. False asks the caller to pause input
+ * until on_ready (given to _start) is called. */
 typedef void queue_on_ready(void *arg);
-void queue_submission_body_start(struct queue_submission *submission, queue_on_ready *on_ready, void *arg);
+void queue_submission_body_start(struct queue_submission *submission, queue_on_ready *on_ready,
+                                 void *arg);
 bool queue_submission_body(struct queue_submission *submission, const void *data, size_t len);
 
 struct queue_envelope { /* all borrowed for the call */
 	struct address from;
 	const struct address *recipients;
-	size_t recipient_count;      /* equals the live reservations */
+	size_t recipient_count; /* equals the live reservations */
 	bool body_8bit;
-	const void *prefix;          /* header fields added in front */
+	const void *prefix; /* header fields added in front */
 	size_t prefix_len;
 	const char *client_ip;
 	uint16_t client_port;
 	const char *ehlo;
 };
-/* QUEUE_OK only once body, envelope and charge are durable. While the queue restarts, waits up to QUEUE_LOST_REPLY for its word on a lost
- * reply; never says OK without it. The submission is then ended: free it. */
-void queue_submission_commit(struct queue_submission *submission, const struct queue_envelope *envelope, queue_on_verdict *on_verdict,
-			     void *arg);
+/* QUEUE_OK only once body, envelope and charge are durable. While the queue restarts, waits up to
+ * QUEUE_LOST_REPLY for its word on a lost reply; never says OK without it. The submission is then
+ * ended: free it. */
+void queue_submission_commit(struct queue_submission *submission,
+                             const struct queue_envelope *envelope, queue_on_verdict *on_verdict,
+                             void *arg);
 
 #endif

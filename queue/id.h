@@ -1,8 +1,8 @@
-/* Message ids: 16 octets, sortable by time and unguessable. 48 bits of milliseconds since 1970, then 80 random bits; as text 26
- * characters of Crockford's base 32 in lower case.
+/* Message ids: 16 octets, sortable by time and unguessable. 48 bits of milliseconds since 1970,
+ * then 80 random bits; as text 26 characters of Crockford's base 32 in lower case.
  *
- * msa makes the id when a transaction begins, so it can stand in the Received field; it is also the transaction token by which msa asks a
- * restarted queue whether a message was committed. */
+ * msa makes the id when a transaction begins, so it can stand in the Received field; it is also the
+ * transaction token by which msa asks a restarted queue whether a message was committed. */
 #ifndef QUEUE_ID_H
 #define QUEUE_ID_H
 

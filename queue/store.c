@@ -11,20 +11,18 @@
  * before (5).
  *
  *   found at start                  it died                       what is done
- *   ------------------------------  ----------------------------  ------------------------------------
- *   body octets, no record          before (4)                    nothing was promised: the segment's
- *                                                                 tail is cut, the file removed
- *   record, body complete           after (4)                     promised: delivered, even if nobody
- *                                                                 heard the 250 (msa asks: store_find)
- *   record, body missing or wrong   never by loss of power        kept and reported by audit: a fault
- *                                                                 of the disk, not ours to drop
- *   record in source only           in a move, before the         the move did not happen
+ *   ------------------------------  ----------------------------
+ * ------------------------------------ body octets, no record          before (4) nothing was
+ * promised: the segment's tail is cut, the file removed record, body complete           after (4)
+ * promised: delivered, even if nobody heard the 250 (msa asks: store_find) record, body missing or
+ * wrong   never by loss of power        kept and reported by audit: a fault of the disk, not ours
+ * to drop record in source only           in a move, before the         the move did not happen
  *                                   target's commit
  *   record in both lanes, the       in a move, between its two    the higher generation wins, the
  *   target one generation up        commits                       source's record is deleted now
  *   record in target only           after the move                nothing
- *   an outcome that only the        before the outcome's commit   delivered again: the one duplicate
- *   relay knows                                                   that SMTP permits
+ *   an outcome that only the        before the outcome's commit   delivered again: the one
+ * duplicate relay knows                                                   that SMTP permits
  *   recipient ended, outbox row     before history has a copy,    copied to history again by (id,
  *   there                           or before its deletion        recipient, attempt): same row
  *   no record, body still there     after a message's last        nothing alive names it: removed

@@ -1,8 +1,11 @@
-/* The relay's side of the queue: jobs in, outcomes back. One worker per relay process, bound to one lane.
+/* The relay's side of the queue: jobs in, outcomes back. One worker per relay process, bound to one
+ * lane.
  *
- * A job is one message to some recipients in one domain, with a read-only descriptor on its body. The relay says how many jobs it can
- * carry; the queue never has more under way. An outcome that the queue did not hear (it was restarted) is said again by this module when
- * it returns; jobs that have not yet sent their final dot are abandoned then, because the new queue will hand them out again. */
+ * A job is one message to some recipients in one domain, with a read-only descriptor on its body.
+ * The relay says how many jobs it can carry; the queue never has more under way. An outcome that
+ * the queue did not hear (it was restarted) is said again by this module when it returns; jobs that
+ * have not yet sent their final dot are abandoned then, because the new queue will hand them out
+ * again. */
 #ifndef QUEUE_WORKER_H
 #define QUEUE_WORKER_H
 
@@ -24,16 +27,16 @@ struct queue_recipient {
 	struct address address;
 };
 struct queue_job { /* lives until queue_job_done or on_abandon returns; so does everything in it */
-	struct arena *arena;   /* the attempt's memory, for the relay too */
-	uint64_t number;       /* unique for one incarnation of the queue */
+	struct arena *arena; /* the attempt's memory, for the relay too */
+	uint64_t number;     /* unique for one incarnation of the queue */
 	struct queue_id id;
-	unsigned attempt;      /* 1 for the first */
+	unsigned attempt; /* 1 for the first */
 	struct address from;
-	const char *domain;    /* where all recipients are */
+	const char *domain; /* where all recipients are */
 	bool body_8bit;
 	const uint8_t *prefix; /* to be sent before the body */
 	size_t prefix_len;
-	int body_fd;           /* read-only, closed by this module */
+	int body_fd; /* read-only, closed by this module */
 	uint64_t body_offset, body_size;
 	struct queue_recipient *recipients;
 	size_t recipient_count;
@@ -47,24 +50,27 @@ enum queue_fate {
 struct queue_outcome {
 	uint16_t index;
 	enum queue_fate fate;
-	struct reply reply;   /* the remote's, or our own words with code 0 about a failed connection */
+	struct reply
+	    reply; /* the remote's, or our own words with code 0 about a failed connection */
 };
 
 struct queue_worker;
 struct queue_worker_events {
-	void (*on_job)(void *arg, struct queue_job *job);     /* begin; the answer is queue_job_done */
-	void (*on_abandon)(void *arg, struct queue_job *job); /* the queue went away before the final dot: drop the attempt now */
+	void (*on_job)(void *arg, struct queue_job *job); /* begin; the answer is queue_job_done */
+	void (*on_abandon)(void *arg, struct queue_job *job); /* the queue went away before the
+	                                                         final dot: drop the attempt now */
 };
 /* capacity: jobs at once. */
-struct queue_worker *queue_worker_new(struct loop *loop, enum queue_lane lane, unsigned capacity, const struct queue_worker_events *events,
-				      void *arg);
+struct queue_worker *queue_worker_new(struct loop *loop, enum queue_lane lane, unsigned capacity,
+                                      const struct queue_worker_events *events, void *arg);
 void queue_worker_free(struct queue_worker *worker);
 /* Takes a channel to (a new incarnation of) the queue. */
 void queue_worker_attach(struct queue_worker *worker, int fd_take);
 /* No further jobs; on_idle once all that are under way are done. */
 void queue_worker_stop(struct queue_worker *worker, void (*on_idle)(void *arg));
 
-/* From here to queue_job_done the remote may already have accepted: the job is no longer abandoned. Call before the final dot is written. */
+/* From here to queue_job_done the remote may already have accepted: the job is no longer abandoned.
+ * Call before the final dot is written. */
 void queue_job_final(struct queue_job *job);
 /* One outcome for every recipient; ends the job. */
 void queue_job_done(struct queue_job *job, const struct queue_outcome *outcomes, size_t count);

@@ -29,8 +29,10 @@ struct route *route_new(struct loop *loop);
 void route_free(struct route *route);
 
 typedef void route_on_done(void *arg, const struct route_result *result);
-/* Calls back once, never before it has returned; the result is borrowed for the call, and the lookup is over when it is called. */
-struct route_lookup *route_find(struct route *route, const struct conf *conf, const char *domain, route_on_done *on_done, void *arg);
+/* Calls back once, never before it has returned; the result is borrowed for the call, and the
+ * lookup is over when it is called. */
+struct route_lookup *route_find(struct route *route, const struct conf *conf, const char *domain,
+                                route_on_done *on_done, void *arg);
 /* No callback follows. NULL is harmless. */
 void route_cancel(struct route_lookup *lookup);
 

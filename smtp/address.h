@@ -9,35 +9,41 @@
 #define ADDRESS_DOMAIN_MAX 255 /* section 4.5.3.1.2 */
 #define ADDRESS_MAX        254 /* local part, @ and domain inside a 256-octet path, section 4.5.3.1.3 */
 
-/* A mailbox in its canonical form: the quoted local part unquoted where RFC 5321 allows it, domain in lower case. Both empty:
- * the null reverse-path "<>". */
+/* A mailbox in its canonical form: the quoted local part unquoted where RFC 5321 allows it, domain
+ * in lower case. Both empty: the null reverse-path "<>". */
 struct address {
-	char local[ADDRESS_LOCAL_MAX * 2 + 3]; /* as it must be written, quotes included where needed */
-	char domain[ADDRESS_DOMAIN_MAX + 1];   /* lower-case name, or a literal with its brackets */
+	char local[ADDRESS_LOCAL_MAX * 2 +
+	           3]; /* as it must be written, quotes included where needed */
+	char domain[ADDRESS_DOMAIN_MAX + 1]; /* lower-case name, or a literal with its brackets */
 };
 
 enum address_error {
 	ADDRESS_OK,
 	ADDRESS_SYNTAX,      /* 501 5.1.3 / 5.1.7 */
 	ADDRESS_TOO_LONG,    /* 501 5.1.3 */
-	ADDRESS_UNQUALIFIED, /* a domain without a dot, or none: RFC 6409 section 6.2 wants it qualified or refused */
+	ADDRESS_UNQUALIFIED, /* a domain without a dot, or none: RFC 6409 section 6.2 wants it
+	                        qualified or refused */
 	ADDRESS_NON_ASCII,   /* needs SMTPUTF8 */
 };
 
-/* Parses "<path>" at the start of text (source routes are accepted and ignored); *used is its length, brackets included. null_ok
- * allows "<>". */
-enum address_error address_parse_path(const char *text, size_t len, bool null_ok, struct address *out, size_t *used);
-/* Parses a bare mailbox that must fill text wholly, as account names and command-line arguments are. */
+/* Parses "<path>" at the start of text (source routes are accepted and ignored); *used is its
+ * length, brackets included. null_ok allows "<>". */
+enum address_error address_parse_path(const char *text, size_t len, bool null_ok,
+                                      struct address *out, size_t *used);
+/* Parses a bare mailbox that must fill text wholly, as account names and command-line arguments
+ * are. */
 enum address_error address_parse(const char *text, size_t len, struct address *out);
 bool address_is_null(const struct address *address);
-/* Local parts compare with case folded (ASCII): submission accounts are handed out by us, and "Alice@" is no stranger. */
+/* Local parts compare with case folded (ASCII): submission accounts are handed out by us, and
+ * "Alice@" is no stranger. */
 bool address_equal(const struct address *a, const struct address *b);
 /* "local@domain", or "" for the null path. Returns out. */
 #define ADDRESS_TEXT_SIZE (sizeof(struct address))
 char *address_format(const struct address *address, char *out, size_t size);
 
-/* Walks the mailboxes of an unfolded From or Sender field body (RFC 5322 section 3.4, groups and comments included, obsolete
- * forms too). Called with *at = 0 at first; returns 1 with the next mailbox, 0 at the end, -1 on a syntax error. */
+/* Walks the mailboxes of an unfolded From or Sender field body (RFC 5322 section 3.4, groups and
+ * comments included, obsolete forms too). Called with *at = 0 at first; returns 1 with the next
+ * mailbox, 0 at the end, -1 on a syntax error. */
 int address_list_next(const char *body, size_t len, size_t *at, struct address *out);
 
 #endif

@@ -1,4 +1,5 @@
-/* SMTP commands and their parameters as a server reads them (RFC 5321 section 4.1). Pure: text in, struct out. */
+/* SMTP commands and their parameters as a server reads them (RFC 5321 section 4.1). Pure: text in,
+ * struct out. */
 #ifndef SMTP_COMMAND_H
 #define SMTP_COMMAND_H
 
@@ -8,16 +9,18 @@
 
 #include "smtp/address.h"
 
-#define COMMAND_LINE_MAX 2048 /* with its CRLF; RFC 5321 asks for 512 and extensions add to it */
+#define COMMAND_LINE_MAX 2048  /* with its CRLF; RFC 5321 asks for 512 and extensions add to it */
 #define COMMAND_AUTH_MAX 12288 /* RFC 4954 section 4 */
 
-/* Finds the end of the first line: its length without CRLF in *line, and the octets to consume as the return value; 0 when no
- * whole line is there. A bare LF or CR does not end a line (it is content, and command parsing refuses it). */
+/* Finds the end of the first line: its length without CRLF in *line, and the octets to consume as
+ * the return value; 0 when no whole line is there. A bare LF or CR does not end a line (it is
+ * content, and command parsing refuses it). */
 size_t command_line(const uint8_t *data, size_t len, size_t *line);
 
-/* Splits "VERB arguments": the verb's length, and where its arguments start (one space skipped). False when the line holds octets
- * that no command may hold (controls, 8-bit). */
-bool command_split(const char *line, size_t len, size_t *verb_len, const char **args, size_t *args_len);
+/* Splits "VERB arguments": the verb's length, and where its arguments start (one space skipped).
+ * False when the line holds octets that no command may hold (controls, 8-bit). */
+bool command_split(const char *line, size_t len, size_t *verb_len, const char **args,
+                   size_t *args_len);
 
 struct command_mail { /* MAIL FROM:<path> [SIZE=n] [BODY=7BIT|8BITMIME] [AUTH=…] */
 	struct address from;
@@ -31,13 +34,17 @@ enum command_error {
 	COMMAND_BAD_ADDRESS,   /* see .address_error */
 	COMMAND_UNKNOWN_PARAM, /* 555 5.5.4 */
 };
-enum command_error command_parse_mail(const char *args, size_t len, struct command_mail *out, enum address_error *why);
+enum command_error command_parse_mail(const char *args, size_t len, struct command_mail *out,
+                                      enum address_error *why);
 /* RCPT TO:<path>; no parameter is known yet. */
-enum command_error command_parse_rcpt(const char *args, size_t len, struct address *out, enum address_error *why);
-/* EHLO/HELO argument: a domain or address literal, accepted leniently (printable, no spaces), at most 255. */
+enum command_error command_parse_rcpt(const char *args, size_t len, struct address *out,
+                                      enum address_error *why);
+/* EHLO/HELO argument: a domain or address literal, accepted leniently (printable, no spaces), at
+ * most 255. */
 bool command_parse_ehlo(const char *args, size_t len, char out[ADDRESS_DOMAIN_MAX + 1]);
 
-/* Strict base64 (RFC 4648, padding required, no white space). Returns the decoded length or -1. out has room for len. */
+/* Strict base64 (RFC 4648, padding required, no white space). Returns the decoded length or -1. out
+ * has room for len. */
 int command_base64_decode(const char *text, size_t len, uint8_t *out);
 /* NUL-terminated; out has room for base64_size(len). */
 #define COMMAND_BASE64_SIZE(len) (((len) + 2) / 3 * 4 + 1)

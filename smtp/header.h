@@ -1,7 +1,9 @@
-/* The header section of a submitted message: the fields that RFC 6409 section 8 makes ours, and nothing else.
+/* The header section of a submitted message: the fields that RFC 6409 section 8 makes ours, and
+ * nothing else.
  *
- * The scanner is fed decoded content as it comes, keeps no octet of the body, and stops at the empty line. A message whose
- * first line is no header field has an empty header section (RFC 5322 lets us say so; we add the fields it lacks and an empty line). */
+ * The scanner is fed decoded content as it comes, keeps no octet of the body, and stops at the
+ * empty line. A message whose first line is no header field has an empty header section (RFC 5322
+ * lets us say so; we add the fields it lacks and an empty line). */
 #ifndef SMTP_HEADER_H
 #define SMTP_HEADER_H
 
@@ -15,13 +17,14 @@
 
 enum header_error {
 	HEADER_OK,
-	HEADER_TOO_BIG,     /* over the section's limit: 552 5.3.4 */
-	HEADER_LOOP,        /* too many Received fields: 554 5.4.6 */
-	HEADER_BAD_FROM,    /* From or Sender is no mailbox list, or stands twice: 554 5.6.0 */
+	HEADER_TOO_BIG,  /* over the section's limit: 552 5.3.4 */
+	HEADER_LOOP,     /* too many Received fields: 554 5.4.6 */
+	HEADER_BAD_FROM, /* From or Sender is no mailbox list, or stands twice: 554 5.6.0 */
 };
 
 struct header;
-/* size_max octets and received_max Received fields at the most. Allocates from the arena of the transaction. */
+/* size_max octets and received_max Received fields at the most. Allocates from the arena of the
+ * transaction. */
 struct header *header_new(struct arena *arena, size_t size_max, unsigned received_max);
 /* Feeds content; false once the section has ended (the rest is body and need not be fed). */
 bool header_feed(struct header *header, const uint8_t *data, size_t len);
@@ -33,21 +36,23 @@ enum header_error header_error(const struct header *header);
 bool header_has_date(const struct header *header);
 bool header_has_message_id(const struct header *header);
 bool header_has_from(const struct header *header);
-/* True when the message had no header section at all: the prefix must then end with an empty line. */
+/* True when the message had no header section at all: the prefix must then end with an empty line.
+ */
 bool header_is_missing(const struct header *header);
 /* Every mailbox of From, then of Sender; count in *count. Borrowed from the arena. */
 const struct address *header_authors(const struct header *header, size_t *count);
 
-struct header_prefix { /* what goes before the message; all text is UTF-8 or ASCII already checked */
+struct header_prefix { /* what goes before the message; all text is UTF-8 or ASCII already checked
+	                */
 	const char *ehlo;        /* what the client said */
 	const char *client_ip;   /* "192.0.2.1" or "2001:db8::1" */
 	const char *hostname;    /* ours */
 	const char *protocol;    /* "ESMTPSA" */
 	const char *tls_version; /* "TLSv1.3" */
 	const char *tls_cipher;
-	const char *id;          /* queue id, also the left side of an added Message-ID */
-	const char *date;        /* RFC 5322 date, for Received and an added Date */
-	const char *from;        /* the account's address when From is to be added, else NULL */
+	const char *id;   /* queue id, also the left side of an added Message-ID */
+	const char *date; /* RFC 5322 date, for Received and an added Date */
+	const char *from; /* the account's address when From is to be added, else NULL */
 	bool add_date, add_message_id, end_section;
 };
 /* Appends Received and the missing fields, folded below 78 columns where it can be, CRLF lines. */

@@ -1,8 +1,10 @@
-/* A closed-loop SMTP submission load: CLIENTS threads, each sending one message after another and waiting for every reply.
+/* A closed-loop SMTP submission load: CLIENTS threads, each sending one message after another and
+ * waiting for every reply.
  *
  * load PORT CLIENTS MESSAGES PER-CONNECTION SIZE ACCOUNT PASSWORD
- * Implicit TLS on 127.0.0.1. A new connection every PER-CONNECTION messages (handshake, EHLO, AUTH PLAIN included in the time). Prints
- * "messages seconds rate p50 p95 p99 max" with latencies in milliseconds, from the start of a message (or its connection) to its 250. */
+ * Implicit TLS on 127.0.0.1. A new connection every PER-CONNECTION messages (handshake, EHLO, AUTH
+ * PLAIN included in the time). Prints "messages seconds rate p50 p95 p99 max" with latencies in
+ * milliseconds, from the start of a message (or its connection) to its 250. */
 #include <arpa/inet.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
@@ -73,7 +75,9 @@ command(SSL *ssl, const char *text, char digit)
 static SSL *
 login(int *fd)
 {
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in to = {.sin_family = AF_INET,
+	                         .sin_port = htons((uint16_t)port),
+	                         .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	*fd = socket(AF_INET, SOCK_STREAM, 0);
 	if (connect(*fd, (struct sockaddr *)&to, sizeof to) != 0)
 		fail("connect", "refused");
@@ -132,7 +136,8 @@ int
 main(int argc, char **argv)
 {
 	if (argc != 8) {
-		fprintf(stderr, "usage: load PORT CLIENTS MESSAGES PER-CONNECTION SIZE ACCOUNT PASSWORD\n");
+		fprintf(stderr,
+		        "usage: load PORT CLIENTS MESSAGES PER-CONNECTION SIZE ACCOUNT PASSWORD\n");
 		return 64;
 	}
 	port = atoi(argv[1]);
@@ -149,7 +154,8 @@ main(int argc, char **argv)
 	body = malloc((size_t)size + 1024);
 	int at = sprintf(body, "From: <%s>\r\nSubject: bench\r\n\r\n", account);
 	while (at < size)
-		at += sprintf(body + at, "The quick brown fox jumps over the lazy dog, 0123456789.\r\n");
+		at += sprintf(body + at,
+		              "The quick brown fox jumps over the lazy dog, 0123456789.\r\n");
 	strcpy(body + at, ".\r\n");
 
 	pthread_t threads[clients];
@@ -160,7 +166,8 @@ main(int argc, char **argv)
 		pthread_join(threads[i], NULL);
 	double seconds = now() - start;
 	qsort(latency, (size_t)messages, sizeof *latency, by_value);
-	printf("%d %.2f %.0f %.2f %.2f %.2f %.2f\n", messages, seconds, messages / seconds, latency[messages / 2],
-	       latency[messages * 95 / 100], latency[messages * 99 / 100], latency[messages - 1]);
+	printf("%d %.2f %.0f %.2f %.2f %.2f %.2f\n", messages, seconds, messages / seconds,
+	       latency[messages / 2], latency[messages * 95 / 100], latency[messages * 99 / 100],
+	       latency[messages - 1]);
 	return 0;
 }

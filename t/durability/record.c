@@ -1,9 +1,11 @@
-/* A recording layer, preloaded into every process of a service under test: each write, sync, creation and removal below the spool, and each
- * "250 … Queued as ID" at the instant msa hands it to TLS, in one true order.
+/* A recording layer, preloaded into every process of a service under test: each write, sync,
+ * creation and removal below the spool, and each "250 … Queued as ID" at the instant msa hands it
+ * to TLS, in one true order.
  *
- * The log is one mapped file shared by all processes, behind a spin lock that is held across the real operation and its record, so
- * that the order in the log is the order in which things happened. Names do not matter here: a file is its inode, and a creation
- * carries the path it was made under. The replay (t/durability/replay.pl) says what it means.
+ * The log is one mapped file shared by all processes, behind a spin lock that is held across the
+ * real operation and its record, so that the order in the log is the order in which things
+ * happened. Names do not matter here: a file is its inode, and a creation carries the path it was
+ * made under. The replay (t/durability/replay.pl) says what it means.
  *
  * A creation's offset is the inode of the directory it was made in, 0 for the working directory.
  * Record: u32 type, u32 length of data, u64 inode, u64 offset, data. Native-endian. */
@@ -98,10 +100,10 @@ inode_of(int fd)
 	return st.st_ino;
 }
 
-#define REAL(name) \
-	static __typeof__(&name) real; \
-	if (real == NULL) \
-		real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+#define REAL(name)                                                                                 \
+	static __typeof__(&name) real;                                                             \
+	if (real == NULL)                                                                          \
+	real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
 static uint32_t
 write_type(int fd)
@@ -129,29 +131,30 @@ record_create(int directory, const char *path, int fd, int flags, int existed)
 {
 	if (fd < 0 || !(flags & O_CREAT) || existed || inode_of(fd) == 0)
 		return;
-	record_add(R_CREATE, inode_of(fd), directory == AT_FDCWD ? 0 : inode_of(directory), path, strlen(path));
+	record_add(R_CREATE, inode_of(fd), directory == AT_FDCWD ? 0 : inode_of(directory), path,
+	           strlen(path));
 }
 
-#define OPEN_BODY(call, directory)                                             \
-	mode_t mode = 0;                                                       \
-	if (flags & (O_CREAT | O_TMPFILE)) {                                   \
-		va_list args;                                                  \
-		va_start(args, flags);                                         \
-		mode = (mode_t)va_arg(args, int);                              \
-		va_end(args);                                                  \
-	}                                                                      \
-	if (shared == NULL || !(flags & O_CREAT))                              \
-		return call;                                                   \
-	record_lock();                                                         \
-	struct stat st;                                                        \
-	int existed = fstatat(directory, path, &st, 0) == 0;                   \
-	int fd = call;                                                         \
-	int saved = errno;                                                     \
-	record_create(directory, path, fd, flags, existed);                    \
-	if (fd >= 0 && existed && (flags & O_TRUNC))                           \
-		record_add(R_TRUNCATE, st.st_ino, 0, "", 0);                   \
-	record_unlock();                                                       \
-	errno = saved;                                                         \
+#define OPEN_BODY(call, directory)                                                                 \
+	mode_t mode = 0;                                                                           \
+	if (flags & (O_CREAT | O_TMPFILE)) {                                                       \
+		va_list args;                                                                      \
+		va_start(args, flags);                                                             \
+		mode = (mode_t)va_arg(args, int);                                                  \
+		va_end(args);                                                                      \
+	}                                                                                          \
+	if (shared == NULL || !(flags & O_CREAT))                                                  \
+		return call;                                                                       \
+	record_lock();                                                                             \
+	struct stat st;                                                                            \
+	int existed = fstatat(directory, path, &st, 0) == 0;                                       \
+	int fd = call;                                                                             \
+	int saved = errno;                                                                         \
+	record_create(directory, path, fd, flags, existed);                                        \
+	if (fd >= 0 && existed && (flags & O_TRUNC))                                               \
+		record_add(R_TRUNCATE, st.st_ino, 0, "", 0);                                       \
+	record_unlock();                                                                           \
+	errno = saved;                                                                             \
 	return fd
 
 int
@@ -183,15 +186,15 @@ openat64(int directory, const char *path, int flags, ...)
 }
 
 /* Operations on descriptors that are no files pass untouched: they must not wait for the lock. */
-#define FILE_OP(type, fd, call, action)                                        \
-	if (inode_of(fd) == 0)                                                 \
-		return call;                                                   \
-	record_lock();                                                         \
-	type result = call;                                                    \
-	int saved = errno;                                                     \
-	action;                                                                \
-	record_unlock();                                                       \
-	errno = saved;                                                         \
+#define FILE_OP(type, fd, call, action)                                                            \
+	if (inode_of(fd) == 0)                                                                     \
+		return call;                                                                       \
+	record_lock();                                                                             \
+	type result = call;                                                                        \
+	int saved = errno;                                                                         \
+	action;                                                                                    \
+	record_unlock();                                                                           \
+	errno = saved;                                                                             \
 	return result
 
 ssize_t
@@ -200,7 +203,8 @@ write(int fd, const void *data, size_t len)
 	REAL(write);
 	struct iovec iov = {(void *)(uintptr_t)data, len};
 	FILE_OP(ssize_t, fd, real(fd, data, len),
-		record_write(fd, (uint64_t)(lseek(fd, 0, SEEK_CUR) - (result > 0 ? result : 0)), &iov, 1, result));
+	        record_write(fd, (uint64_t)(lseek(fd, 0, SEEK_CUR) - (result > 0 ? result : 0)),
+	                     &iov, 1, result));
 }
 
 ssize_t
@@ -208,7 +212,8 @@ pwrite(int fd, const void *data, size_t len, off_t offset)
 {
 	REAL(pwrite);
 	struct iovec iov = {(void *)(uintptr_t)data, len};
-	FILE_OP(ssize_t, fd, real(fd, data, len, offset), record_write(fd, (uint64_t)offset, &iov, 1, result));
+	FILE_OP(ssize_t, fd, real(fd, data, len, offset),
+	        record_write(fd, (uint64_t)offset, &iov, 1, result));
 }
 
 ssize_t
@@ -222,14 +227,16 @@ writev(int fd, const struct iovec *iov, int count)
 {
 	REAL(writev);
 	FILE_OP(ssize_t, fd, real(fd, iov, count),
-		record_write(fd, (uint64_t)(lseek(fd, 0, SEEK_CUR) - (result > 0 ? result : 0)), iov, count, result));
+	        record_write(fd, (uint64_t)(lseek(fd, 0, SEEK_CUR) - (result > 0 ? result : 0)),
+	                     iov, count, result));
 }
 
 ssize_t
 pwritev(int fd, const struct iovec *iov, int count, off_t offset)
 {
 	REAL(pwritev);
-	FILE_OP(ssize_t, fd, real(fd, iov, count, offset), record_write(fd, (uint64_t)offset, iov, count, result));
+	FILE_OP(ssize_t, fd, real(fd, iov, count, offset),
+	        record_write(fd, (uint64_t)offset, iov, count, result));
 }
 
 ssize_t
@@ -256,7 +263,8 @@ int
 ftruncate(int fd, off_t len)
 {
 	REAL(ftruncate);
-	FILE_OP(int, fd, real(fd, len), if (result == 0) record_add(R_TRUNCATE, inode_of(fd), (uint64_t)len, "", 0));
+	FILE_OP(int, fd, real(fd, len),
+	        if (result == 0) record_add(R_TRUNCATE, inode_of(fd), (uint64_t)len, "", 0));
 }
 
 int
@@ -265,16 +273,16 @@ ftruncate64(int fd, off64_t len)
 	return ftruncate(fd, len);
 }
 
-#define UNLINK_BODY(call, directory)                                           \
-	record_lock();                                                         \
-	struct stat st;                                                        \
-	int known = shared != NULL && fstatat(directory, path, &st, 0) == 0;   \
-	int result = call;                                                     \
-	int saved = errno;                                                     \
-	if (known && result == 0)                                              \
-		record_add(R_UNLINK, st.st_ino, 0, path, strlen(path));        \
-	record_unlock();                                                       \
-	errno = saved;                                                         \
+#define UNLINK_BODY(call, directory)                                                               \
+	record_lock();                                                                             \
+	struct stat st;                                                                            \
+	int known = shared != NULL && fstatat(directory, path, &st, 0) == 0;                       \
+	int result = call;                                                                         \
+	int saved = errno;                                                                         \
+	if (known && result == 0)                                                                  \
+		record_add(R_UNLINK, st.st_ino, 0, path, strlen(path));                            \
+	record_unlock();                                                                           \
+	errno = saved;                                                                             \
 	return result
 
 int
@@ -301,7 +309,8 @@ record_promise(const char *text, size_t len)
 		return;
 	found += sizeof mark - 1;
 	size_t id_len = 0;
-	while (found + id_len < text + len && found[id_len] != '\r' && found[id_len] != ';' && found[id_len] != ' ')
+	while (found + id_len < text + len && found[id_len] != '\r' && found[id_len] != ';' &&
+	       found[id_len] != ' ')
 		id_len++;
 	record_lock();
 	record_add(R_PROMISE, 0, 0, found, id_len);

@@ -1,5 +1,6 @@
-/* Opens the store in the directory named first, as sekisho-queue does after a crash, and says what it found: "audit ok" or "audit bad …", then
- * one line for each of the ids that follow: "kept ID" or "lost ID". */
+/* Opens the store in the directory named first, as sekisho-queue does after a crash, and says what
+ * it found: "audit ok" or "audit bad …", then one line for each of the ids that follow: "kept ID"
+ * or "lost ID". */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -14,7 +15,8 @@ main(int argc, char **argv)
 	log_open("recover");
 	log_set_level(LOG_LEVEL_WARN);
 	struct loop *loop = loop_new();
-	const struct store_opts opts = {.map_size = 1ull << 30, .history_keep = 86400000, .verify_bodies = true};
+	const struct store_opts opts = {
+	    .map_size = 1ull << 30, .history_keep = 86400000, .verify_bodies = true};
 	char error[256] = "";
 	struct store *store = store_open(loop, &opts, error, sizeof error);
 	if (store == NULL) {
@@ -23,13 +25,17 @@ main(int argc, char **argv)
 	}
 	struct queue_audit audit;
 	store_audit(store, &audit);
-	printf("audit %s bodies=%llu bad=%llu orphans=%llu queued=%llu\n", audit.conserved ? "ok" : "bad",
-	       (unsigned long long)audit.bodies_checked, (unsigned long long)audit.bodies_bad,
-	       (unsigned long long)audit.orphans, (unsigned long long)audit.queued);
+	printf("audit %s bodies=%llu bad=%llu orphans=%llu queued=%llu\n",
+	       audit.conserved ? "ok" : "bad", (unsigned long long)audit.bodies_checked,
+	       (unsigned long long)audit.bodies_bad, (unsigned long long)audit.orphans,
+	       (unsigned long long)audit.queued);
 	for (int i = 2; i < argc; i++) {
 		struct queue_id id;
 		enum queue_lane lane;
-		printf("%s %s\n", queue_id_parse(argv[i], &id) && store_find(store, &id, &lane) ? "kept" : "lost", argv[i]);
+		printf("%s %s\n",
+		       queue_id_parse(argv[i], &id) && store_find(store, &id, &lane) ? "kept"
+		                                                                     : "lost",
+		       argv[i]);
 	}
 	store_close(store);
 	loop_free(loop);
