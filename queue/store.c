@@ -1,6 +1,6 @@
 #include "queue/store_int.h"
 
-/* clang-format off: a table */
+/* clang-format off */
 /* What a message can be found as after power loss, and what follows.
  *
  * Fresh, retry and fallback are LMDB environments with one writer each; bodies are files. Order of
