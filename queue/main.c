@@ -301,6 +301,13 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 
 	if (!proto_commit(frame->data, frame->len, &commit)) {
 		malformed(from, frame);
+		/* Whatever it was: the token ends here, as msa thinks it does. */
+		struct large *unused = large_find(from.channel, commit.token);
+		if (unused)
+			store_large_abort(program.store, large_take(unused));
+		if (commit.account[0])
+			quota_release(program.quota, commit.account, from.channel, commit.token,
+			              LEDGER_ALL);
 		reply_verdict(from, QUEUE_UNAVAILABLE, NULL);
 		return;
 	}
