@@ -718,6 +718,31 @@ job_find(struct lane *lane, uint64_t number, const struct queue_id *id)
 	return NULL;
 }
 
+/* Whether all of these recipients are unfinished and in no other job. Otherwise (the outcome is durable and only its
+ * acknowledgement was lost, or a relay talks nonsense) they must not count as the round's. */
+static bool
+is_open(const struct message *message, const uint16_t *index, unsigned count)
+{
+	const struct job *job;
+	for (unsigned i = 0; i < count; i++) {
+		const struct store_recipient *recipient = recipient_of(message->stored, index[i]);
+		if (!recipient || recipient->state != STORE_QUEUED)
+			return false;
+		for (unsigned k = 0; k < i; k++) {
+			if (index[k] == index[i])
+				return false;
+		}
+		LIST_FOREACH(job, &message->jobs, sibling)
+		{
+			for (unsigned k = 0; k < job->count; k++) {
+				if (job->index[k] == index[i])
+					return false;
+			}
+		}
+	}
+	return true;
+}
+
 /* A job past its final dot under an earlier channel. */
 static void
 carry(struct lane *lane, struct message **touched, uint64_t number, const struct queue_id *id,
@@ -739,6 +764,8 @@ carry(struct lane *lane, struct message **touched, uint64_t number, const struct
 		message = message_load(lane, id);
 		*touched = message;
 	}
+	if (message && !is_open(message, index, count))
+		message = NULL;
 	job = job_new(lane, message, id, domain);
 	job->number = number;
 	memcpy(job->index, index, count * sizeof(*index));
@@ -827,6 +854,11 @@ finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue
 	enum queue_lane where = QUEUE_LANES;
 	struct store_outcome stored[PROTO_JOB_MAX];
 	size_t ended = 0;
+	const struct message *message_here = message_find(schedule, id);
+	if (message_here && message_here->open == 0 && message_here->finishing == 0) {
+		acknowledge(schedule, from, false); /* it is being moved: said again in a second */
+		return;
+	}
 	if (!store_find(schedule->store, id, &where) || where == QUEUE_LANES) {
 		acknowledge(schedule, from, true); /* finished long ago */
 		return;

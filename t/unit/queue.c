@@ -269,6 +269,56 @@ on_audited(void *arg, enum queue_answer answer, const struct queue_audit *audit)
 	loop_stop(loop);
 }
 
+/* A relay carries over a recipient that has ended already (or never was): the rest of the message must still be delivered, and nothing hangs. */
+static void
+test_carried_nonsense(void)
+{
+	struct ipc_link *relay = ipc_link_new(loop, "queue", &admin_events, NULL);
+	struct buf hello;
+	int pair[2];
+
+	queue_down();
+	run(50);
+	connect_all(false);
+	on_start(NULL);
+	struct queue_submission *s = reserved(2);
+	commit(s, 10, "two.example", 2);
+	run(5000);
+	queue_submission_free(s);
+	struct store_outcome outcome = {.index = 0, .state = STORE_DELIVERED, .reply = "250 ok"};
+	store_finish(program.store, QUEUE_FRESH, &last_id, 1, &outcome, 1, clock_wall(), clock_wall(), NULL, NULL);
+	run(200);
+	buf_init(&hello);
+	wire_put_u8(&hello, QUEUE_FRESH);
+	wire_put_u32(&hello, 0);
+	wire_put_u32(&hello, 2);
+	for (uint16_t n = 0; n < 2; n++) {
+		wire_put_u64(&hello, n);
+		proto_put_id(&hello, &last_id);
+		wire_put_str(&hello, "two.example");
+		wire_put_u16(&hello, 1);
+		wire_put_u16(&hello, n ? 999 : 0);
+	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
+		abort();
+	ipc_link_attach(relay, pair[0]);
+	on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
+	ipc_link_tell(relay, PROTO_HELLO, &hello, -1);
+	run(200);
+	ipc_link_free(relay);
+	buf_clear(&hello);
+	run(200);
+	fate = QUEUE_DELIVERED;
+	unsigned so_far = jobs;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
+		abort();
+	queue_worker_attach(worker, pair[0]);
+	on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
+	for (int i = 0; i < 20 && look()->messages[QUEUE_FRESH] > 0; i++)
+		;
+	ok(jobs == so_far + 1 && status.messages[QUEUE_FRESH] == 0, "carried recipients that have ended are not the round's: the rest goes out once");
+}
+
 int
 main(void)
 {
@@ -425,6 +475,7 @@ main(void)
 	queue_ask_audit(admin_link, on_audited, NULL);
 	run(5000);
 	ok(audit_seen.conserved && audit_seen.queued == 1, "conserved");
+	test_carried_nonsense();
 	queue_down();
 	queue_client_free(client);
 	queue_worker_free(worker);
