@@ -1,0 +1,156 @@
+#!/usr/bin/perl
+# Setup: a service with two accounts and 205 queued messages; clients of the admin socket that are slow, hostile or not allowed.
+# Expectation: every command answers in JSON and for people, and says what is wrong when something is; the hostile ones hurt nobody; no password
+# appears anywhere; stop stops everything and sekishod leaves with 0.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Sekisho;
+use IO::Socket::UNIX;
+use JSON::PP;
+use Test::More;
+
+my $s = Sekisho->new(no_sink => 1);
+my ($dir, $me, $ctl) = ($s->{dir}, 'alice@example.test', "$Sekisho::BUILD/sekishoctl");
+my $seen = '';
+my $time = qr/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[-+]\d\d:\d\d)/;
+
+# Runs a command and checks status and output.
+sub says {
+	my ($name, $status, $pattern, @args) = @_;
+	my $text = $s->ctl(@args);
+	$seen .= $text;
+	is($? >> 8, $status, "$name: exit status");
+	like($text, $pattern, "$name: text");
+	return $text;
+}
+
+sub keys_of {
+	my ($name, $object, @keys) = @_;
+	is_deeply([sort keys %{$object // {}}], [sort @keys], "$name: JSON");
+}
+
+# Accounts
+$s->account($me, 'bob@example.test');
+says('account list', 0, qr/\AACCOUNT +CLASS +STATE +CREATED +CHANGED\nalice\@example\.test +\S+ +\S+ +$time +$time\nbob\@/, 'account', 'list');
+says('account show', 0, qr/^alice\@example\.test .*$time/m, 'account', 'show', $me);
+says('account show, unknown', 1, qr/\Asekishoctl: \S.*\n\z/, 'account', 'show', 'nobody@example.test');
+says('account remove, unknown', 1, qr/\Asekishoctl: \S.*\n\z/, 'account', 'remove', 'nobody@example.test');
+keys_of('account list', $s->json('account', 'list')->{accounts}[0], qw(account class state created changed));
+like($s->ctl_with("$Sekisho::PASSWORD\n", 'account', 'add', $me), qr/exist/, 'account add, again');
+is($? >> 8, 1, 'is refused');
+$s->ctl('account', 'add', 'carol@example.test');
+is($? >> 8, 64, 'account add without a password is wrong usage');
+$s->ctl_with("$Sekisho::PASSWORD\n", 'account', 'add', 'no address');
+is($? >> 8, 1, 'account add of what is no address');
+
+# Quota
+says('quota set', 0, qr/^limit +1000\n.*^reason +club$/ms, 'quota', 'set', $me, '1000', '--reason', 'club');
+says('quota set per day', 0, qr/^limit +2000$/m, 'quota', 'set', $me, '2000/day');
+says("quota set $_", 64, qr/limit must be a number.*1000\/day/, 'quota', 'set', $me, $_) for '-1', '12x', '4294967296', '5/week', '';
+says('quota default', 0, qr/^limit +500$/m, 'quota', 'set', $me, 'default');
+keys_of('quota show', $s->json('quota', 'show', $me), qw(account limit used reserved reset overridden class_limit));
+says('quota of no address', 1, qr/user\@example/, 'quota', 'show', 'alice');
+
+# Wrong usage
+says("usage: @$_", 64, qr/sekishoctl --help|usage:/, @$_)
+	for [], ['nonsense'], ['queue'], ['queue', 'show'], ['account', 'add'], ['quota', 'set', $me], ['status', 'x'], ['--socket'], [('x') x 40];
+
+# Queue: nobody receives, so everything waits. More than a page of it.
+my $c = $s->login($me);
+ok($c, 'login') or diag $s->log;
+my $failed = 0;
+for my $n (1 .. 205) {
+	$c = $s->login($me) if $n % 90 == 0;
+	$failed++ unless $c->send_mail($me, "r$n\@example.org", 'x') =~ /^250/;
+}
+is($failed, 0, '205 messages accepted');
+my $list = $s->json('queue', 'list')->{messages};
+is(scalar @$list, 205, 'queue list pages through all');
+is(scalar keys %{{map { $_->{id} => 1 } @$list}}, 205, 'each once');
+keys_of('queue list', $list->[0], qw(id lane account from accepted due size attempts recipients unfinished last_reply));
+says('queue list', 0, qr/\AID +LANE +ACCEPTED .*LAST REPLY\n\S+ +\S+ +$time /, 'queue', 'list');
+is(scalar @{$s->json('queue', 'list', '--account', 'bob@example.test')->{messages}}, 0, 'queue list of another account');
+like(`$ctl -s $dir/admin.sock queue list | head -n 2`, qr/\AID.*\n\S+.*\n\z/, 'queue list into head');
+my $id = $list->[0]{id};
+says('queue show', 0, qr/^id +\Q$id\E\n.*^RECIPIENT +STATE.*\@example\.org/ms, 'queue', 'show', $id);
+keys_of('queue show', $s->json('queue', 'show', $id), qw(id lane account from accepted due size attempts recipients unfinished last_reply
+	finished client_ip client_port ehlo rcpt));
+says('queue show, no id', 1, qr/no message id; .*queue list/, 'queue', 'show', 'nonsense');
+(my $other = $id) =~ s/(\w)(\w)\z/$2$1/;
+says('queue show, unknown', 1, qr/does not know|no message id/, 'queue', 'show', $other) if $other ne $id;
+says('queue audit', 0, qr/^queued +205\n.*^conserved/ms, 'queue', 'audit');
+ok($s->json('queue', 'audit')->{conserved}, 'queue audit: JSON');
+
+# Status
+says('status', 0, qr/\APROCESS +NO +PID +SINCE +RESTARTS +LAYERS\n.*^queue +0 +\d+ +$time +0 +\S.*^accepted +205$/ms, 'status');
+my $status = $s->json('status');
+keys_of('status', $status, qw(processes queue));
+keys_of('a process', $status->{processes}[0], qw(role index pid since restarts layers));
+ok(exists $status->{queue}{$_}, "status: $_") for qw(lanes refusing refusing_why ledger_held ledger_time accepted in_flight oldest);
+
+# The manual and --help tell of the same commands.
+my $help = says('--help', 0, qr/\Ausage: /, '--help');
+open my $page, '<', "$Sekisho::TOP/man/sekishoctl.8" or die $!;
+my %manual = map { /^\.It Ic ([a-z]+(?: [a-z]+)?)/ ? ($1 => 1) : () } <$page>;
+my %helped = map { /^  ((?:account|quota|queue) [a-z]+|status|stop)\b/ ? ($1 => 1) : () } split /\n/, $help;
+is_deeply([sort keys %manual], [sort keys %helped], 'sekishoctl(8) and --help list the same commands');
+
+# Slow and hostile clients
+sub raw { IO::Socket::UNIX->new(Peer => "$dir/admin.sock") }
+my %garbage = ('no JSON' => "garbage\n", 'no object' => "[]\n", 'no command' => "{}\n", 'an unknown command' => qq({"command":"x"}\n),
+	'a wrong type' => qq({"command":["status"]}\n), 'octets' => join('', map { chr } 0 .. 9, 11 .. 255) . "\n", 'an empty line' => "\n",
+	'depth' => '[' x 60000 . "\n", 'a number too large' => qq({"command":"quota.set","account":"$me","limit":1e99}\n));
+for my $name (sort keys %garbage) {
+	my $g = raw();
+	syswrite $g, $garbage{$name};
+	my $line = <$g> // '';
+	ok(eval { decode_json($line)->{ok} ? 0 : decode_json($line)->{error}{text} }, "$name is answered with an error") or diag $line;
+	syswrite $g, qq({"id":7,"command":"quota.show","account":"$me"}\n);
+	is(eval { decode_json(scalar <$g>)->{id} }, 7, 'and the next request is served');
+}
+{
+	local $SIG{PIPE} = 'IGNORE';
+	my $g = raw();
+	my $at = 0;
+	while ($at < 1 << 20) {
+		my $n = syswrite $g, 'x' x 65536;
+		last unless $n;
+		$at += $n;
+	}
+	my $line = <$g>;
+	ok(!defined $line || $line =~ /longer than 64 KiB/, 'a line of 1 MiB ends the connection');
+}
+my $half = raw();
+syswrite $half, '{"command":"sta';
+my $gone = raw();
+syswrite $gone, qq({"command":"queue.audit"}\n) x 20;
+close $gone;
+says('a half line and an early leaver', 0, qr/^PROCESS/, 'status');
+my @many = grep { $_ } map { raw() } 1 .. 100;
+cmp_ok(scalar @many, '>', 50, 'many connections');
+ok($s->login($me), 'while they are there, mail is taken');
+@many = ();
+ok(Sekisho::wait_for(10, sub { $s->ctl('status'); $? == 0 }), 'and when they are gone, the NOC is served again');
+is($s->json('status')->{processes}[$_]{restarts}, 0, 'no restart') for 0 .. $#{$status->{processes}};
+
+# Who may
+SKIP: {
+	skip 'needs root', 2 if $>;
+	my $text = `setpriv --reuid 12345 --regid 12345 --clear-groups $ctl -s $dir/admin.sock status 2>&1`;
+	is($? >> 8, 2, 'a stranger is not served');
+	like($text, qr/ermission denied; become root or a member/, 'and told what to do');
+}
+like(`$ctl -s $dir/none.sock status 2>&1`, qr/cannot reach the service at \S+none\.sock: .*is sekishod running/, 'no service');
+is($? >> 8, 2, 'exit status 2');
+
+# The end
+says('stop', 0, qr/\Astopping\n\z/, 'stop');
+my @pids = map { $_->{pid} } @{$status->{processes}};
+ok(Sekisho::wait_for(20, sub { waitpid($s->{daemon}, 1) > 0 }), 'sekishod ends');
+is($?, 0, 'with 0');
+delete $s->{daemon};
+is(scalar(grep { kill 0, $_ } @pids), 0, 'and everybody with it');
+unlike($seen . $s->log, qr/\Q$Sekisho::PASSWORD\E|PRIVATE KEY/, 'no secret in output or log');
+done_testing;
