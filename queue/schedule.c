@@ -31,11 +31,19 @@
  * (id, recipient index).
  *   - The finish of a round's last job carries the next due time, so a crash before the following
  * move costs nothing but the lane.
+ *   - A domain with DOMAIN_SHARE pending jobs gets no more of the window: a refill skips its messages (and comes back
+ * for them, going on where it stopped so that a long run of them hides nobody), and fresh mail to a domain without a backlog
+ * may use a reserve. So a backlog to one dead domain, whatever its length, delays nobody else.
  *   - A round interrupted by a crash is repeated for the recipients that have not ended; the due
  * time does not change within a round. */
 
 #define WINDOW_MESSAGES   2000
 #define WINDOW_RECIPIENTS 50000
+#define WINDOW_RESERVE    2000 /* beside the window, for fresh mail to domains without a backlog */
+#define DOMAIN_SHARE      (WINDOW_MESSAGES / 2) /* pending jobs of one domain: its next messages stay on disk */
+#define DOMAIN_IDLE       50 /* pending jobs: below that a domain has no backlog */
+#define SKIP_MAX          500 /* messages of crowded domains looked at in one refill */
+#define REFILL_EVERY      50 /* msec between refills that skip */
 #define BUCKETS           4096
 #define SCAN_CHUNK        4000
 #define NULL_SENDER_KEEP  (24 * 60 * 60 * 1000)
@@ -46,6 +54,7 @@ struct domain { /* one domain in one lane; exists while it has a job */
 	struct lane *lane;
 	bool is_ready;
 	unsigned in_flight;
+	unsigned pending_count;
 	TAILQ_HEAD(job_queue, job) pending;
 	char name[ADDRESS_DOMAIN_MAX + 1];
 };
@@ -99,6 +108,9 @@ struct lane {
 	unsigned messages;          /* in the window */
 	size_t recipients;          /* in them */
 	bool more;                  /* due messages may be left on disk */
+	bool skipped;               /* the last refill left some of a crowded domain behind */
+	struct store_key sweep;     /* where a refill that skipped too many goes on; zero: at the front */
+	msec_t refilled;            /* monotonic */
 	struct loop_timer *timer;
 	msec_t wake; /* wall clock the timer is armed for; 0: none */
 };
@@ -185,6 +197,7 @@ static void
 job_to_pending(struct job *job, bool first)
 {
 	job->state = JOB_PENDING;
+	job->domain->pending_count++;
 	if (first)
 		TAILQ_INSERT_HEAD(&job->domain->pending, job, queue);
 	else
@@ -215,6 +228,7 @@ job_free(struct job *job)
 {
 	if (job->state == JOB_PENDING) {
 		TAILQ_REMOVE(&job->domain->pending, job, queue);
+		job->domain->pending_count--;
 		domain_settle(job->domain);
 	} else {
 		if (job->state == JOB_IN_FLIGHT) {
@@ -334,11 +348,36 @@ lane_has_room(const struct lane *lane)
 	return lane->messages < WINDOW_MESSAGES && lane->recipients < WINDOW_RECIPIENTS;
 }
 
+/* Whether every domain it still has to go to has that many pending jobs. */
+static bool
+is_crowded(const struct message *message, unsigned limit)
+{
+	const struct lane *lane = message->lane;
+	const char *last = NULL;
+	for (size_t i = 0; i < message->stored->recipient_count; i++) {
+		const struct store_recipient *recipient = &message->stored->recipients[i];
+		const char *name = recipient->address.domain;
+		const struct domain *domain;
+		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0))
+			continue;
+		last = name;
+		LIST_FOREACH(domain, &lane->domains[name_bucket(name)], bucket)
+		{
+			if (strcmp(domain->name, name) == 0)
+				break;
+		}
+		if (!domain || domain->pending_count < limit)
+			return false;
+	}
+	return last != NULL;
+}
+
 struct refill {
 	struct lane *lane;
 	msec_t now;
 	msec_t next; /* due time of the first that is not due yet; 0: none seen */
 	bool full;
+	unsigned skipped;
 };
 
 static bool
@@ -356,6 +395,10 @@ on_due(void *arg, const struct store_key *key)
 		return false;
 	}
 	struct message *message = message_load(refill->lane, &key->id);
+	if (message && is_crowded(message, DOMAIN_SHARE)) {
+		message_free(message);
+		return ++refill->skipped < SKIP_MAX;
+	}
 	if (message && message->unfinished > 0)
 		message_cut(message, NULL);
 	else if (message)
@@ -367,7 +410,7 @@ on_due(void *arg, const struct store_key *key)
 static void
 lane_refill(struct lane *lane)
 {
-	struct store_key from = {0};
+	struct store_key from = lane->sweep;
 	struct refill refill = {.lane = lane, .now = clock_wall()};
 	if (!lane->ready || lane->schedule->stopped)
 		return;
@@ -375,11 +418,19 @@ lane_refill(struct lane *lane)
 	lane->wake = 0;
 	while (store_scan_due(lane->schedule->store, lane->lane, &from, SCAN_CHUNK, on_due,
 	                      &refill) == SCAN_CHUNK &&
-	       !refill.next && !refill.full)
+	       !refill.next && !refill.full && refill.skipped < SKIP_MAX)
 		;
-	lane->more = refill.full;
+	bool swept = lane->sweep.due != 0; /* the front was not looked at */
+	memset(&lane->sweep, 0, sizeof(lane->sweep));
+	if (refill.skipped == SKIP_MAX)
+		lane->sweep = from;
+	lane->skipped = refill.skipped > 0 || swept;
+	lane->more = refill.full || lane->skipped;
+	lane->refilled = clock_mono();
 	if (refill.next)
 		lane_wake_at(lane, refill.next);
+	if (lane->skipped)
+		lane_wake_at(lane, refill.now + (refill.skipped == SKIP_MAX ? 4 : 20) * REFILL_EVERY);
 }
 
 static void
@@ -429,7 +480,8 @@ static void
 lane_poke(struct lane *lane)
 {
 	if (lane->more && lane->messages < WINDOW_MESSAGES / 2 &&
-	    lane->recipients < WINDOW_RECIPIENTS / 2)
+	    lane->recipients < WINDOW_RECIPIENTS / 2 &&
+	    (!lane->skipped || clock_mono() - lane->refilled >= REFILL_EVERY))
 		lane_refill(lane);
 	lane_dispatch(lane);
 }
@@ -675,6 +727,7 @@ lane_dispatch(struct lane *lane)
 		TAILQ_REMOVE(&lane->turns, domain, turn);
 		domain->is_ready = false;
 		TAILQ_REMOVE(&domain->pending, job, queue);
+		domain->pending_count--;
 		job_send(job);
 	}
 }
@@ -687,13 +740,22 @@ schedule_fresh(struct schedule *schedule, const struct queue_id *id)
 		return; /* HELLO scans the lane */
 	if (message_find(schedule, id))
 		return;
-	if (lane->more || !lane_has_room(lane)) {
-		lane->more = true; /* older ones first */
+	bool behind = lane->more || !lane_has_room(lane);
+	if (lane->messages >= WINDOW_MESSAGES + WINDOW_RESERVE ||
+	    lane->recipients >= 2 * WINDOW_RECIPIENTS) {
+		lane->more = true;
 		return;
 	}
 	struct message *message = message_load(lane, id);
 	if (!message)
 		return;
+	if (is_crowded(message, behind ? DOMAIN_IDLE : DOMAIN_SHARE)) {
+		message_free(message);
+		/* Older ones first. The timer sees to it even if no round of this lane ends for long. */
+		lane->more = true;
+		lane_wake_at(lane, clock_wall() + 20 * REFILL_EVERY);
+		return;
+	}
 	message_cut(message, NULL);
 	lane_dispatch(lane);
 }
@@ -753,6 +815,7 @@ carry(struct lane *lane, struct message **touched, uint64_t number, const struct
 	if (job) {
 		if (job->state == JOB_PENDING) {
 			TAILQ_REMOVE(&job->domain->pending, job, queue);
+			job->domain->pending_count--;
 			job_to_flight(job);
 		}
 		return;

@@ -1,0 +1,40 @@
+#!/usr/bin/perl
+# Setup: one domain's host takes connections and never says a word, another's is the sink; 3000 messages for the first, then one for the second; then the
+# queue is killed, so that it has to find everything on disk again.
+# Expectation: the one for the good domain is delivered within two seconds, before and after the restart, although the backlog does not move.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Sekisho;
+use IO::Socket::INET;
+use Test::More;
+
+my $backlog = $ENV{SEKISHO_BACKLOG} // 3000;
+my $silent = IO::Socket::INET->new(Listen => 512, LocalAddr => '127.0.0.1', LocalPort => 0) or die $!;
+my $s = Sekisho->new(no_sink => 1, no_start => 1);
+$s->{extra} = "quota: { recipients: 100000/day }\nlimits: { messages: 10000 }\nroutes:\n  dead.example: \"127.0.0.1:" . $silent->sockport
+	. "\"\n  \"*\": \"127.0.0.1:$s->{ports}{sink}\"\n";
+$s->write_conf;
+$s->start_sink;
+$s->start;
+my $me = 'alice@example.test';
+$s->account($me);
+my $c = $s->login($me) or die 'no login';
+my $taken = 0;
+for (1 .. $backlog) { $taken++ if $c->send_mail($me, 'nobody@dead.example', 'x') =~ /^250/ }
+is($taken, $backlog, "$backlog messages to a dead domain are accepted");
+sub arrives {
+	my ($name) = @_;
+	like($c->send_mail($me, 'carol@example.org', "$name\r\n"), qr/^250/, "$name is accepted");
+	ok(Sekisho::wait_for(2, sub { grep { /^\Q$name\E/m } $s->delivered }), "$name is delivered within two seconds");
+}
+arrives('while-the-backlog-waits');
+my ($old) = $s->pids('sekisho-queue');
+kill 'KILL', $old;
+ok(Sekisho::wait_for(20, sub { my ($new) = $s->pids('sekisho-queue'); $new && $new != $old && ($s->json('status') // {})->{queue} }), 'the queue is back');
+ok(Sekisho::wait_for(20, sub { $c->cmd("MAIL FROM:<$me>"); $c->cmd('RCPT TO:<x@example.org>') =~ /^250/ ? 1 : do { $c->cmd('RSET'); 0 } }), 'and msa knows');
+$c->cmd('RSET');
+arrives('after-the-restart');
+ok($s->json('queue', 'audit')->{conserved}, 'conserved') or diag $s->ctl('queue', 'audit');
+done_testing;
