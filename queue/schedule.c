@@ -31,22 +31,24 @@
  * (id, recipient index).
  *   - The finish of a round's last job carries the next due time, so a crash before the following
  * move costs nothing but the lane.
- *   - A domain with DOMAIN_SHARE pending jobs gets no more of the window: a refill skips its messages (and comes back
- * for them, going on where it stopped so that a long run of them hides nobody), and fresh mail to a domain without a backlog
- * may use a reserve. So a backlog to one dead domain, whatever its length, delays nobody else.
+ *   - A domain with DOMAIN_SHARE pending jobs gets no more of the window: a refill skips its
+ * messages (and comes back for them, going on where it stopped so that a long run of them hides
+ * nobody), and fresh mail to a domain without a backlog may use a reserve. So a backlog to one dead
+ * domain, whatever its length, delays nobody else.
  *   - A round interrupted by a crash is repeated for the recipients that have not ended; the due
  * time does not change within a round. */
 
 #define WINDOW_MESSAGES   2000
 #define WINDOW_RECIPIENTS 50000
 #define WINDOW_RESERVE    2000 /* beside the window, for fresh mail to domains without a backlog */
-#define DOMAIN_SHARE      (WINDOW_MESSAGES / 2) /* pending jobs of one domain: its next messages stay on disk */
-#define DOMAIN_IDLE       50 /* pending jobs: below that a domain has no backlog */
-#define SKIP_MAX          500 /* messages of crowded domains looked at in one refill */
-#define REFILL_EVERY      50 /* msec between refills that skip */
-#define BUCKETS           4096
-#define SCAN_CHUNK        4000
-#define NULL_SENDER_KEEP  (24 * 60 * 60 * 1000)
+#define DOMAIN_SHARE                                                                               \
+	(WINDOW_MESSAGES / 2) /* pending jobs of one domain: its next messages stay on disk */
+#define DOMAIN_IDLE      50   /* pending jobs: below that a domain has no backlog */
+#define SKIP_MAX         500  /* messages of crowded domains looked at in one refill */
+#define REFILL_EVERY     50   /* msec between refills that skip */
+#define BUCKETS          4096
+#define SCAN_CHUNK       4000
+#define NULL_SENDER_KEEP (24 * 60 * 60 * 1000)
 
 struct domain { /* one domain in one lane; exists while it has a job */
 	LIST_ENTRY(domain) bucket;
@@ -109,8 +111,9 @@ struct lane {
 	size_t recipients;          /* in them */
 	bool more;                  /* due messages may be left on disk */
 	bool skipped;               /* the last refill left some of a crowded domain behind */
-	struct store_key sweep;     /* where a refill that skipped too many goes on; zero: at the front */
-	msec_t refilled;            /* monotonic */
+	struct store_key
+	    sweep;       /* where a refill that skipped too many goes on; zero: at the front */
+	msec_t refilled; /* monotonic */
 	struct loop_timer *timer;
 	msec_t wake; /* wall clock the timer is armed for; 0: none */
 };
@@ -430,7 +433,8 @@ lane_refill(struct lane *lane)
 	if (refill.next)
 		lane_wake_at(lane, refill.next);
 	if (lane->skipped)
-		lane_wake_at(lane, refill.now + (refill.skipped == SKIP_MAX ? 4 : 20) * REFILL_EVERY);
+		lane_wake_at(lane,
+		             refill.now + (refill.skipped == SKIP_MAX ? 4 : 20) * REFILL_EVERY);
 }
 
 static void
@@ -597,7 +601,7 @@ reply_text(const struct reply *reply, char out[STORE_REPLY_MAX + 1])
 		snprintf(out, STORE_REPLY_MAX + 1, "%.*s", room, reply->text);
 	else
 		snprintf(out, STORE_REPLY_MAX + 1, "%d %s%s%.*s", reply->code, reply->enhanced,
-			 reply->enhanced[0] ? " " : "", room, reply->text);
+		         reply->enhanced[0] ? " " : "", room, reply->text);
 }
 
 static void
@@ -751,7 +755,8 @@ schedule_fresh(struct schedule *schedule, const struct queue_id *id)
 		return;
 	if (is_crowded(message, behind ? DOMAIN_IDLE : DOMAIN_SHARE)) {
 		message_free(message);
-		/* Older ones first. The timer sees to it even if no round of this lane ends for long. */
+		/* Older ones first. The timer sees to it even if no round of this lane ends for
+		 * long. */
 		lane->more = true;
 		lane_wake_at(lane, clock_wall() + 20 * REFILL_EVERY);
 		return;
@@ -780,8 +785,9 @@ job_find(struct lane *lane, uint64_t number, const struct queue_id *id)
 	return NULL;
 }
 
-/* Whether all of these recipients are unfinished and in no other job. Otherwise (the outcome is durable and only its
- * acknowledgement was lost, or a relay talks nonsense) they must not count as the round's. */
+/* Whether all of these recipients are unfinished and in no other job. Otherwise (the outcome is
+ * durable and only its acknowledgement was lost, or a relay talks nonsense) they must not count as
+ * the round's. */
 static bool
 is_open(const struct message *message, const uint16_t *index, unsigned count)
 {

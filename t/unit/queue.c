@@ -269,7 +269,8 @@ on_audited(void *arg, enum queue_answer answer, const struct queue_audit *audit)
 	loop_stop(loop);
 }
 
-/* A relay carries over a recipient that has ended already (or never was): the rest of the message must still be delivered, and nothing hangs. */
+/* A relay carries over a recipient that has ended already (or never was): the rest of the message
+ * must still be delivered, and nothing hangs. */
 static void
 test_carried_nonsense(void)
 {
@@ -286,7 +287,8 @@ test_carried_nonsense(void)
 	run(5000);
 	queue_submission_free(s);
 	struct store_outcome outcome = {.index = 0, .state = STORE_DELIVERED, .reply = "250 ok"};
-	store_finish(program.store, QUEUE_FRESH, &last_id, 1, &outcome, 1, clock_wall(), clock_wall(), NULL, NULL);
+	store_finish(program.store, QUEUE_FRESH, &last_id, 1, &outcome, 1, clock_wall(),
+	             clock_wall(), NULL, NULL);
 	run(200);
 	buf_init(&hello);
 	wire_put_u8(&hello, QUEUE_FRESH);
@@ -316,7 +318,8 @@ test_carried_nonsense(void)
 	on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
 	for (int i = 0; i < 20 && look()->messages[QUEUE_FRESH] > 0; i++)
 		;
-	ok(jobs == so_far + 1 && status.messages[QUEUE_FRESH] == 0, "carried recipients that have ended are not the round's: the rest goes out once");
+	ok(jobs == so_far + 1 && status.messages[QUEUE_FRESH] == 0,
+	   "carried recipients that have ended are not the round's: the rest goes out once");
 }
 
 int
