@@ -121,6 +121,14 @@ bench-quick: ## messages/s, latency and CPU per message of each process
 	@$(MAKE) --no-print-directory -j2 all $(B)/bench/load
 	@perl t/bench-quick.pl
 
+FOLDERS = core smtp auth ratelimit keys queue relay msa admin sekishod
+lint: ## cppcheck, clang-tidy and the format of every source
+	@sh t/packages.sh build lint
+	@cppcheck -q -j2 --enable=warning,portability --std=c11 --error-exitcode=1 -D_GNU_SOURCE -DSEKISHO_TEST -I. --inline-suppr \
+		--suppress=memleakOnRealloc:admin/sekishoctl.c --include=/usr/include/$$($(CC) -print-multiarch)/sys/queue.h $(FOLDERS)
+	@ls $(FOLDERS:%=%/*.c) | xargs -P2 -n1 sh -c 'clang-tidy --quiet "$$0" -- -std=gnu11 $(filter -D% -I%,$(CPPFLAGS)) -DSEKISHO_TEST 2>/dev/null'
+	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+
 layers: ## prove that the folders include only what stands left of them
 	@sh t/layers.sh
 
@@ -137,6 +145,6 @@ install: all ## install programs, sample configuration and manual below PREFIX
 clean: ## remove what was built
 	rm -rf build
 
-.PHONY: all unit tools run check san torture fuzz bench-quick layers help install clean
+.PHONY: all unit tools run check san torture fuzz bench-quick lint layers help install clean
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -45,6 +45,7 @@ buf_reserve(struct buf *buf, size_t len)
 		while (size - buf->len < len)
 			size *= 2;
 		data = xmalloc(size);
+		assert(!buf->len || buf->data);
 		if (buf->len)
 			memcpy(data, buf->data, buf->len);
 		mem_wipe(buf->data, buf->len);

@@ -1187,6 +1187,7 @@ setting_new(enum table table, const char *name, const void *value, size_t len,
 {
 	struct setting *setting = xcalloc(1, sizeof(*setting) + len);
 
+	assert(value || !len);
 	setting->table = table;
 	key_text(&setting->key, name);
 	setting->deletes = value == NULL;

@@ -336,7 +336,7 @@ say_envelope(struct client *client)
 		char size[40] = "";
 		if (client->has_size)
 			snprintf(size, sizeof size, " SIZE=%llu",
-			         (unsigned long long)(job->prefix_len + job->body_size));
+			         (unsigned long long)job->prefix_len + job->body_size);
 		say(client, "MAIL FROM:<%s>%s%s\r\n", address_format(&job->from, text, sizeof text),
 		    size, client->has_8bitmime && job->body_8bit ? " BODY=8BITMIME" : "");
 		client->mail_sent = true;
@@ -410,7 +410,7 @@ on_ehlo_line(void *arg, const char *text, size_t len)
 
 	while (word < len && text[word] != ' ')
 		word++;
-#define IS(keyword) (word == sizeof keyword - 1 && !strncasecmp(text, keyword, word))
+#define IS(keyword) (word == sizeof(keyword) - 1 && !strncasecmp(text, (keyword), word))
 	if (IS("8BITMIME"))
 		client->has_8bitmime = true;
 	else if (IS("SIZE"))

@@ -48,7 +48,7 @@ parse_path(const char *keyword, bool null_ok, const char **args, size_t *len, st
 	size_t skip = strlen(keyword), used;
 
 	*why = ADDRESS_OK;
-	if (*len < skip || strncasecmp(*args, keyword, skip))
+	if (*len < skip || strncasecmp(*args, keyword, skip) != 0)
 		return COMMAND_SYNTAX;
 	while (skip < *len && (*args)[skip] == ' ')
 		skip++;

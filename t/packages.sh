@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that building, the demonstration and the tests need, if they are missing.
-# Usage: packages.sh build|run|test|fuzz …
+# Usage: packages.sh build|run|test|fuzz|lint …
 #
 # Postfix is unpacked below build/peers and not installed: installing it would replace this machine's own mail system.
 set -eu
@@ -14,6 +14,7 @@ for set in "$@"; do
 	run) packages="$packages openssl curl libdb5.3 libicu72 libnsl2" ;;
 	test) packages="$packages perl libio-socket-ssl-perl libauthen-sasl-perl libcmocka-dev swaks msmtp" ;;
 	fuzz) packages="$packages clang libclang-rt-14-dev" ;;
+	lint) packages="$packages clang clang-tidy clang-format cppcheck" ;;
 	*) echo "packages.sh: no set is called $set" >&2; exit 64 ;;
 	esac
 done
