@@ -329,13 +329,43 @@ need_account(struct protocol_request *request, char out[AUTH_ACCOUNT_MAX + 1])
 	return true;
 }
 
+/* Asks the ledger. A name nobody has is told before that; when auth does not answer, the ledger
+ * still does. */
+static void
+on_known(void *arg, enum auth_result result, const char *error, const struct auth_entry *list,
+         size_t count, const char *next)
+{
+	struct protocol_request *request = arg;
+	const char *reason = argument(request, "reason"), *command = argument(request, "command");
+	json_t *limit = json_object_get(request->body, "limit");
+	char account[AUTH_ACCOUNT_MAX + 1];
+
+	(void)list;
+	(void)count;
+	(void)next;
+	if (result == AUTH_UNKNOWN) {
+		refuse(request, "not-found", error);
+		return;
+	}
+	if (!need_account(request, account))
+		return;
+	if (strcmp(command, "quota.show") == 0) {
+		queue_ask_quota(request->peers->queue, account, on_quota, request);
+		return;
+	}
+	log_info("-", "quota-set", "account=%s limit=%lld by=\"%s\"", account,
+	         (long long)json_integer_value(limit), request->by);
+	queue_set_quota(request->peers->queue, account, false, (uint32_t)json_integer_value(limit),
+	                request->by, reason != NULL ? reason : "", on_quota, request);
+}
+
 static void
 do_quota_show(struct protocol_request *request)
 {
 	char account[AUTH_ACCOUNT_MAX + 1];
 
 	if (need_account(request, account))
-		queue_ask_quota(request->peers->queue, account, on_quota, request);
+		auth_account_show(request->peers->auth, account, on_known, request);
 }
 
 static void
@@ -356,10 +386,12 @@ set_quota(struct protocol_request *request, bool clear)
 		refuse(request, "invalid", "the reason is longer than 127 octets");
 		return;
 	}
-	log_info("-", "quota-set", "account=%s limit=%lld clear=%d by=\"%s\"", account,
-	         (long long)json_integer_value(limit), clear, request->by);
-	queue_set_quota(request->peers->queue, account, clear,
-	                clear ? 0 : (uint32_t)json_integer_value(limit), request->by,
+	if (!clear) {
+		auth_account_show(request->peers->auth, account, on_known, request);
+		return;
+	}
+	log_info("-", "quota-clear", "account=%s by=\"%s\"", account, request->by);
+	queue_set_quota(request->peers->queue, account, true, 0, request->by,
 	                reason != NULL ? reason : "", on_quota, request);
 }
 

@@ -52,6 +52,8 @@ says("quota set $_", 64, qr/limit must be a number.*1000\/day/, 'quota', 'set', 
 says('quota default', 0, qr/^limit +500$/m, 'quota', 'set', $me, 'default');
 keys_of('quota show', $s->json('quota', 'show', $me), qw(account limit used reserved reset overridden class_limit));
 says('quota of no address', 1, qr/user\@example/, 'quota', 'show', 'alice');
+says("quota $_->[0] of an unknown account", 1, qr/\Asekishoctl: \S.*\n\z/, 'quota', $_->[0], 'nobody@example.test', @$_[1 .. $#$_])
+	for ['show'], ['set', 1000];
 
 # Wrong usage
 says("usage: @$_", 64, qr/sekishoctl --help|usage:/, @$_)
