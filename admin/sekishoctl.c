@@ -143,10 +143,12 @@ keep(json_t *result)
 static json_t *
 ask(json_t *request)
 {
-	char *line = json_dumps(request, JSON_COMPACT), *reply = NULL;
+	static char *line; /* static: die() leaves it behind */
+	char *reply = NULL;
 	size_t len, at = 0, size = 0;
 	json_t *answer, *result, *error;
 
+	line = json_dumps(request, JSON_COMPACT);
 	json_decref(request);
 	if (line == NULL)
 		usage("the arguments are no UTF-8 text");

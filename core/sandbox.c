@@ -38,8 +38,8 @@
  * clone3 keeps its flags in memory, which a filter cannot read. It answers ENOSYS, and glibc then
  * uses clone, whose flags are an argument: threads yes, processes no.
  *
- * Sanitizer builds leave out the filter and the dumpable bit, and may read files: the leak checker
- * forks, traces itself at exit and looks at /proc, and its report needs the symbols. */
+ * Sanitizer builds leave out the filter and the dumpable bit, and may read /proc: the leak checker
+ * forks, traces itself at exit and looks there. */
 
 #ifndef __has_feature /* clang's way to say it; gcc defines the names below */
 #define __has_feature(name) 0
@@ -270,7 +270,7 @@ enter_landlock(unsigned allowed, char *error, size_t size)
 			if (allow_path(ruleset, files_resolver[i], LL_FS_READ_FILE) < 0 &&
 			    errno != ENOENT)
 				goto fail;
-	if (SANITIZED && allow_path(ruleset, "/", LL_FS_READ_FILE | LL_FS_READ_DIR) < 0)
+	if (SANITIZED && allow_path(ruleset, "/proc", LL_FS_READ_FILE | LL_FS_READ_DIR) < 0)
 		goto fail;
 	if (syscall(LL_RESTRICT_SELF, ruleset, 0) < 0)
 		goto fail;
