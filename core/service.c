@@ -32,8 +32,8 @@
  * disk already. The kernel's parent-death signal does the same when we are stuck; it is set again
  * after the change of user because that change clears it.
  *
- * SIGTERM means the same as STOP. SIGINT is ignored: a terminal sends it to everybody, but only
- * sekishod decides the order in which processes stop. */
+ * SIGTERM means the same as STOP. SIGINT and SIGHUP are ignored: a terminal sends them to
+ * everybody, but only sekishod decides the order in which processes stop. */
 
 #define ASK_TIMEOUT 2000 /* ms */
 
@@ -402,6 +402,7 @@ service_run(const struct service_opts *opts, int argc, char **argv)
 	umask(077);
 	fcntl(SERVICE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
 	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	clock_mono(); /* a test's shared clock file is named relative to where we started */
 	self.loop = loop_new();

@@ -342,6 +342,7 @@ become(const struct child *child, int control, pid_t parent)
 	int written =
 	    snprintf(path, sizeof(path), "%s/%s", child->all->directory, child->program->file);
 	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -98,6 +98,8 @@ run(const char *file, const struct conf *conf, struct claim *claim)
 	}
 	loop_on_signal(loop, SIGTERM, on_terminate, children);
 	loop_on_signal(loop, SIGINT, on_terminate, children);
+	/* The terminal of a foreground service was closed. */
+	loop_on_signal(loop, SIGHUP, on_terminate, children);
 	children_start(children);
 	loop_run(loop);
 	claim_release(claim);

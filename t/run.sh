@@ -38,7 +38,7 @@ stop() {
 	echo "stopped"
 }
 interrupted() { stop; exit 0; }
-trap interrupted INT TERM
+trap interrupted INT TERM HUP
 
 peers=$PWD/build/peers
 (
