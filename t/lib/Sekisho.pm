@@ -244,9 +244,11 @@ sub ctl_with {
 	return $text;
 }
 
+# The decoded answer; undef when there was none, only words (a process is just being restarted).
 sub json {
 	my ($self, @args) = @_;
-	return decode_json($self->ctl('--json', @args) || 'null');
+	my $text = $self->ctl('--json', @args);
+	return eval { decode_json($text) };
 }
 
 sub account {
