@@ -250,7 +250,7 @@ method_sign(void *arg, unsigned char *out, size_t *out_len, size_t out_size,
 
 #define F(id, function)                                                                            \
 	{                                                                                          \
-		id, (void (*)(void))function                                                       \
+		(id), (void (*)(void))(function)                                                   \
 	}
 
 static const OSSL_DISPATCH method_table[] = {

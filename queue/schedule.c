@@ -860,7 +860,7 @@ on_hello(struct schedule *schedule, struct ipc_from from, const struct ipc_frame
 	for (uint32_t n = 0; n < count && count < 10000; n++) {
 		struct queue_id id;
 		char domain[ADDRESS_DOMAIN_MAX + 1];
-		uint16_t index[PROTO_JOB_MAX];
+		uint16_t index[PROTO_JOB_MAX] = {0};
 		uint64_t number = wire_u64(&wire);
 		proto_id(&wire, &id);
 		proto_word(&wire, domain, sizeof(domain));

@@ -124,7 +124,7 @@ bind_one(struct claim *claim, enum service_listener kind, const struct conf_addr
 			               strerror(errno));
 		goto fail;
 	}
-	struct sockaddr_storage bound = {0};
+	struct sockaddr_storage bound = address->addr;
 	socklen_t len = sizeof(bound);
 	if (getsockname(fd, (struct sockaddr *)&bound, &len) == 0)
 		print_address(&bound, name, sizeof(name));

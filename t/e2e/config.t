@@ -93,4 +93,9 @@ like($dump, qr{recipients: 500/day}, 'so do quotas');
 is($again, $dump, 'what -T prints means the same when it is read');
 my $sample = `$Sekisho::BUILD/sekishod -T -c $Sekisho::TOP/etc/sekisho.yaml 2>&1`;
 unlike($sample, qr/sekisho\.yaml:\d+:\d+: (?!tls\.)/, 'the shipped sample has no mistake but this machine may lack its certificate');
+
+for my $program (glob "$Sekisho::TOP/build/sekisho*") {
+	my @symbols = `nm $program`;
+	ok(@symbols > 20 && !grep({ /clock_test/ } @symbols), ($program =~ s{.*/}{}r) . ' as installed does not contain the test clock');
+}
 done_testing;
