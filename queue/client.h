@@ -19,8 +19,9 @@
 #define QUEUE_PREFIX_MAX     4000   /* octets of prefix header */
 #define QUEUE_RECIPIENTS_MAX 1000   /* the largest limits.recipients */
 #define QUEUE_TIMEOUT        120000 /* msec for a commit; a reservation gets 10 s */
-#define QUEUE_LOST_REPLY     30000 /* msec during which a restarted queue is asked about a lost reply \
-	                            */
+#define QUEUE_LOST_REPLY                                                                           \
+	30000 /* msec during which a restarted queue is asked about a lost reply                   \
+	       */
 
 struct queue_client;
 /* The link to sekisho-queue is borrowed; its on_up and on_down must be passed on with the two
