@@ -279,8 +279,8 @@ on_enqueued(void *arg, enum store_result result)
 	quota_commit_end(program.quota, accept->account, &accept->charge, result == STORE_OK);
 	LIST_REMOVE(accept, link);
 	if (result == STORE_OK) {
-		log_info(text, "queued", "account=%s recipients=%u size=%llu", accept->account,
-		         accept->charge.count, (unsigned long long)accept->size);
+		log_debug(text, "queued", "account=%s recipients=%u size=%llu", accept->account,
+		          accept->charge.count, (unsigned long long)accept->size);
 		reply_verdict(accept->from, QUEUE_OK, &accept->quota);
 		schedule_fresh(program.schedule, &accept->id);
 	} else {
