@@ -9,7 +9,6 @@ CC = gcc
 endif
 PREFIX ?= /usr/local
 
-PKGS     = libevent libevent_pthreads openssl libsasl2 lmdb yaml-0.1 jansson libseccomp libxxhash
 WARN     = -Wall -Wextra -Wshadow -Wconversion -Wno-missing-field-initializers -Werror
 HARDEN   = -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
 VARIANT  = $(if $(V),-DSEKISHO_TEST) \
@@ -74,7 +73,7 @@ $(B)/record.so: t/durability/record.c Makefile
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -fPIC -shared -o $@ $<
 $(B)/recover: $(B)/obj/t/durability/recover.o $(LIBS)
-	$(CC) $(LDFLAGS) -o $@ $< $(LINK)
+	@$(CC) $(LDFLAGS) -o $@ $< $(LINK)
 $(B)/bench/load: t/bench/load.c Makefile
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -o $@ $< -lssl -lcrypto -lpthread
