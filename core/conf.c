@@ -30,40 +30,50 @@
  * Deliberately not done: anchors, aliases and several documents. They would let one line of the
  * file mean two things, and an error's place would be ambiguous. */
 
-#define TEXT_MAX   (1024u * 1024)
-#define DEPTH_MAX  6 /* the deepest meaningful node is routes -> domain -> value */
-#define NODES_MAX  50000
-#define LIST_MAX   64   /* listeners of a kind, steps of a schedule */
-#define ROUTES_MAX 4000 /* the duplicate check is quadratic */
-#define STRING_MAX 1024
-#define ERRORS_MAX 40
-#define SECONDS(n) ((uint64_t)(n)*1000)
-#define MINUTES(n) (SECONDS(n) * 60)
-#define HOURS(n)   (MINUTES(n) * 60)
-#define DAYS(n)    (HOURS(n) * 24)
-#define KIB        ((uint64_t)1024)
-#define MIB        (KIB * 1024)
-#define GIB        (MIB * 1024)
-#define TIB        (GIB * 1024)
+#define TEXT_MAX    (1024u * 1024)
+#define DEPTH_MAX   6 /* the deepest meaningful node is routes -> domain -> value */
+#define NODES_MAX   50000
+#define LIST_MAX    64   /* listeners of a kind, steps of a schedule */
+#define ROUTES_MAX  4000 /* the duplicate check is quadratic */
+#define CLASSES_MAX 200
+#define CONTACT_MAX 100
+#define STRING_MAX  1024
+#define ERRORS_MAX  40
+#define SECONDS(n)  ((uint64_t)(n)*1000)
+#define MINUTES(n)  (SECONDS(n) * 60)
+#define HOURS(n)    (MINUTES(n) * 60)
+#define DAYS(n)     (HOURS(n) * 24)
+#define KIB         ((uint64_t)1024)
+#define MIB         (KIB * 1024)
+#define GIB         (MIB * 1024)
+#define TIB         (GIB * 1024)
 
 enum type {
 	TYPE_HOSTNAME,  /* char *: a domain name; the default is this machine's name */
 	TYPE_PATH,      /* char * */
 	TYPE_USER,      /* char * */
 	TYPE_LEVEL,     /* char *: one of levels[] */
+	TYPE_ZONE,      /* char *: a name of the time zone database, or empty */
+	TYPE_TEXT,      /* char *: a few printable words */
 	TYPE_COUNT,     /* uint64_t */
 	TYPE_SIZE,      /* uint64_t octets */
 	TYPE_MODE,      /* uint64_t, written in octal */
 	TYPE_QUOTA,     /* uint64_t per day */
+	TYPE_WINDOW,    /* bool: calendar */
+	TYPE_BURST,     /* struct conf_burst */
 	TYPE_DURATION,  /* msec_t */
 	TYPE_DURATIONS, /* struct conf_durations */
-	TYPE_ADDRESSES, /* struct conf_addresses */
+	TYPE_ADDRESSES, /* struct conf_addresses: to listen on */
+	TYPE_SERVERS,   /* struct conf_addresses: to ask, on port 53 unless told */
+	TYPE_NAMES,     /* struct conf_names */
+	TYPE_CLASSES,   /* struct conf_classes */
 	TYPE_ROUTES,    /* struct conf_routes */
 };
 
-static const char *const type_names[] = {"hostname", "path",      "user",      "level",
-                                         "count",    "size",      "mode",      "quota",
-                                         "duration", "durations", "addresses", "routes"};
+static const char *const type_names[] = {"hostname", "path",  "user",     "level",     "zone",
+                                         "text",     "count", "size",     "mode",      "quota",
+                                         "window",   "burst", "duration", "durations", "addresses",
+                                         "servers",  "names", "classes",  "routes"};
 static const char *const levels[] = {"error", "warn", "info", "debug"};
 
 struct option {
@@ -81,9 +91,13 @@ struct option {
 static const struct option options[] = {
     {"hostname", TYPE_HOSTNAME, F(hostname), "", 0, 0, false,
      "name in greeting, Received and Message-ID; default: this machine's name"},
-    {"listen.submission", TYPE_ADDRESSES, F(submission), ":587", 0, 0, false,
+    {"zone", TYPE_ZONE, F(zone), "", 0, 0, false,
+     "time zone of days, logs and replies, such as Asia/Tokyo; default: this machine's"},
+    {"contact", TYPE_TEXT, F(contact), "your provider's support", 0, 0, true,
+     "whom the holder of a suspended account is told to ask"},
+    {"listen.submission", TYPE_ADDRESSES, F(submission), ":587", 0, 0, true,
      "listeners with STARTTLS"},
-    {"listen.submissions", TYPE_ADDRESSES, F(submissions), ":465", 0, 0, false,
+    {"listen.submissions", TYPE_ADDRESSES, F(submissions), ":465", 0, 0, true,
      "listeners with TLS from the start"},
     {"tls.certificate", TYPE_PATH, F(tls_certificate), "/etc/sekisho/tls/certificate.pem", 0, 0,
      true, "PEM certificate chain"},
@@ -95,6 +109,12 @@ static const struct option options[] = {
      "socket of sekishoctl"},
     {"admin.mode", TYPE_MODE, F(admin_socket_mode), "0660", 0, 0777, false,
      "permissions of the socket"},
+    {"admin.look", TYPE_NAMES, F(admin_look), "", 0, 0, true,
+     "users and @groups that may see everything and change nothing"},
+    {"admin.operate", TYPE_NAMES, F(admin_operate), "", 0, 0, true,
+     "users and @groups that may also steer queue, sessions and quotas"},
+    {"admin.admin", TYPE_NAMES, F(admin_admin), "", 0, 0, true,
+     "users and @groups that may do everything, as root and the service's own user always may"},
     {"privilege.user", TYPE_USER, F(user), "sekisho", 0, 0, false,
      "owner of spool and accounts; used when started as root"},
     {"privilege.network_user", TYPE_USER, F(network_user), "sekisho-net", 0, 0, false,
@@ -108,6 +128,10 @@ static const struct option options[] = {
     {"limits.messages", TYPE_COUNT, F(messages), "100", 1, 1000000, true, "of one session"},
     {"limits.sessions", TYPE_COUNT, F(sessions), "2000", 1, 100000, true,
      "at once in one accepting process"},
+    {"limits.account_sessions", TYPE_COUNT, F(account_sessions), "30", 1, 100000, true,
+     "at once of one account"},
+    {"limits.prefix_sessions", TYPE_COUNT, F(prefix_sessions), "50", 1, 100000, true,
+     "at once from one IPv4 address or IPv6 /64"},
     {"limits.header_size", TYPE_SIZE, F(header_size), "128KiB", KIB, 16 * MIB, true,
      "of one message's header"},
     {"limits.received_hops", TYPE_COUNT, F(received_hops), "50", 1, 1000, true,
@@ -131,8 +155,20 @@ static const struct option options[] = {
      "how long a verified credential is remembered"},
     {"auth.scram_iterations", TYPE_COUNT, F(scram_iterations), "15000", 4096, 65536, true,
      "of new passwords"},
-    {"quota.recipients", TYPE_QUOTA, F(quota_recipients), "500/day", 0, 100000000, true,
-     "of one account in rolling 24 hours"},
+    {"quota.recipients", TYPE_QUOTA, F(standard.recipients), "500/day", 0, 100000000, true,
+     "of one account"},
+    {"quota.messages", TYPE_QUOTA, F(standard.messages), "500/day", 0, 100000000, true,
+     "of one account"},
+    {"quota.window", TYPE_WINDOW, F(standard.calendar), "rolling", 0, 0, true,
+     "what a day is: rolling is any 24 hours, calendar begins at midnight"},
+    {"quota.burst_recipients", TYPE_BURST, F(standard.burst_recipients), "100 then 50/5min", 1,
+     1000000, true, "recipients sent on at once, and how many more with time; the rest is paced"},
+    {"quota.burst_messages", TYPE_BURST, F(standard.burst_messages), "30 then 30/1min", 1, 1000000,
+     true, "messages sent on at once, and how many more with time; the rest is paced"},
+    {"quota.pace_horizon", TYPE_DURATION, F(pace_horizon), "1h", 0, DAYS(1), true,
+     "mail that would be paced for longer is refused for now"},
+    {"classes", TYPE_CLASSES, F(classes), "", 0, 0, true,
+     "other classes of accounts: a name, and below it what differs from quota"},
     {"queue.disk_reserve", TYPE_SIZE, F(disk_reserve), "4GiB", 0, 1024 * TIB, true,
      "refuse mail below this much free space, or 10 %, whichever is smaller"},
     {"queue.map_size", TYPE_SIZE, F(map_size), "64GiB", 16 * MIB, 16 * TIB, false,
@@ -144,8 +180,21 @@ static const struct option options[] = {
      "age at which a message moves to the fallback lane"},
     {"retry.expire", TYPE_DURATION, F(retry_expire), "4d", 100, DAYS(30), true,
      "age at which a message bounces"},
+    {"retry.delay_notice", TYPE_DURATIONS, F(delay_notice), "4h, 24h", MINUTES(1), DAYS(30), true,
+     "ages of undelivered mail at which its sender is told"},
     {"history.keep", TYPE_DURATION, F(history_keep), "30d", 0, DAYS(3650), true,
      "of finished messages"},
+    {"dns.servers", TYPE_SERVERS, F(dns_servers), "", 0, 0, true,
+     "resolvers to ask; default: those of /etc/resolv.conf"},
+    {"dns.timeout", TYPE_DURATION, F(dns_timeout), "10s", 100, MINUTES(5), true,
+     "wait for an answer"},
+    {"relay.port", TYPE_COUNT, F(relay_port), "25", 1, 65535, true, "of MX hosts"},
+    {"relay.deliveries", TYPE_COUNT, F(relay_deliveries), "100", 1, 100000, true,
+     "on one connection"},
+    {"relay.idle", TYPE_DURATION, F(relay_idle), "10s", 0, HOURS(1), true,
+     "how long an unused connection is kept"},
+    {"relay.ca_file", TYPE_PATH, F(relay_ca_file), "/etc/ssl/certs/ca-certificates.crt", 0, 0, true,
+     "PEM certificates that routes which verify a host trust"},
     {"relay.connections", TYPE_COUNT, F(relay_connections), "100", 1, 10000, true,
      "at once in one relay process"},
     {"relay.site_connections", TYPE_COUNT, F(relay_site_connections), "20", 1, 10000, true,
@@ -159,7 +208,7 @@ static const struct option options[] = {
     {"relay.final_timeout", TYPE_DURATION, F(final_timeout), "600s", 100, HOURS(1), true,
      "wait for the reply to the final dot"},
     {"routes", TYPE_ROUTES, F(routes), "", 0, 0, true,
-     "where mail for a domain, or \"*\" for all others, goes"},
+     "where mail for a domain, \"*.suffix\" or \"*\" goes; without a line: to its MX hosts"},
 };
 #define OPTIONS (sizeof(options) / sizeof(options[0]))
 
@@ -189,13 +238,14 @@ static bool
 is_text(enum type type)
 {
 	return type == TYPE_HOSTNAME || type == TYPE_PATH || type == TYPE_USER ||
-	       type == TYPE_LEVEL;
+	       type == TYPE_LEVEL || type == TYPE_ZONE || type == TYPE_TEXT;
 }
 
 static bool
 is_list(enum type type)
 {
-	return type == TYPE_DURATIONS || type == TYPE_ADDRESSES;
+	return type == TYPE_DURATIONS || type == TYPE_ADDRESSES || type == TYPE_SERVERS ||
+	       type == TYPE_NAMES;
 }
 
 /* Units. The first that divides a value is the one it is written in. */
@@ -252,6 +302,17 @@ print_size(uint64_t value, struct buf *out)
 		buf_add_str(out, "0");
 	else
 		print_units(value, sizes, out);
+}
+
+static void
+print_burst(const struct conf_burst *burst, struct buf *out)
+{
+	if (burst->count == 0) {
+		buf_add_str(out, "off");
+		return;
+	}
+	buf_printf(out, "%u then %u/", burst->at_once, burst->count);
+	print_units((uint64_t)burst->period, durations, out);
 }
 
 static void
@@ -321,6 +382,86 @@ add_address(struct conf_addresses *list, const void *addr, size_t len)
 	slot->len = (socklen_t)len;
 }
 
+/* An address to ask; without a port it is 53. */
+static const char *
+parse_server(const char *text, struct conf_addresses *list)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(53)};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(53)};
+	char host[64];
+	uint16_t port = 53;
+	size_t len = strlen(text);
+	if (inet_pton(AF_INET, text, &v4.sin_addr) == 1) {
+		add_address(list, &v4, sizeof(v4));
+		return NULL;
+	}
+	if (inet_pton(AF_INET6, text, &v6.sin6_addr) == 1) {
+		add_address(list, &v6, sizeof(v6));
+		return NULL;
+	}
+	const char *colon = strrchr(text, ':');
+	if (colon == NULL || colon == text || !parse_port(colon + 1, 1, &port) ||
+	    (len = (size_t)(colon - text)) >= sizeof(host))
+		return "not an address";
+	memcpy(host, text, len);
+	host[len] = '\0';
+	if (host[0] == '[' && host[len - 1] == ']') {
+		host[len - 1] = '\0';
+		v6.sin6_port = htons(port);
+		if (inet_pton(AF_INET6, host + 1, &v6.sin6_addr) != 1)
+			return "not an address";
+		add_address(list, &v6, sizeof(v6));
+		return NULL;
+	}
+	v4.sin_port = htons(port);
+	if (inet_pton(AF_INET, host, &v4.sin_addr) != 1)
+		return "not an address";
+	add_address(list, &v4, sizeof(v4));
+	return NULL;
+}
+
+static const char *
+parse_name(const char *text, struct conf_names *names)
+{
+	bool group = text[0] == '@';
+	if (text[group] == '\0' || strlen(text) > 64 ||
+	    strspn(text + group,
+	           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") !=
+	        strlen(text + group))
+		return "not a name";
+	names->list = xreallocarray(names->list, names->count + 1, sizeof(*names->list));
+	names->list[names->count++] =
+	    (struct conf_name){.name = xstrdup(text + group), .group = group, .id = CONF_NO_ID};
+	return NULL;
+}
+
+/* "100 then 50/5min", or "off". */
+static const char *
+parse_burst(const struct option *option, const char *text, struct conf_burst *burst)
+{
+	static const char *const wrong = "not a burst";
+	uint64_t at_once, count, period;
+	if (strcmp(text, "off") == 0) {
+		memset(burst, 0, sizeof(*burst));
+		return NULL;
+	}
+	size_t n = digits(text, &at_once);
+	if (n == 0 || strncmp(text + n, " then ", 6) != 0)
+		return wrong;
+	text += n + 6;
+	n = digits(text, &count);
+	if (n == 0 || text[n] != '/' || parse_units(text + n + 1, durations, &period) != NULL)
+		return wrong;
+	if (at_once < option->min || count < option->min || period < SECONDS(1))
+		return "too small";
+	if (at_once > option->max || count > option->max || period > DAYS(1))
+		return "too large";
+	burst->at_once = (uint32_t)at_once;
+	burst->count = (uint32_t)count;
+	burst->period = (msec_t)period;
+	return NULL;
+}
+
 /* Port 0 is legal: the kernel chooses, and sekishod logs what it chose. */
 static const char *
 parse_address(const char *text, struct conf_addresses *list)
@@ -357,16 +498,29 @@ parse_address(const char *text, struct conf_addresses *list)
 	return NULL;
 }
 
+/* "example.org", "*.example.org" or "*". */
+static const char *
+parse_route_domain(const char *text, struct conf_route *route)
+{
+	const char *name = strncmp(text, "*.", 2) == 0 ? text + 2 : text;
+	if (strcmp(text, "*") != 0 && !is_domain(name))
+		return "not a domain; write a name such as example.org, \"*.example.org\" for all "
+		       "below "
+		       "it, or \"*\" for all others";
+	route->domain = xstrdup(text);
+	for (char *c = route->domain; *c != '\0'; c++)
+		*c = (char)tolower((unsigned char)*c);
+	return NULL;
+}
+
 /* "host:port", "[v6]:port", either without port (25). */
 static const char *
-parse_route(const char *domain, const char *text, struct conf_routes *routes)
+parse_route_host(const char *text, struct conf_route *route)
 {
 	char host[256];
-	uint16_t port = 25;
 	struct in6_addr v6;
 	size_t len = strlen(text), end;
-	if (strcmp(domain, "*") != 0 && !is_domain(domain))
-		return "not a domain; write a name such as example.org, or \"*\" for all others";
+	route->port = 25;
 	if (len >= sizeof(host))
 		return "too long";
 	if (text[0] == '[') {
@@ -385,17 +539,12 @@ parse_route(const char *domain, const char *text, struct conf_routes *routes)
 		host[end] = '\0';
 		if (!is_domain(host))
 			return "not a host with a port; write \"mx.example.org:25\" or "
-			       "\"192.0.2.1:25\"";
+			       "\"192.0.2.1:25\", or mx for the domain's MX hosts";
 	}
-	if (text[end] != '\0' && (text[end] != ':' || !parse_port(text + end + 1, 1, &port)))
+	if (text[end] != '\0' && (text[end] != ':' || !parse_port(text + end + 1, 1, &route->port)))
 		return "has no usable port; write one from 1 to 65535 after the last colon";
-	routes->list = xreallocarray(routes->list, routes->count + 1, sizeof(*routes->list));
-	struct conf_route *route = &routes->list[routes->count++];
-	route->domain = xstrdup(domain);
-	for (char *c = route->domain; *c != '\0'; c++)
-		*c = (char)tolower((unsigned char)*c);
+	free(route->host);
 	route->host = xstrdup(host);
-	route->port = port;
 	return NULL;
 }
 
@@ -415,6 +564,22 @@ parse_text(const struct option *option, const char *text, char **out)
 	case TYPE_HOSTNAME:
 		if (!is_domain(text))
 			return "not a host name";
+		break;
+	case TYPE_ZONE:
+		if (strlen(text) > 64 || text[0] == '/' || strstr(text, "..") != NULL ||
+		    strspn(text,
+		           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_+-") !=
+		        strlen(text))
+			return "not a time zone";
+		break;
+	case TYPE_TEXT:
+		if (text[0] == '\0')
+			return "empty";
+		if (strlen(text) > CONTACT_MAX)
+			return "too long";
+		for (const char *c = text; *c != '\0'; c++)
+			if (*c < ' ' || *c > '~')
+				return "not plain ASCII";
 		break;
 	case TYPE_LEVEL: {
 		bool known = false;
@@ -489,6 +654,17 @@ parse_scalar(const struct option *option, const char *text, struct conf *conf)
 	switch (option->type) {
 	case TYPE_ADDRESSES:
 		return parse_address(text, to);
+	case TYPE_SERVERS:
+		return parse_server(text, to);
+	case TYPE_NAMES:
+		return parse_name(text, to);
+	case TYPE_BURST:
+		return parse_burst(option, text, to);
+	case TYPE_WINDOW:
+		if (strcmp(text, "rolling") != 0 && strcmp(text, "calendar") != 0)
+			return "not a kind of day";
+		*(bool *)to = text[0] == 'c';
+		return NULL;
 	case TYPE_DURATIONS: {
 		struct conf_durations *list = to;
 		wrong = parse_number(option, text, &value);
@@ -531,7 +707,33 @@ print_advice(const struct option *option, struct buf *out)
 		    "write \"192.0.2.1:587\", \"[2001:db8::1]:587\" or \":587\" for every address");
 		return;
 	case TYPE_ROUTES:
-		buf_add_str(out, "write a map of domain to host:port");
+		buf_add_str(out, "write a map of domain to host:port, or to mx");
+		return;
+	case TYPE_ZONE:
+		buf_add_str(out, "write a name of the time zone database such as Asia/Tokyo");
+		return;
+	case TYPE_TEXT:
+		buf_printf(out, "write 1 to %d printable ASCII characters", CONTACT_MAX);
+		return;
+	case TYPE_WINDOW:
+		buf_add_str(out, "write rolling or calendar");
+		return;
+	case TYPE_BURST:
+		buf_printf(
+		    out,
+		    "write off, or \"100 then 50/5min\" with numbers from %llu to %llu and a time "
+		    "from 1s to 1d",
+		    (unsigned long long)option->min, (unsigned long long)option->max);
+		return;
+	case TYPE_SERVERS:
+		buf_add_str(out,
+		            "write \"192.0.2.53\", \"127.0.0.1:5353\" or \"[2001:db8::53]:53\"");
+		return;
+	case TYPE_NAMES:
+		buf_add_str(out, "write a list of users and groups such as [alice, \"@noc\"]");
+		return;
+	case TYPE_CLASSES:
+		buf_add_str(out, "write a map of name to what differs from quota");
 		return;
 	case TYPE_MODE:
 		buf_add_str(out, "write an octal mode");
@@ -575,6 +777,7 @@ struct reader {
 	yaml_parser_t parser;
 	size_t nodes;
 	struct snapshot *snapshot;
+	const struct node *classes; /* looked at last: they begin as copies of quota */
 };
 
 static void
@@ -882,6 +1085,102 @@ wrong_value(struct reader *reader, const struct option *option, const struct nod
 }
 
 static void
+wrong_route(struct reader *reader, const struct node *node, const char *domain, const char *what)
+{
+	if (!mistake(reader, node->line, node->column, "routes"))
+		return;
+	print_shown(domain, reader->errors);
+	buf_add_str(reader->errors, ": ");
+	if (node->kind == NODE_SCALAR) {
+		print_shown(node->text, reader->errors);
+		buf_add_char(reader->errors, ' ');
+	}
+	buf_printf(reader->errors, "%s\n", what);
+}
+
+static const char *const tls_names[] = {"may", "none", "require", "verify", "implicit"};
+
+static const char *
+parse_tls(const char *text, enum conf_tls *tls)
+{
+	for (size_t i = 0; i < sizeof(tls_names) / sizeof(tls_names[0]); i++)
+		if (strcmp(tls_names[i], text) == 0) {
+			*tls = (enum conf_tls)i;
+			return NULL;
+		}
+	return "is no kind of TLS; write may, none, require, verify or implicit";
+}
+
+/* One line of a route's map. */
+static const char *
+parse_route_line(const char *name, const char *text, struct conf_route *route)
+{
+	if (strcmp(name, "host") == 0) {
+		uint16_t port = route->port;
+		const char *wrong = parse_route_host(text, route);
+		if (port != 0 && wrong == NULL && strchr(text, ':') == NULL)
+			route->port = port;
+		return wrong;
+	}
+	if (strcmp(name, "port") == 0)
+		return parse_port(text, 1, &route->port)
+		           ? NULL
+		           : "is no port; write a number from 1 to 65535";
+	if (strcmp(name, "tls") == 0)
+		return parse_tls(text, &route->tls);
+	char **to = strcmp(name, "user") == 0            ? &route->user
+	            : strcmp(name, "password_file") == 0 ? &route->password_file
+	                                                 : NULL;
+	if (to == NULL)
+		return "stands at an unknown key; a route has host, port, tls, user and "
+		       "password_file";
+	if (text[0] == '\0' || strlen(text) > STRING_MAX || has_control(text))
+		return "is empty, too long or holds control characters";
+	free(*to);
+	*to = xstrdup(text);
+	return NULL;
+}
+
+static void
+apply_route_map(struct reader *reader, const char *domain, const struct node *map,
+                struct conf_route *route)
+{
+	unsigned mistakes = reader->mistakes;
+	for (size_t i = 0; i < map->count; i += 2) {
+		const struct node *name = map->list[i], *value = map->list[i + 1];
+		const char *wrong = NULL;
+		if (name->kind != NODE_SCALAR || value->kind != NODE_SCALAR)
+			wrong = "is not a single value; write one";
+		for (size_t j = 0; j < i && wrong == NULL; j += 2)
+			if (strcmp(map->list[j]->text, name->text) == 0)
+				wrong = "is set a second time; remove one";
+		if (wrong == NULL)
+			wrong = parse_route_line(name->text, value->text, route);
+		if (wrong != NULL)
+			wrong_route(reader, value, domain, wrong);
+	}
+	if (reader->mistakes > mistakes)
+		return;
+	if (route->host == NULL)
+		wrong_route(reader, map, domain, "names no host; add host: mx.example.org");
+	else if ((route->user == NULL) != (route->password_file == NULL))
+		wrong_route(reader, map, domain, "needs both user and password_file, or neither");
+	else if (route->user != NULL && (route->tls == CONF_TLS_MAY || route->tls == CONF_TLS_NONE))
+		wrong_route(
+		    reader, map, domain,
+		    "would send a password in clear; set tls to require, verify or implicit");
+}
+
+static void
+route_clear(struct conf_route *route)
+{
+	free(route->domain);
+	free(route->host);
+	free(route->user);
+	free(route->password_file);
+}
+
+static void
 apply_routes(struct reader *reader, const struct option *option, const struct node *node)
 {
 	struct conf_routes *routes = field(&reader->snapshot->conf, option);
@@ -895,28 +1194,126 @@ apply_routes(struct reader *reader, const struct option *option, const struct no
 	}
 	for (size_t i = 0; i < node->count; i += 2) {
 		const struct node *domain = node->list[i], *target = node->list[i + 1];
-		if (domain->kind != NODE_SCALAR || target->kind != NODE_SCALAR) {
+		struct conf_route route = {0};
+		unsigned mistakes = reader->mistakes;
+		const char *wrong = NULL;
+		if (domain->kind != NODE_SCALAR || target->kind == NODE_LIST) {
 			mistake_at(reader, domain, option->key,
 			           "not a domain with a host:port; write one per line");
 			continue;
 		}
-		const char *wrong = parse_route(domain->text, target->text, routes);
-		if (wrong != NULL) {
-			if (mistake(reader, target->line, target->column, option->key)) {
-				print_shown(domain->text, reader->errors);
-				buf_add_str(reader->errors, ": ");
-				print_shown(target->text, reader->errors);
-				buf_printf(reader->errors, " %s\n", wrong);
-			}
-			continue;
-		}
-		for (size_t j = 0; j + 1 < routes->count; j++)
-			if (strcmp(routes->list[j].domain,
-			           routes->list[routes->count - 1].domain) == 0) {
+		wrong = parse_route_domain(domain->text, &route);
+		if (wrong == NULL && target->kind == NODE_MAP)
+			apply_route_map(reader, domain->text, target, &route);
+		else if (wrong == NULL && strcmp(target->text, "mx") == 0)
+			route.mx = true;
+		else if (wrong == NULL)
+			wrong = parse_route_host(target->text, &route);
+		if (wrong != NULL)
+			wrong_route(reader, target, domain->text, wrong);
+		for (size_t j = 0; j < routes->count && reader->mistakes == mistakes; j++)
+			if (strcmp(routes->list[j].domain, route.domain) == 0)
 				mistake_at(reader, domain, option->key,
 				           "a second route for the same domain; remove one");
-				break;
-			}
+		if (reader->mistakes > mistakes) {
+			route_clear(&route);
+			continue;
+		}
+		if (route.host == NULL)
+			route.host = xstrdup("");
+		if (route.user == NULL)
+			route.user = xstrdup("");
+		if (route.password_file == NULL)
+			route.password_file = xstrdup("");
+		routes->list =
+		    xreallocarray(routes->list, routes->count + 1, sizeof(*routes->list));
+		routes->list[routes->count++] = route;
+	}
+}
+
+/* Whether a class may say something else than quota. */
+static bool
+is_of_class(const struct option *option)
+{
+	return option->field >= F(standard) &&
+	       option->field < F(standard) + sizeof(struct conf_class);
+}
+
+static void
+apply_class(struct reader *reader, const char *name, const struct node *map)
+{
+	struct conf scratch = {.standard = reader->snapshot->conf.standard};
+	struct conf_classes *classes = &reader->snapshot->conf.classes;
+	for (size_t i = 0; i < map->count; i += 2) {
+		const struct node *key = map->list[i], *value = map->list[i + 1];
+		char full[96], path[128];
+		snprintf(path, sizeof(path), "classes.%s", name);
+		if (key->kind != NODE_SCALAR || strlen(key->text) > 64 || has_control(key->text)) {
+			mistake_at(reader, key, path, "not a key; write a plain word");
+			continue;
+		}
+		snprintf(full, sizeof(full), "quota.%s", key->text);
+		const struct option *option = option_find(full);
+		bool again = false;
+		for (size_t j = 0; j < i; j += 2)
+			again = again || (map->list[j]->kind == NODE_SCALAR &&
+			                  strcmp(map->list[j]->text, key->text) == 0);
+		if (option == NULL || !is_of_class(option)) {
+			mistake_at(reader, key, path,
+			           "unknown key; a class has recipients, messages, window, "
+			           "burst_recipients and burst_messages");
+			continue;
+		}
+		const char *wrong = again ? "set a second time"
+		                    : value->kind != NODE_SCALAR
+		                        ? "not a single value"
+		                        : parse_scalar(option, value->text, &scratch);
+		if (wrong != NULL)
+			wrong_value(reader, option, value, wrong);
+	}
+	classes->list = xreallocarray(classes->list, classes->count + 1, sizeof(*classes->list));
+	classes->list[classes->count] = scratch.standard;
+	classes->list[classes->count++].name = xstrdup(name);
+}
+
+static void
+apply_classes(struct reader *reader, const struct node *node)
+{
+	const struct option *option = option_find("classes");
+	if (node->kind != NODE_MAP) {
+		if (!is_nothing(node))
+			wrong_value(reader, option, node, "not a map");
+		return;
+	}
+	if (node->count / 2 > CLASSES_MAX) {
+		mistake_at(reader, node, option->key, "too many classes; keep at most 200");
+		return;
+	}
+	for (size_t i = 0; i < node->count; i += 2) {
+		const struct node *name = node->list[i], *map = node->list[i + 1];
+		bool again = false;
+		for (size_t j = 0; j < i; j += 2)
+			again = again ||
+			        (name->kind == NODE_SCALAR && node->list[j]->kind == NODE_SCALAR &&
+			         strcmp(node->list[j]->text, name->text) == 0);
+		if (name->kind != NODE_SCALAR || name->text[0] == '\0' ||
+		    strlen(name->text) >= CONF_CLASS_SIZE ||
+		    strspn(name->text, "abcdefghijklmnopqrstuvwxyz0123456789_-") !=
+		        strlen(name->text))
+			mistake_at(
+			    reader, name, option->key,
+			    "not the name of a class; write at most 31 of a-z, 0-9, - and _");
+		else if (strcmp(name->text, "standard") == 0)
+			mistake_at(reader, name, option->key,
+			           "standard is what quota says; change it there");
+		else if (again)
+			mistake_at(reader, name, option->key,
+			           "a second class of the same name; remove one");
+		else if (map->kind != NODE_MAP)
+			mistake_at(reader, map, option->key,
+			           "not a class; write what differs from quota below its name");
+		else
+			apply_class(reader, name->text, map);
 	}
 }
 
@@ -936,6 +1333,10 @@ apply(struct reader *reader, const struct option *option, const struct node *nod
 	place->column = node->column;
 	if (option->type == TYPE_ROUTES) {
 		apply_routes(reader, option, node);
+		return;
+	}
+	if (option->type == TYPE_CLASSES) {
+		reader->classes = node;
 		return;
 	}
 	if (node->kind == NODE_LIST && is_list(option->type)) {
@@ -1021,7 +1422,8 @@ walk(struct reader *reader, const struct node *map, const char *prefix)
 static void
 set_default(struct conf *conf, const struct option *option)
 {
-	if (option->type == TYPE_ROUTES)
+	if (option->type == TYPE_ROUTES || option->type == TYPE_CLASSES ||
+	    (option->standard[0] == '\0' && is_list(option->type)))
 		return;
 	if (option->type == TYPE_HOSTNAME) {
 		char name[256] = "";
@@ -1086,11 +1488,13 @@ conf_parse(const char *file, const char *text, size_t len, struct buf *errors)
 	else if (root != NULL && !is_nothing(root))
 		mistake_at(&reader, root, "yaml",
 		           "not a list of options; write \"key: value\" lines");
-	node_free(root);
 	yaml_parser_delete(&reader.parser);
 	for (size_t i = 0; i < OPTIONS && reader.mistakes == 0; i++)
 		if (reader.snapshot->places[i].line == 0)
 			set_default(&reader.snapshot->conf, &options[i]);
+	if (reader.classes != NULL)
+		apply_classes(&reader, reader.classes);
+	node_free(root);
 	if (reader.mistakes == 0)
 		check_together(&reader);
 	if (reader.mistakes > ERRORS_MAX)
@@ -1104,6 +1508,14 @@ conf_parse(const char *file, const char *text, size_t len, struct buf *errors)
 	return NULL;
 }
 
+static void
+names_clear(struct conf_names *names)
+{
+	for (size_t i = 0; i < names->count; i++)
+		free(names->list[i].name);
+	free(names->list);
+}
+
 void
 conf_free(struct conf *conf)
 {
@@ -1114,11 +1526,17 @@ conf_free(struct conf *conf)
 			free(*(char **)field(conf, &options[i]));
 	free(conf->submission.list);
 	free(conf->submissions.list);
+	free(conf->dns_servers.list);
 	free(conf->retry_schedule.list);
-	for (size_t i = 0; i < conf->routes.count; i++) {
-		free(conf->routes.list[i].domain);
-		free(conf->routes.list[i].host);
-	}
+	free(conf->delay_notice.list);
+	names_clear(&conf->admin_look);
+	names_clear(&conf->admin_operate);
+	names_clear(&conf->admin_admin);
+	for (size_t i = 0; i < conf->classes.count; i++)
+		free(conf->classes.list[i].name);
+	free(conf->classes.list);
+	for (size_t i = 0; i < conf->routes.count; i++)
+		route_clear(&conf->routes.list[i]);
 	free(conf->routes.list);
 	free(conf); /* the first member of its snapshot */
 }
@@ -1153,6 +1571,38 @@ print_address(const struct conf_address *address, struct buf *out)
 }
 
 static void
+print_route(const struct conf_route *route, struct buf *out)
+{
+	bool v6 = strchr(route->host, ':') != NULL;
+	if (route->mx) {
+		buf_add_str(out, "mx");
+		return;
+	}
+	buf_printf(out, "{ host: \"%s%s%s:%u\", tls: %s", v6 ? "[" : "", route->host, v6 ? "]" : "",
+	           route->port, tls_names[route->tls]);
+	if (route->user[0] != '\0') {
+		buf_add_str(out, ", user: ");
+		print_quoted(route->user, out);
+		buf_add_str(out, ", password_file: ");
+		print_quoted(route->password_file, out);
+	}
+	buf_add_str(out, " }");
+}
+
+static void
+print_class(const struct conf_class *class, struct buf *out)
+{
+	buf_printf(out, "\n  %s: { recipients: %llu/day, messages: %llu/day, window: %s, ",
+	           class->name, (unsigned long long)class->recipients,
+	           (unsigned long long)class->messages, class->calendar ? "calendar" : "rolling");
+	buf_add_str(out, "burst_recipients: \"");
+	print_burst(&class->burst_recipients, out);
+	buf_add_str(out, "\", burst_messages: \"");
+	print_burst(&class->burst_messages, out);
+	buf_add_str(out, "\" }");
+}
+
+static void
 print_value(const struct conf *conf, const struct option *option, struct buf *out)
 {
 	const void *from = field_of(conf, option);
@@ -1161,6 +1611,8 @@ print_value(const struct conf *conf, const struct option *option, struct buf *ou
 	case TYPE_PATH:
 	case TYPE_USER:
 	case TYPE_LEVEL:
+	case TYPE_ZONE:
+	case TYPE_TEXT:
 		print_quoted(*(char *const *)from, out);
 		break;
 	case TYPE_DURATIONS: {
@@ -1173,7 +1625,8 @@ print_value(const struct conf *conf, const struct option *option, struct buf *ou
 		buf_add_char(out, ']');
 		break;
 	}
-	case TYPE_ADDRESSES: {
+	case TYPE_ADDRESSES:
+	case TYPE_SERVERS: {
 		const struct conf_addresses *list = from;
 		buf_add_char(out, '[');
 		for (size_t i = 0; i < list->count; i++) {
@@ -1183,14 +1636,37 @@ print_value(const struct conf *conf, const struct option *option, struct buf *ou
 		buf_add_char(out, ']');
 		break;
 	}
+	case TYPE_NAMES: {
+		const struct conf_names *names = from;
+		buf_add_char(out, '[');
+		for (size_t i = 0; i < names->count; i++)
+			buf_printf(out, "%s\"%s%s\"", i > 0 ? ", " : "",
+			           names->list[i].group ? "@" : "", names->list[i].name);
+		buf_add_char(out, ']');
+		break;
+	}
+	case TYPE_WINDOW:
+		buf_add_str(out, *(const bool *)from ? "calendar" : "rolling");
+		break;
+	case TYPE_BURST:
+		buf_add_char(out, '"');
+		print_burst(from, out);
+		buf_add_char(out, '"');
+		break;
+	case TYPE_CLASSES: {
+		const struct conf_classes *classes = from;
+		buf_add_str(out, classes->count == 0 ? "{}" : "");
+		for (size_t i = 0; i < classes->count; i++)
+			print_class(&classes->list[i], out);
+		break;
+	}
 	case TYPE_ROUTES: {
 		const struct conf_routes *routes = from;
 		buf_add_str(out, routes->count == 0 ? "{}" : "");
 		for (size_t i = 0; i < routes->count; i++) {
 			const struct conf_route *route = &routes->list[i];
-			bool v6 = strchr(route->host, ':') != NULL;
-			buf_printf(out, "\n  \"%s\": \"%s%s%s:%u\"", route->domain, v6 ? "[" : "",
-			           route->host, v6 ? "]" : "", route->port);
+			buf_printf(out, "\n  \"%s\": ", route->domain);
+			print_route(route, out);
 		}
 		break;
 	}
@@ -1228,6 +1704,24 @@ conf_dump(const struct conf *conf, struct buf *out)
 
 /* Snapshots. The places travel too. */
 
+static void
+encode_burst(const struct conf_burst *burst, struct buf *out)
+{
+	wire_put_u32(out, burst->at_once);
+	wire_put_u32(out, burst->count);
+	wire_put_u64(out, (uint64_t)burst->period);
+}
+
+static bool
+decode_burst(struct wire *wire, struct conf_burst *burst)
+{
+	burst->at_once = wire_u32(wire);
+	burst->count = wire_u32(wire);
+	burst->period = (msec_t)wire_u64(wire);
+	return burst->count == 0 || (burst->at_once > 0 && burst->period >= (msec_t)SECONDS(1) &&
+	                             burst->period <= (msec_t)DAYS(1));
+}
+
 void
 conf_encode(const struct conf *conf, struct buf *out)
 {
@@ -1242,6 +1736,8 @@ conf_encode(const struct conf *conf, struct buf *out)
 		case TYPE_PATH:
 		case TYPE_USER:
 		case TYPE_LEVEL:
+		case TYPE_ZONE:
+		case TYPE_TEXT:
 			wire_put_str(out, *(char *const *)from);
 			break;
 		case TYPE_DURATIONS: {
@@ -1251,20 +1747,56 @@ conf_encode(const struct conf *conf, struct buf *out)
 				wire_put_u64(out, (uint64_t)list->list[j]);
 			break;
 		}
-		case TYPE_ADDRESSES: {
+		case TYPE_ADDRESSES:
+		case TYPE_SERVERS: {
 			const struct conf_addresses *list = from;
 			wire_put_u32(out, (uint32_t)list->count);
 			for (size_t j = 0; j < list->count; j++)
 				wire_put_bytes(out, &list->list[j].addr, list->list[j].len);
 			break;
 		}
+		case TYPE_NAMES: {
+			const struct conf_names *names = from;
+			wire_put_u32(out, (uint32_t)names->count);
+			for (size_t j = 0; j < names->count; j++) {
+				wire_put_str(out, names->list[j].name);
+				wire_put_u8(out, names->list[j].group);
+				wire_put_u32(out, names->list[j].id);
+			}
+			break;
+		}
+		case TYPE_WINDOW:
+			wire_put_u8(out, *(const bool *)from);
+			break;
+		case TYPE_BURST:
+			encode_burst(from, out);
+			break;
+		case TYPE_CLASSES: {
+			const struct conf_classes *classes = from;
+			wire_put_u32(out, (uint32_t)classes->count);
+			for (size_t j = 0; j < classes->count; j++) {
+				const struct conf_class *class = &classes->list[j];
+				wire_put_str(out, class->name);
+				wire_put_u64(out, class->recipients);
+				wire_put_u64(out, class->messages);
+				wire_put_u8(out, class->calendar);
+				encode_burst(&class->burst_recipients, out);
+				encode_burst(&class->burst_messages, out);
+			}
+			break;
+		}
 		case TYPE_ROUTES: {
 			const struct conf_routes *routes = from;
 			wire_put_u32(out, (uint32_t)routes->count);
 			for (size_t j = 0; j < routes->count; j++) {
-				wire_put_str(out, routes->list[j].domain);
-				wire_put_str(out, routes->list[j].host);
-				wire_put_u16(out, routes->list[j].port);
+				const struct conf_route *route = &routes->list[j];
+				wire_put_str(out, route->domain);
+				wire_put_u8(out, route->mx);
+				wire_put_str(out, route->host);
+				wire_put_u16(out, route->port);
+				wire_put_u8(out, route->tls);
+				wire_put_str(out, route->user);
+				wire_put_str(out, route->password_file);
 			}
 			break;
 		}
@@ -1288,8 +1820,10 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 	case TYPE_PATH:
 	case TYPE_USER:
 	case TYPE_LEVEL:
+	case TYPE_ZONE:
+	case TYPE_TEXT:
 		*(char **)to = wire_str_new(wire, STRING_MAX);
-		return (*(char **)to)[0] != '\0';
+		return (*(char **)to)[0] != '\0' || option->type == TYPE_ZONE;
 	case TYPE_DURATIONS: {
 		struct conf_durations *list = to;
 		uint32_t count = wire_u32(wire);
@@ -1304,7 +1838,8 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 		}
 		return true;
 	}
-	case TYPE_ADDRESSES: {
+	case TYPE_ADDRESSES:
+	case TYPE_SERVERS: {
 		uint32_t count = wire_u32(wire);
 		if (count > 2 * LIST_MAX)
 			return false;
@@ -1317,6 +1852,43 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 		}
 		return true;
 	}
+	case TYPE_NAMES: {
+		struct conf_names *names = to;
+		uint32_t count = wire_u32(wire);
+		if (count > LIST_MAX)
+			return false;
+		names->list = xcalloc(count + 1, sizeof(*names->list));
+		for (uint32_t i = 0; i < count; i++) {
+			struct conf_name *name = &names->list[names->count++];
+			name->name = wire_str_new(wire, 64);
+			name->group = wire_u8(wire) != 0;
+			name->id = wire_u32(wire);
+		}
+		return true;
+	}
+	case TYPE_WINDOW:
+		*(bool *)to = wire_u8(wire) != 0;
+		return true;
+	case TYPE_BURST:
+		return decode_burst(wire, to);
+	case TYPE_CLASSES: {
+		struct conf_classes *classes = to;
+		uint32_t count = wire_u32(wire);
+		if (count > CLASSES_MAX)
+			return false;
+		classes->list = xcalloc(count + 1, sizeof(*classes->list));
+		for (uint32_t i = 0; i < count; i++) {
+			struct conf_class *class = &classes->list[classes->count++];
+			class->name = wire_str_new(wire, CONF_CLASS_SIZE - 1);
+			class->recipients = wire_u64(wire);
+			class->messages = wire_u64(wire);
+			class->calendar = wire_u8(wire) != 0;
+			if (!decode_burst(wire, &class->burst_recipients) ||
+			    !decode_burst(wire, &class->burst_messages))
+				return false;
+		}
+		return true;
+	}
 	case TYPE_ROUTES: {
 		struct conf_routes *routes = to;
 		uint32_t count = wire_u32(wire);
@@ -1326,8 +1898,14 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 		for (uint32_t i = 0; i < count; i++) {
 			struct conf_route *route = &routes->list[routes->count++];
 			route->domain = wire_str_new(wire, 256);
+			route->mx = wire_u8(wire) != 0;
 			route->host = wire_str_new(wire, 256);
 			route->port = wire_u16(wire);
+			route->tls = (enum conf_tls)wire_u8(wire);
+			route->user = wire_str_new(wire, STRING_MAX);
+			route->password_file = wire_str_new(wire, STRING_MAX);
+			if (route->tls > CONF_TLS_IMPLICIT)
+				return false;
 		}
 		return true;
 	}
@@ -1362,6 +1940,38 @@ conf_decode(const void *data, size_t len)
 fail:
 	conf_free(&snapshot->conf);
 	return NULL;
+}
+
+const struct conf_class *
+conf_class(const struct conf *conf, const char *name)
+{
+	for (size_t i = 0; i < conf->classes.count; i++)
+		if (strcmp(conf->classes.list[i].name, name) == 0)
+			return &conf->classes.list[i];
+	return &conf->standard;
+}
+
+/* Whether pattern, "*.suffix" or "*", covers the domain. */
+static bool
+covers(const char *pattern, const char *domain)
+{
+	size_t suffix = strlen(pattern + 1), len = strlen(domain);
+	return pattern[0] == '*' && len > suffix && strcmp(domain + len - suffix, pattern + 1) == 0;
+}
+
+const struct conf_route *
+conf_route(const struct conf *conf, const char *domain)
+{
+	const struct conf_route *best = NULL;
+	for (size_t i = 0; i < conf->routes.count; i++) {
+		const struct conf_route *route = &conf->routes.list[i];
+		if (strcmp(route->domain, domain) == 0)
+			return route;
+		if (covers(route->domain, domain) &&
+		    (best == NULL || strlen(route->domain) > strlen(best->domain)))
+			best = route;
+	}
+	return best;
 }
 
 void

@@ -26,19 +26,63 @@ struct conf_durations {
 	msec_t *list;
 	size_t count;
 };
-struct conf_route {   /* routes: { "*": "127.0.0.1:2525", "example.org": "mx.example.org:25" } */
-	char *domain; /* lower case, or "*" for all others */
+enum conf_tls {
+	CONF_TLS_MAY,      /* when the host offers it, unverified (RFC 7435) */
+	CONF_TLS_NONE,     /* never */
+	CONF_TLS_REQUIRE,  /* no mail without it, unverified */
+	CONF_TLS_VERIFY,   /* no mail without it, and the certificate must be the host's */
+	CONF_TLS_IMPLICIT, /* from the start, and the certificate must be the host's */
+};
+struct conf_route {
+	char *domain; /* lower case: "example.org"; "*.example.org" for all below it; "*" for all
+	                 others */
+	bool mx;      /* by the domain's MX records; nothing below has a meaning then */
 	char *host;   /* a name or an address literal without brackets */
 	uint16_t port;
+	enum conf_tls tls;
+	char *user;          /* logs in there; "": does not */
+	char *password_file; /* path, "" without user */
 };
 struct conf_routes {
 	struct conf_route *list;
 	size_t count;
 };
 
+/* One syntax: "100 then 50/5min" is 100 at once, and from then on 50 come back every 5 min. */
+struct conf_burst {
+	uint32_t at_once;
+	uint32_t count; /* 0: no limit ("off") */
+	msec_t period;
+};
+#define CONF_CLASS_SIZE 32
+struct conf_class {          /* a plan: what accounts of that class may do */
+	char *name;          /* NULL of "standard" */
+	uint64_t recipients; /* a day */
+	uint64_t messages;   /* a day */
+	bool calendar;       /* the day begins at midnight; otherwise it is the last 24 hours */
+	struct conf_burst burst_recipients, burst_messages;
+};
+struct conf_classes {
+	struct conf_class *list;
+	size_t count;
+};
+
+struct conf_name { /* who may use the admin socket */
+	char *name;
+	bool group;  /* written "@name" */
+	uint32_t id; /* filled in by sekishod's checking child; CONF_NO_ID before */
+};
+#define CONF_NO_ID UINT32_MAX
+struct conf_names {
+	struct conf_name *list;
+	size_t count;
+};
+
 struct conf {
 	/* who we are */
 	char *hostname;                    /* hostname: in greeting, Received, Message-ID */
+	char *zone;                        /* zone: IANA name; "" is the system's */
+	char *contact;                     /* contact: whom a suspended account is sent to */
 	struct conf_addresses submission;  /* listen.submission: STARTTLS */
 	struct conf_addresses submissions; /* listen.submissions: implicit TLS */
 	char *tls_certificate;             /* tls.certificate: path */
@@ -47,18 +91,23 @@ struct conf {
 	char *accounts;                    /* accounts: directory of the account store */
 	char *admin_socket;                /* admin.socket: path */
 	uint64_t admin_socket_mode;        /* admin.mode: octal, default 0660 */
+	struct conf_names admin_look;      /* admin.look: may see */
+	struct conf_names admin_operate; /* admin.operate: may steer the queue and sessions, too */
+	struct conf_names admin_admin;   /* admin.admin: may do everything */
 	char *user; /* privilege.user: owner of spool and accounts; used when started as root */
 	char *network_user;     /* privilege.network_user: msa, relay, keys */
 	uint64_t msa_processes; /* msa.processes: 0 (auto) is one per core */
 	char *log_level;        /* log.level: error, warn, info, debug */
 	/* limits of a session */
-	uint64_t message_size;  /* limits.message_size: octets, 25MiB */
-	uint64_t recipients;    /* limits.recipients: per message, 500 */
-	uint64_t messages;      /* limits.messages: per session, 100 */
-	uint64_t sessions;      /* limits.sessions: per msa process, 2000 */
-	uint64_t header_size;   /* limits.header_size: octets, 128KiB */
-	uint64_t received_hops; /* limits.received_hops: 50 */
-	uint64_t auth_failures; /* limits.auth_failures: per session, 3 */
+	uint64_t message_size;     /* limits.message_size: octets, 25MiB */
+	uint64_t recipients;       /* limits.recipients: per message, 500 */
+	uint64_t messages;         /* limits.messages: per session, 100 */
+	uint64_t sessions;         /* limits.sessions: per msa process, 2000 */
+	uint64_t account_sessions; /* limits.account_sessions: of one account, 30 */
+	uint64_t prefix_sessions;  /* limits.prefix_sessions: of one IPv4 address or IPv6 /64, 50 */
+	uint64_t header_size;      /* limits.header_size: octets, 128KiB */
+	uint64_t received_hops;    /* limits.received_hops: 50 */
+	uint64_t auth_failures;    /* limits.auth_failures: per session, 3 */
 	uint64_t errors_soft;   /* limits.errors_soft: 10, each further one is answered 1 s late */
 	uint64_t errors_hard;   /* limits.errors_hard: 20, then 421 */
 	msec_t command_timeout; /* timeouts.command: 300s */
@@ -71,7 +120,9 @@ struct conf {
 	msec_t auth_cache; /* auth.cache: how long a verified credential is remembered, 5min */
 	uint64_t scram_iterations; /* auth.scram_iterations: 15000 (4096 to 65536) */
 	/* rate control */
-	uint64_t quota_recipients; /* quota.recipients: 500/day, rolling 24 h */
+	struct conf_class standard;  /* quota.*: the class of every account without another */
+	struct conf_classes classes; /* classes: what they leave out is as in quota */
+	msec_t pace_horizon; /* quota.pace_horizon: mail that would wait longer is refused, 1h */
 	/* queue */
 	uint64_t disk_reserve; /* queue.disk_reserve: refuse mail below this much free space, or 10
 	                          %, whichever is smaller: 4GiB */
@@ -81,16 +132,30 @@ struct conf {
 	msec_t retry_fallback; /* retry.fallback_after: age at which a message moves to the fallback
 	                          lane, 4h */
 	msec_t retry_expire;   /* retry.expire: 4d */
-	msec_t history_keep;   /* history.keep: 30d */
+	struct conf_durations delay_notice; /* retry.delay_notice: ages at which the sender is told,
+	                                       once each: [4h, 24h] */
+	msec_t history_keep;                /* history.keep: 30d */
 	/* relay */
-	struct conf_routes routes;       /* routes: domain or "*" to host:port */
-	uint64_t relay_connections;      /* relay.connections: per relay process, 100 */
-	uint64_t relay_site_connections; /* relay.site_connections: at once to one site, 20 */
-	msec_t connect_timeout;          /* relay.connect_timeout: 30s */
-	msec_t reply_timeout;            /* relay.reply_timeout: greeting, EHLO, MAIL, RCPT, 300s */
-	msec_t relay_data_timeout;       /* relay.data_timeout: DATA and each block, 180s */
-	msec_t final_timeout;            /* relay.final_timeout: final dot, 600s */
+	struct conf_addresses dns_servers; /* dns.servers: none is /etc/resolv.conf's */
+	msec_t dns_timeout;                /* dns.timeout: of one question, 10s */
+	struct conf_routes routes;         /* routes: in order of the file */
+	uint64_t relay_port;               /* relay.port: of MX hosts, 25 */
+	uint64_t relay_deliveries;         /* relay.deliveries: on one connection, 100 */
+	msec_t relay_idle;                 /* relay.idle: an unused connection is kept, 10s */
+	char *relay_ca_file;               /* relay.ca_file: PEM, for routes that verify */
+	uint64_t relay_connections;        /* relay.connections: per relay process, 100 */
+	uint64_t relay_site_connections;   /* relay.site_connections: at once to one site, 20 */
+	msec_t connect_timeout;            /* relay.connect_timeout: 30s */
+	msec_t reply_timeout;      /* relay.reply_timeout: greeting, EHLO, MAIL, RCPT, 300s */
+	msec_t relay_data_timeout; /* relay.data_timeout: DATA and each block, 180s */
+	msec_t final_timeout;      /* relay.final_timeout: final dot, 600s */
 };
+
+/* The class of that name, "standard" when there is none of that name; never NULL. */
+const struct conf_class *conf_class(const struct conf *conf, const char *name);
+/* The route for a domain in lower case: its own line, else the longest "*.suffix", else "*"; NULL
+ * when none fits, which means by MX. */
+const struct conf_route *conf_route(const struct conf *conf, const char *domain);
 
 /* Parses one YAML document of at most 1 MiB. Every mistake becomes one line "FILE:LINE:COLUMN: KEY:
  * what is wrong; what to do" in errors; NULL when there was one. Unknown keys name the nearest

@@ -122,8 +122,9 @@ quota_free(struct quota *quota)
 static uint32_t
 class_limit(const struct quota *quota)
 {
-	return quota->conf->quota_recipients > UINT32_MAX ? UINT32_MAX
-	                                                  : (uint32_t)quota->conf->quota_recipients;
+	return quota->conf->standard.recipients > UINT32_MAX
+	           ? UINT32_MAX
+	           : (uint32_t)quota->conf->standard.recipients;
 }
 
 static uint32_t

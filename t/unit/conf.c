@@ -46,7 +46,7 @@ test_defaults(void)
 	ok(conf != NULL && errors.len == 0, "an empty file is legal");
 	if (conf == NULL)
 		return;
-	ok(conf->quota_recipients == 500, "500 recipients a day");
+	ok(conf->standard.recipients == 500, "500 recipients a day");
 	ok(conf->message_size == 26214400, "25 MiB");
 	ok(conf->retry_schedule.count == 8 && conf->retry_schedule.list[7] == 4 * 3600 * 1000,
 	   "retry schedule");
@@ -69,23 +69,52 @@ static const char full[] =
     "tls:\n"
     "  certificate: \"we ird\\\\\\\"path\"\n"
     "limits: {message_size: 1MiB, data_rate: 0}\n"
-    "quota: {recipients: 7/24h}\n"
+    "zone: Asia/Tokyo\n"
+    "classes: {business: {messages: 9/day, window: calendar, burst_recipients: off}, free: {}}\n"
+    "quota: {recipients: 7/24h, burst_messages: 3 then 2/1min}\n"
+    "admin: {look: [\"@noc\", taro]}\n"
+    "dns: {servers: [\"127.0.0.1:5353\", \"2001:db8::53\"]}\n"
     "timeouts: {command: 1500ms}\n"
     "retry: {schedule: [1s, 90s], fallback_after: 1min, expire: 1h}\n"
     "routes: {\"*\": \"127.0.0.1:2525\", Example.ORG: \"mx.example.org\", six.example: "
-    "\"[::1]:26\"}\n";
+    "\"[::1]:26\", \"*.example.org\": mx, \"*.b.example.org\": {host: smart.example.net, port: "
+    "587, "
+    "tls: require, user: isp, password_file: /etc/p}}\n";
 
 static void
 check_full(const struct conf *conf, const char *what)
 {
 	ok(conf != NULL && conf->submission.count == 2 && conf->submissions.count == 0 &&
 	       conf->message_size == 1 << 20 && conf->data_rate == 0 &&
-	       conf->quota_recipients == 7 && conf->command_timeout == 1500 &&
+	       conf->standard.recipients == 7 && conf->command_timeout == 1500 &&
 	       conf->retry_schedule.count == 2 && conf->retry_schedule.list[1] == 90000 &&
-	       conf->routes.count == 3 && strcmp(conf->routes.list[1].domain, "example.org") == 0 &&
+	       conf->routes.count == 5 && strcmp(conf->routes.list[1].domain, "example.org") == 0 &&
 	       conf->routes.list[1].port == 25 && strcmp(conf->routes.list[2].host, "::1") == 0 &&
 	       strcmp(conf->tls_certificate, "we ird\\\"path") == 0,
 	   what);
+}
+
+static void
+check_kinds(const struct conf *conf, const char *what)
+{
+	const struct conf_class *class = conf_class(conf, "business");
+	const struct conf_route *route = conf_route(conf, "a.b.example.org");
+	ok(strcmp(conf->zone, "Asia/Tokyo") == 0 && class->messages == 9 &&
+	       class->recipients == 7 && class->calendar && class->burst_recipients.count == 0 &&
+	       class->burst_messages.at_once == 3 && class->burst_messages.count == 2 &&
+	       class->burst_messages.period == 60000 && !conf_class(conf, "free")->calendar &&
+	       conf_class(conf, "no such") == &conf->standard &&
+	       conf->standard.burst_recipients.at_once == 100 && conf->admin_look.count == 2 &&
+	       conf->admin_look.list[0].group &&
+	       strcmp(conf->admin_look.list[0].name, "noc") == 0 &&
+	       !conf->admin_look.list[1].group && conf->dns_servers.count == 2,
+	   what);
+	ok(strcmp(route->host, "smart.example.net") == 0 && route->port == 587 &&
+	       route->tls == CONF_TLS_REQUIRE && strcmp(route->user, "isp") == 0 &&
+	       conf_route(conf, "b.example.org")->mx && conf_route(conf, "x.example.org")->mx &&
+	       strcmp(conf_route(conf, "example.org")->host, "mx.example.org") == 0 &&
+	       conf_route(conf, "elsewhere.example")->port == 2525,
+	   "and its routes: own line, longest suffix, all others");
 }
 
 static void
@@ -99,6 +128,8 @@ test_round_trips(void)
 	buf_init(&wire);
 	struct conf *conf = parse(full, &errors);
 	check_full(conf, "units, lists, routes");
+	if (conf != NULL)
+		check_kinds(conf, "classes, names, bursts");
 	if (conf == NULL) {
 		printf("# %s\n", buf_str(&errors));
 		return;
@@ -113,6 +144,8 @@ test_round_trips(void)
 	conf_encode(conf, &wire);
 	struct conf *decoded = conf_decode(wire.data, wire.len);
 	check_full(decoded, "a snapshot travels");
+	if (decoded != NULL)
+		check_kinds(decoded, "with all kinds of values");
 	if (decoded != NULL)
 		conf_where(decoded, "tls.certificate", &line, &column);
 	ok(line == 4 && column == 16, "and keeps its places");
@@ -166,6 +199,23 @@ test_mistakes(void)
 	        "no listener");
 	refused("routes: {\"*\": \"h:1\", \"*\": \"h:2\"}\n", "second route", "duplicate route");
 	refused("routes: {\"a..b\": \"h:1\"}\n", "not a domain", "malformed domain");
+	refused("routes: {a.example: {port: 25}}\n", "names no host", "route without host");
+	refused("routes: {a.example: {host: h, user: u}}\n", "needs both user and password_file",
+	        "user without password");
+	refused("routes: {a.example: {host: h, user: u, password_file: /p}}\n",
+	        "would send a password in clear", "password without TLS");
+	refused("routes: {a.example: {host: h, tls: maybe}}\n", "is no kind of TLS", "TLS kind");
+	refused("routes: {a.example: {hots: h}}\n", "unknown key", "route key");
+	refused("quota: {burst_messages: 30/min}\n", "is not a burst; write off, or", "burst");
+	refused("quota: {burst_messages: 30 then 1/10ms}\n", "is too small", "burst period");
+	refused("quota: {window: weekly}\n", "write rolling or calendar", "window");
+	refused("classes: {big: {recipents: 5/day}}\n",
+	        "f.yaml:1:17: classes.big: unknown key; a class has", "class key");
+	refused("classes: {standard: {}}\n", "standard is what quota says", "class standard");
+	refused("classes: {a: {recipients: 5}}\n", "not a number per day", "class value");
+	refused("zone: ../etc/passwd\n", "not a time zone", "zone");
+	refused("admin: {look: [\"a b\"]}\n", "not a name", "admin name");
+	refused("dns: {servers: [resolver.example]}\n", "not an address", "dns server by name");
 	refused("retry: {expire: 1h}\n", "f.yaml:1:17: retry.expire: shorter",
 	        "options against each other");
 	refused("spool:\n", "f.yaml:1:7: spool: has no value", "no value");

@@ -335,7 +335,7 @@ main(void)
 	LIST_INIT(&program.larges);
 	LIST_INIT(&program.accepts);
 	TAILQ_INIT(&program.early);
-	conf.quota_recipients = 5;
+	conf.standard.recipients = 5;
 	conf.map_size = 64u << 20;
 	conf.message_size = 1u << 20;
 	conf.retry_schedule = (struct conf_durations){schedule, 2};
