@@ -36,6 +36,7 @@ MAIN_sekisho-keys  = keys/main.c
 MAIN_sekisho-admin = $(filter-out admin/sekishoctl.c,$(wildcard admin/*.c))
 MAIN_sekishoctl    = admin/sekishoctl.c
 EXTRA_sekisho-auth  = -lsasl2
+EXTRA_sekisho-relay = -lunbound -lresolv
 EXTRA_sekisho-admin = -ljansson
 EXTRA_sekishoctl    = -ljansson
 
@@ -65,7 +66,7 @@ $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 UNIT = $(patsubst t/unit/%.c,$(B)/unit/%.t,$(wildcard t/unit/*.c))
 $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
-	@$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2
+	@$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2 -lunbound -lresolv
 unit: $(UNIT)
 
 # What the whole-system tests bring along: the recording layer, the recovery it is replayed into, the load.

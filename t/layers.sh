@@ -50,6 +50,7 @@ home 'seccomp'  'core/sandbox.c'
 home 'sasl/'    'auth/*'
 home 'lmdb'     'core/* auth/accounts.c queue/*'
 home 'jansson'  'admin/*'
+home 'unbound' 'relay/dns.c'
 home 'cmocka'   ''
 
 [ $bad = 0 ] && echo "layers: every folder includes only what stands left of it"
