@@ -67,7 +67,9 @@ UNIT = $(patsubst t/unit/%.c,$(B)/unit/%.t,$(wildcard t/unit/*.c))
 $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2 -lunbound -lresolv
-unit: $(UNIT)
+unit: $(UNIT) build/peers/usr/sbin/nsd
+build/peers/usr/sbin/nsd:
+	@sh t/packages.sh test
 
 # What the whole-system tests bring along: the recording layer, the recovery it is replayed into, the load.
 $(B)/record.so: t/durability/record.c Makefile

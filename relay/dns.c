@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include <unbound-event.h>
 #include <unbound.h>
 
+#include "core/buf.h"
 #include "core/mem.h"
 #include "core/random.h"
 #include "relay/answer.h"
@@ -42,8 +44,9 @@
  * family. From larger sets the best hosts are kept, and the first addresses: libunbound rotates
  * them.
  *
- * /etc/hosts is read here, once, and for dns_find_host only. libunbound could read it too, but
- * would then answer that the names in it have no MX. */
+ * Files are read here, once: in the sandbox there are none, also for the resolver of a later
+ * configuration. /etc/hosts is for dns_find_host only; libunbound, if it were told of the names in
+ * it, would answer that they have no MX. */
 
 #define HOSTS_MAX     10
 #define ADDRESSES_MAX DNS_TARGETS_MAX
@@ -100,47 +103,130 @@ struct known { /* a line of /etc/hosts */
 	bool is_v6;
 };
 
+struct dns_files {
+	struct known *known;
+	struct buf servers; /* addresses, each with its NUL */
+	struct buf anchors; /* records, each with its NUL */
+};
+
 struct dns {
 	struct loop *loop;
 	struct ub_ctx *ctx;
+	const struct dns_files *files;
 	msec_t timeout;
+	bool retired;
 	char hostname[ANSWER_NAME_SIZE];
-	struct known *known;
 	LIST_HEAD(, dns_lookup) lookups;
 };
 
-/* ---- life */
+/* ---- files */
 
-static void
-read_known(struct dns *dns)
+/* Calls on_line for each line without its comment and line end. */
+static int
+read_lines(const char *path, const char *comments,
+           void (*on_line)(struct dns_files *files, char *line), struct dns_files *files)
 {
-	FILE *file = fopen("/etc/hosts", "re");
-	struct known **last = &dns->known;
+	FILE *file = fopen(path, "re");
 	char *line = NULL;
 	size_t size = 0;
 
 	if (!file)
-		return;
+		return -1;
 	while (getline(&line, &size, file) > 0) {
-		char *save, *word;
-		struct known found = {0};
-
-		line[strcspn(line, "#\n")] = '\0';
-		word = strtok_r(line, " \t\r", &save);
-		if (!word)
-			continue;
-		found.is_v6 = inet_pton(AF_INET6, word, &found.v6) == 1;
-		if (!found.is_v6 && inet_pton(AF_INET, word, &found.v4) != 1)
-			continue;
-		while ((word = strtok_r(NULL, " \t\r", &save)))
-			if (answer_host_name(word, found.name)) {
-				*last = xmalloc(sizeof **last);
-				**last = found;
-				last = &(*last)->next;
-			}
+		line[strcspn(line, comments)] = '\0';
+		on_line(files, line);
 	}
 	free(line);
 	fclose(file);
+	return 0;
+}
+
+static void
+on_hosts_line(struct dns_files *files, char *line)
+{
+	struct known found = {0};
+	char *save, *word = strtok_r(line, " \t\r", &save);
+
+	if (!word)
+		return;
+	found.is_v6 = inet_pton(AF_INET6, word, &found.v6) == 1;
+	if (!found.is_v6 && inet_pton(AF_INET, word, &found.v4) != 1)
+		return;
+	while ((word = strtok_r(NULL, " \t\r", &save)))
+		if (answer_host_name(word, found.name)) {
+			struct known **last = &files->known;
+
+			while (*last)
+				last = &(*last)->next;
+			*last = xmalloc(sizeof **last);
+			**last = found;
+		}
+}
+
+static void
+on_resolv_line(struct dns_files *files, char *line)
+{
+	char *save, *word = strtok_r(line, " \t\r", &save);
+	struct in6_addr any;
+
+	if (!word || strcmp(word, "nameserver") != 0 || !(word = strtok_r(NULL, " \t\r", &save)))
+		return;
+	if (inet_pton(AF_INET, word, &any) == 1 || inet_pton(AF_INET6, word, &any) == 1)
+		buf_add(&files->servers, word, strlen(word) + 1);
+}
+
+static void
+on_anchor_line(struct dns_files *files, char *line)
+{
+	if (line[strspn(line, " \t\r")])
+		buf_add(&files->anchors, line, strlen(line) + 1);
+}
+
+struct dns_files *
+dns_files_new(const char *trust_anchor, char *error, size_t size)
+{
+	struct dns_files *files = xcalloc(1, sizeof *files);
+
+	buf_init(&files->servers);
+	buf_init(&files->anchors);
+	/* A machine may do without these two. */
+	(void)read_lines("/etc/hosts", "#\n", on_hosts_line, files);
+	(void)read_lines("/etc/resolv.conf", "#;\n", on_resolv_line, files);
+	if (trust_anchor[0] && read_lines(trust_anchor, ";\n", on_anchor_line, files) < 0) {
+		snprintf(error, size, "%s: %s", trust_anchor, strerror(errno));
+		dns_files_free(files);
+		return NULL;
+	}
+	return files;
+}
+
+void
+dns_files_free(struct dns_files *files)
+{
+	if (!files)
+		return;
+	while (files->known) {
+		struct known *next = files->known->next;
+		free(files->known);
+		files->known = next;
+	}
+	buf_clear(&files->servers);
+	buf_clear(&files->anchors);
+	free(files);
+}
+
+/* ---- life */
+
+/* Calls use for each string of a list. */
+static int
+for_each(struct ub_ctx *ctx, const struct buf *list, int (*use)(struct ub_ctx *, const char *))
+{
+	int failed = 0;
+
+	for (size_t at = 0; at < list->len && !failed;
+	     at += strlen((const char *)list->data + at) + 1)
+		failed = use(ctx, (const char *)list->data + at);
+	return failed;
 }
 
 static int
@@ -148,9 +234,11 @@ set_servers(struct dns *dns, const struct conf_addresses *servers)
 {
 	int failed = 0;
 
-	/* Without the file, or a name server in it, libunbound asks from the root down. */
-	if (!servers->count && ub_ctx_resolvconf(dns->ctx, NULL) == UB_READFILE)
-		return 0;
+	/* As resolv.conf(5) has it: without any, the one on this machine. */
+	if (!servers->count && !dns->files->servers.len)
+		return ub_ctx_set_fwd(dns->ctx, "127.0.0.1");
+	if (!servers->count)
+		return for_each(dns->ctx, &dns->files->servers, ub_ctx_set_fwd);
 	for (size_t i = 0; i < servers->count && !failed; i++) {
 		const struct sockaddr *addr = (const struct sockaddr *)&servers->list[i].addr;
 		char ip[INET6_ADDRSTRLEN], text[INET6_ADDRSTRLEN + 8];
@@ -207,19 +295,19 @@ dns_new(const struct dns_opts *opts, char *error, size_t size)
 	int failed = UB_NOMEM;
 
 	dns->loop = opts->loop;
+	dns->files = opts->files;
 	dns->timeout = opts->timeout;
 	answer_host_name(opts->hostname, dns->hostname);
 	LIST_INIT(&dns->lookups);
-	read_known(dns);
 	dns->ctx = ub_ctx_create_event(loop_base(opts->loop));
 	if (dns->ctx) {
 		ub_ctx_debugout(dns->ctx, NULL); /* stderr is for whole lines of ours */
 		failed = set_options(dns);
 	}
 	if (!failed)
-		failed = set_servers(dns, &opts->servers);
-	if (!failed && opts->trust_anchor[0])
-		failed = ub_ctx_add_ta_file(dns->ctx, opts->trust_anchor);
+		failed = set_servers(dns, opts->servers);
+	if (!failed)
+		failed = for_each(dns->ctx, &opts->files->anchors, ub_ctx_add_ta);
 	/* The first question, here one that it answers by itself, makes it set up everything. */
 	if (!failed)
 		failed =
@@ -237,16 +325,22 @@ dns_free(struct dns *dns)
 {
 	if (!dns)
 		return;
+	dns->retired = false; /* dns_cancel shall not come back here */
 	while (!LIST_EMPTY(&dns->lookups))
 		dns_cancel(LIST_FIRST(&dns->lookups));
 	if (dns->ctx)
 		ub_ctx_delete(dns->ctx);
-	while (dns->known) {
-		struct known *next = dns->known->next;
-		free(dns->known);
-		dns->known = next;
-	}
 	free(dns);
+}
+
+void
+dns_retire(struct dns *dns)
+{
+	if (!dns)
+		return;
+	dns->retired = true;
+	if (LIST_EMPTY(&dns->lookups))
+		dns_free(dns);
 }
 
 /* ---- questions */
@@ -470,8 +564,12 @@ detach(struct dns_lookup *lookup)
 static void
 free_lookup(struct dns_lookup *lookup)
 {
+	struct dns *dns = lookup->dns;
+
 	free(lookup->hosts);
 	free(lookup);
+	if (dns->retired)
+		dns_retire(dns);
 }
 
 static void
@@ -717,7 +815,7 @@ take_known(struct dns_lookup *lookup)
 {
 	struct host *host = &lookup->hosts[0];
 
-	for (const struct known *known = lookup->dns->known; known; known = known->next) {
+	for (const struct known *known = lookup->dns->files->known; known; known = known->next) {
 		if (strcmp(known->name, lookup->name) != 0)
 			continue;
 		if (known->is_v6)

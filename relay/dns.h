@@ -14,7 +14,8 @@
 
 #define DNS_TARGETS_MAX 5
 
-struct dns;        /* the resolver of one process */
+struct dns_files;
+struct dns;        /* a resolver with its cache */
 struct dns_lookup; /* one question */
 
 struct dns_target {
@@ -32,18 +33,25 @@ struct dns_result {
 	struct reply why;
 };
 
+/* What is read once, before the sandbox: /etc/hosts, the name servers in /etc/resolv.conf, and the
+ * trust anchor (a file with DS or DNSKEY records, one a line; "": validate nothing). NULL with the
+ * reason in error. */
+struct dns_files *dns_files_new(const char *trust_anchor, char *error, size_t size);
+void dns_files_free(struct dns_files *files);
+
 struct dns_opts { /* borrowed for the call */
 	struct loop *loop;
-	struct conf_addresses servers; /* they are asked; none: those of /etc/resolv.conf */
-	const char *trust_anchor;      /* file with DS or DNSKEY records; "": validate nothing */
-	const char *hostname;          /* ours: mail to this MX host would be a loop */
-	msec_t timeout;                /* of a lookup */
+	const struct dns_files *files;        /* borrowed as long as the resolver lives */
+	const struct conf_addresses *servers; /* they are asked; none: those of /etc/resolv.conf */
+	const char *hostname;                 /* ours: mail to this MX host would be a loop */
+	msec_t timeout;                       /* of a lookup */
 };
-/* Opens all files it will ever need (/etc/hosts, /etc/resolv.conf, the trust anchor), starts no
- * thread and listens nowhere: call it before the sandbox. NULL with the reason in error. */
+/* Opens no file, starts no thread and listens nowhere. NULL with the reason in error. */
 struct dns *dns_new(const struct dns_opts *opts, char *error, size_t size);
 /* Lookups still under way are forgotten. NULL is harmless. */
 void dns_free(struct dns *dns);
+/* Frees it as soon as no lookup is under way; no new one may begin. NULL is harmless. */
+void dns_retire(struct dns *dns);
 
 typedef void dns_on_done(void *arg, const struct dns_result *result);
 /* The hosts that take the mail of a domain (RFC 5321 section 5.1, RFC 7505), or of an address
