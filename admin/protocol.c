@@ -295,11 +295,11 @@ on_quota(void *arg, enum queue_answer got, const struct queue_quota_view *view)
 
 	if (!queue_done(request, got))
 		return;
-	result =
-	    json_pack("{s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "account", text(view->account), "limit",
-	              number(view->quota.limit), "used", number(view->quota.used), "reserved",
-	              number(view->quota.reserved), "reset", when(view->quota.reset), "overridden",
-	              view->overridden, "class_limit", number(view->class_limit));
+	const struct queue_quota *quota = &view->meters[QUEUE_RECIPIENTS];
+	result = json_pack("{s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "account", text(view->account), "limit",
+	                   number(quota->limit), "used", number(quota->used), "reserved",
+	                   number(quota->reserved), "reset", when(quota->reset), "overridden",
+	                   view->overridden, "class_limit", number(view->class_limit));
 	if (view->overridden) {
 		json_object_set_new(result, "override_set", when(view->override_set));
 		json_object_set_new(result, "override_by", text(view->override_by));
@@ -340,8 +340,8 @@ on_known(void *arg, enum auth_result result, const char *error, const struct aut
 	json_t *limit = json_object_get(request->body, "limit");
 	char account[AUTH_ACCOUNT_MAX + 1];
 
-	(void)list;
-	(void)count;
+	const char *class = count > 0 ? list[0].class : "standard";
+
 	(void)next;
 	if (result == AUTH_UNKNOWN) {
 		refuse(request, "not-found", error);
@@ -350,13 +350,14 @@ on_known(void *arg, enum auth_result result, const char *error, const struct aut
 	if (!need_account(request, account))
 		return;
 	if (strcmp(command, "quota.show") == 0) {
-		queue_ask_quota(request->peers->queue, account, on_quota, request);
+		queue_ask_quota(request->peers->queue, account, class, on_quota, request);
 		return;
 	}
 	log_info("-", "quota-set", "account=%s limit=%lld by=\"%s\"", account,
 	         (long long)json_integer_value(limit), request->by);
-	queue_set_quota(request->peers->queue, account, false, (uint32_t)json_integer_value(limit),
-	                request->by, reason != NULL ? reason : "", on_quota, request);
+	queue_set_quota(request->peers->queue, account, class, false,
+	                (uint32_t)json_integer_value(limit), request->by,
+	                reason != NULL ? reason : "", on_quota, request);
 }
 
 static void
@@ -391,7 +392,7 @@ set_quota(struct protocol_request *request, bool clear)
 		return;
 	}
 	log_info("-", "quota-clear", "account=%s by=\"%s\"", account, request->by);
-	queue_set_quota(request->peers->queue, account, true, 0, request->by,
+	queue_set_quota(request->peers->queue, account, "standard", true, 0, request->by,
 	                reason != NULL ? reason : "", on_quota, request);
 }
 

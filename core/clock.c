@@ -143,3 +143,44 @@ clock_rfc5322(msec_t wall, char out[CLOCK_RFC5322_SIZE])
 	snprintf(out, CLOCK_RFC5322_SIZE, "%.*s", CLOCK_RFC5322_SIZE - 1, text);
 	return out;
 }
+
+#define MINUTE 60000
+#define DAY    (24 * 60 * MINUTE)
+
+/* The local date as a number of days. */
+static int64_t
+local_date(msec_t wall)
+{
+	struct tm tm;
+
+	local_fields(wall, &tm);
+	tm.tm_sec = tm.tm_min = tm.tm_hour = 0;
+	return (int64_t)timegm(&tm) / (24 * 60 * 60);
+}
+
+/* The first moment at which the local date is at least date; near is less than two days away. Zones
+ * change their clocks at midnight, too: there may be no 00:00 on that date, or two of them, or the
+ * day before may come back for an hour. mktime answers none of these cases reliably, so the minutes
+ * around the midnight that the present offset suggests are looked at one by one. */
+static msec_t
+date_start(int64_t date, msec_t near)
+{
+	struct tm tm;
+	const int zone = local_fields(near, &tm);
+	msec_t at = date * DAY - (msec_t)zone * MINUTE - 4 * 60 * MINUTE;
+
+	while (local_date(at) < date)
+		at += MINUTE;
+	return at;
+}
+
+void
+clock_day(msec_t wall, msec_t *start, msec_t *end)
+{
+	int64_t date = local_date(wall);
+
+	*end = date_start(date + 1, wall);
+	while (*end <= wall) /* this date has come back */
+		*end = date_start(++date + 1, wall);
+	*start = date_start(date, wall);
+}

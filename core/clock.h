@@ -22,6 +22,10 @@ char *clock_rfc3339(msec_t wall, char out[CLOCK_RFC3339_SIZE]);
 /* "Mon, 23 Nov 2026 09:14:00 +0900" in the local zone, for Date and Received. Returns out. */
 char *clock_rfc5322(msec_t wall, char out[CLOCK_RFC5322_SIZE]);
 
+/* The local day that a moment belongs to: [start, end), 23 to 25 hours in the zones in use. Days
+ * follow each other without gap or overlap, whatever the zone does to its clocks. */
+void clock_day(msec_t wall, msec_t *start, msec_t *end);
+
 #ifdef SEKISHO_TEST
 /* What the shared file holds: two signed millisecond offsets and a change counter, native-endian. A
  * test that moves time forward as it passes adds the same to both; a test of a clock that jumps

@@ -65,6 +65,8 @@ log_in(struct session *session, const struct auth_account *account)
 {
 	assert(account != NULL && account->identity_count <= AUTH_IDENTITIES_MAX);
 	session->account = xstrdup(account->account);
+	_Static_assert(sizeof(session->class) == sizeof(account->class), "a class name fits");
+	memcpy(session->class, account->class, sizeof(session->class));
 	session->identities = xcalloc(AUTH_IDENTITIES_MAX + 1, sizeof(*session->identities));
 	add_identity(session, account->account);
 	for (unsigned i = 0; i < account->identity_count; i++)

@@ -120,7 +120,12 @@ on_verdict(void *arg, enum queue_verdict verdict, const struct queue_quota *quot
 		log_info(session->id, "accepted", "id=%s account=%s recipients=%zu size=%" PRIu64,
 		         transaction->id, session->account, transaction->recipient_count,
 		         transaction->size);
-		session_say(session, REPLY_QUEUED, transaction->id);
+		const msec_t wait = quota->start ? quota->start - clock_wall() : 0;
+		if (wait > 0)
+			session_say(session, REPLY_QUEUED_PACED, transaction->id,
+			            (unsigned long long)(wait + 59999) / 60000);
+		else
+			session_say(session, REPLY_QUEUED, transaction->id);
 	} else
 		session_say_verdict(session, verdict, quota);
 	session_reset(session);

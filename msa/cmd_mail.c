@@ -60,7 +60,8 @@ cmd_mail(struct session *session, const char *args, size_t len)
 	}
 	transaction->mail = mail;
 	transaction->arena = arena_new();
-	transaction->submission = queue_submission_new(session->msa->queue, session->account);
+	transaction->submission =
+	    queue_submission_new(session->msa->queue, session->account, session->class);
 	queue_id_format(queue_submission_id(transaction->submission), transaction->id);
 	session->state = SESSION_MAIL;
 	session_say(session, REPLY_SENDER_OK);

@@ -79,6 +79,8 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(RECIPIENT_UNQUALIFIED, "501 5.1.3 Recipient address needs a fully qualified domain"),
     SAY(TOO_MANY_RECIPIENTS, "452 4.5.3 Too many recipients, limit %llu"),
     SAY(QUOTA, "450 4.7.1 Daily recipient limit %u reached; resets %s; code Q1"),
+    SAY(QUOTA_MESSAGES, "450 4.7.1 Daily message limit %u reached; resets %s; code Q2"),
+    SAY(TOO_FAST, "450 4.7.1 Sending too fast; retry after %llu s; code B1"),
     SAY(QUEUE_FULL, "452 4.3.1 Insufficient storage, try again later"),
     SAY(QUEUE_UNAVAILABLE, "451 4.3.0 Queue unavailable, try again later"),
 
@@ -90,6 +92,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(BAD_FROM, "554 5.6.0 From or Sender field is malformed or stands twice"),
     BLAME(AUTHOR_NOT_OWNED, "550 5.7.1 <%s>: From/Sender address not owned by this account"),
     SAY(QUEUED, "250 2.0.0 Queued as %s"),
+    SAY(QUEUED_PACED, "250 2.0.0 Queued as %s; paced, expected start within %llu min"),
 
     SAY(OK, "250 2.0.0 OK"),
     SAY(BYE, "221 2.0.0 Bye"),

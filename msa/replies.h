@@ -60,6 +60,8 @@ enum reply_name {
 	REPLY_RECIPIENT_UNQUALIFIED,
 	REPLY_TOO_MANY_RECIPIENTS, /* limit */
 	REPLY_QUOTA,               /* limit, time */
+	REPLY_QUOTA_MESSAGES,      /* limit, time */
+	REPLY_TOO_FAST,            /* seconds */
 	REPLY_QUEUE_FULL,
 	REPLY_QUEUE_UNAVAILABLE,
 
@@ -71,6 +73,7 @@ enum reply_name {
 	REPLY_BAD_FROM,
 	REPLY_AUTHOR_NOT_OWNED, /* address */
 	REPLY_QUEUED,           /* id */
+	REPLY_QUEUED_PACED,     /* id, minutes */
 
 	REPLY_OK,
 	REPLY_BYE,

@@ -126,10 +126,23 @@ session_say_verdict(struct session *session, enum queue_verdict verdict,
 		assert(quota != NULL);
 		clock_rfc3339(quota->reset, when);
 		log_info(session->id, "refused",
-		         "rule=Q1 account=%s limit=%u used=%u reserved=%u resets=%s",
-		         session->account, quota->limit, quota->used, quota->reserved, when);
-		session_say(session, REPLY_QUOTA, quota->limit, when);
+		         "rule=%s account=%s limit=%u used=%u reserved=%u resets=%s",
+		         quota->meter == QUEUE_MESSAGES ? "Q2" : "Q1", session->account,
+		         quota->limit, quota->used, quota->reserved, when);
+		session_say(session,
+		            quota->meter == QUEUE_MESSAGES ? REPLY_QUOTA_MESSAGES : REPLY_QUOTA,
+		            quota->limit, when);
 		break;
+	case QUEUE_TOO_FAST: {
+		assert(quota != NULL);
+		const msec_t wait = quota->reset - clock_wall();
+		const unsigned long long seconds =
+		    wait > 0 ? (unsigned long long)(wait + 999) / 1000 : 1;
+		log_info(session->id, "refused", "rule=B1 account=%s retry_s=%llu",
+		         session->account, seconds);
+		session_say(session, REPLY_TOO_FAST, seconds);
+		break;
+	}
 	case QUEUE_FULL:
 		log_warn(session->id, "refused", "rule=queue-full account=%s", session->account);
 		session_say(session, REPLY_QUEUE_FULL);

@@ -99,7 +99,8 @@ struct session {
 	char ehlo[ADDRESS_DOMAIN_MAX + 1];
 	struct auth_login *login; /* owned while an exchange runs */
 	char mechanism[24];
-	char *account; /* owned; NULL before a login */
+	char *account;                   /* owned; NULL before a login */
+	char class[QUEUE_CLASS_MAX + 1]; /* the account's plan */
 	struct address
 	    *identities; /* owned: the addresses it may send from, the account's own first */
 	size_t identity_count;

@@ -72,7 +72,7 @@ struct queue_client {
 struct queue_submission {
 	LIST_ENTRY(queue_submission) link;
 	struct queue_client *client;
-	char account[PROTO_ACCOUNT_MAX + 1];
+	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
 	struct queue_id id;
 	uint64_t token;
 	bool known; /* the queue may hold something for the token */
@@ -146,11 +146,12 @@ queue_client_free(struct queue_client *client)
 }
 
 struct queue_submission *
-queue_submission_new(struct queue_client *client, const char *account)
+queue_submission_new(struct queue_client *client, const char *account, const char *class)
 {
 	struct queue_submission *submission = xcalloc(1, sizeof(*submission));
-	assert(strlen(account) <= PROTO_ACCOUNT_MAX);
+	assert(strlen(account) <= PROTO_ACCOUNT_MAX && strlen(class) <= QUEUE_CLASS_MAX);
 	strcpy(submission->account, account);
+	strcpy(submission->class, class);
 	submission->client = client;
 	submission->token = client->next_token++;
 	submission->fd = -1;
@@ -277,6 +278,7 @@ queue_submission_reserve(struct queue_submission *submission, queue_on_verdict *
 	buf_init(&frame);
 	wire_put_u64(&frame, submission->token);
 	wire_put_str(&frame, submission->account);
+	wire_put_str(&frame, submission->class);
 	reserve->call = ipc_link_call(client->link, PROTO_RESERVE, &frame, -1, RESERVE_TIMEOUT,
 	                              on_reserved, reserve);
 	buf_clear(&frame);
@@ -568,6 +570,7 @@ queue_submission_commit(struct queue_submission *submission, const struct queue_
 	out->token = submission->token;
 	out->id = submission->id;
 	strcpy(out->account, submission->account);
+	strcpy(out->class, submission->class);
 	snprintf(out->client_ip, sizeof(out->client_ip), "%s", envelope->client_ip);
 	snprintf(out->ehlo, sizeof(out->ehlo), "%s", envelope->ehlo);
 	out->client_port = envelope->client_port;

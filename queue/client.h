@@ -33,22 +33,28 @@ void queue_client_on_down(struct queue_client *client);
 
 enum queue_verdict {
 	QUEUE_OK,
-	QUEUE_OVER, /* the account's cap: 450 4.7.1; struct queue_quota tells limit and reset */
-	QUEUE_FULL, /* disk or map: 452 4.3.1 */
+	QUEUE_OVER,     /* a cap of the account: 450 4.7.1; struct queue_quota tells which one */
+	QUEUE_TOO_FAST, /* beyond what is paced: 450 4.7.1; struct queue_quota tells until when */
+	QUEUE_FULL,     /* disk or map: 452 4.3.1 */
 	QUEUE_UNAVAILABLE, /* down, late or an I/O error: 451 4.3.0; nothing was accepted */
 };
+enum queue_meter { QUEUE_RECIPIENTS, QUEUE_MESSAGES, QUEUE_METERS };
 struct queue_quota {
-	uint32_t limit, used, reserved; /* recipients, in the rolling 24 h */
-	msec_t reset; /* wall clock of the first moment at which one more recipient fits; 0 when one
-	                 fits now */
+	enum queue_meter meter;         /* QUEUE_OVER: the one that refused; else recipients */
+	uint32_t limit, used, reserved; /* of that meter, in the account's window */
+	msec_t reset; /* wall clock of the first moment at which one more fits (QUEUE_TOO_FAST: at
+	                 which mail is taken again); 0: now */
+	msec_t start; /* paced: wall clock of the expected start; 0: at once */
 };
 typedef void queue_on_verdict(void *arg, enum queue_verdict verdict,
                               const struct queue_quota *quota);
 
 /* One transaction's dealings with the queue: reservations, body, commit. */
 struct queue_submission;
-/* account is copied. */
-struct queue_submission *queue_submission_new(struct queue_client *client, const char *account);
+#define QUEUE_CLASS_MAX 31 /* octets of a class name */
+/* account and class are copied. */
+struct queue_submission *queue_submission_new(struct queue_client *client, const char *account,
+                                              const char *class);
 /* Releases every reservation and an unfinished body. A commit that is under way goes on without a
  * callback. NULL is harmless. */
 void queue_submission_free(struct queue_submission *submission);

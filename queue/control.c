@@ -83,18 +83,6 @@ read_status(struct wire *wire, struct queue_status *status)
 }
 
 static void
-read_view(struct wire *wire, struct queue_quota_view *view)
-{
-	wire_str(wire, view->account, sizeof(view->account));
-	proto_quota(wire, &view->quota);
-	view->overridden = wire_u8(wire) != 0;
-	view->class_limit = wire_u32(wire);
-	view->override_set = (msec_t)wire_u64(wire);
-	wire_str(wire, view->override_by, sizeof(view->override_by));
-	wire_str(wire, view->override_reason, sizeof(view->override_reason));
-}
-
-static void
 read_entry(struct wire *wire, struct queue_entry *entry)
 {
 	proto_id(wire, &entry->id);
@@ -209,7 +197,7 @@ on_reply(void *arg, enum ipc_status status, struct ipc_frame *frame)
 	}
 	case ASK_QUOTA: {
 		struct queue_quota_view value = {0};
-		read_view(&wire, &value);
+		proto_view(&wire, &value);
 		good = wire_done(&wire);
 		if (good)
 			ask->on.quota(ask->arg, QUEUE_DONE, &value);
@@ -276,31 +264,50 @@ queue_ask_status(struct ipc_link *link, queue_on_status *on_status, void *arg)
 	ask_send(ask, PROTO_STATUS, &frame, QUEUE_CONTROL_TIMEOUT);
 }
 
-void
-queue_ask_quota(struct ipc_link *link, const char *account, queue_on_quota *on_quota, void *arg)
+static struct ask *
+ask_quota(struct ipc_link *link, const char *account, const char *class, struct buf *frame,
+          queue_on_quota *on_quota, void *arg)
 {
 	struct ask *ask = ask_new(ASK_QUOTA, link, arg);
-	struct buf frame;
 	ask->on.quota = on_quota;
-	buf_init(&frame);
-	wire_put_str(&frame, account);
+	buf_init(frame);
+	wire_put_str(frame, account);
+	wire_put_str(frame, class);
+	return ask;
+}
+
+void
+queue_ask_quota(struct ipc_link *link, const char *account, const char *class,
+                queue_on_quota *on_quota, void *arg)
+{
+	struct buf frame;
+	struct ask *ask = ask_quota(link, account, class, &frame, on_quota, arg);
 	ask_send(ask, PROTO_QUOTA_SHOW, &frame, QUEUE_CONTROL_TIMEOUT);
 }
 
 void
-queue_set_quota(struct ipc_link *link, const char *account, bool clear, uint32_t limit,
-                const char *by, const char *reason, queue_on_quota *on_quota, void *arg)
+queue_set_quota(struct ipc_link *link, const char *account, const char *class, bool clear,
+                uint32_t limit, const char *by, const char *reason, queue_on_quota *on_quota,
+                void *arg)
 {
-	struct ask *ask = ask_new(ASK_QUOTA, link, arg);
 	struct buf frame;
-	ask->on.quota = on_quota;
-	buf_init(&frame);
-	wire_put_str(&frame, account);
+	struct ask *ask = ask_quota(link, account, class, &frame, on_quota, arg);
 	wire_put_u8(&frame, clear);
 	wire_put_u32(&frame, limit);
 	wire_put_str(&frame, by);
 	wire_put_str(&frame, reason);
 	ask_send(ask, PROTO_QUOTA_SET, &frame, QUEUE_CONTROL_TIMEOUT);
+}
+
+void
+queue_reset_quota(struct ipc_link *link, const char *account, const char *class, const char *by,
+                  const char *reason, queue_on_quota *on_quota, void *arg)
+{
+	struct buf frame;
+	struct ask *ask = ask_quota(link, account, class, &frame, on_quota, arg);
+	wire_put_str(&frame, by);
+	wire_put_str(&frame, reason);
+	ask_send(ask, PROTO_QUOTA_RESET, &frame, QUEUE_CONTROL_TIMEOUT);
 }
 
 void

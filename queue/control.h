@@ -35,22 +35,37 @@ typedef void queue_on_status(void *arg, enum queue_answer answer,
                              const struct queue_status *status);
 void queue_ask_status(struct ipc_link *link, queue_on_status *on_status, void *arg);
 
+struct queue_burst {             /* the pace of one meter */
+	uint32_t at_once, count; /* as configured; count 0: no limit */
+	msec_t period;
+	int64_t left; /* units that may go at once now; below 0: debt */
+};
 struct queue_quota_view {
-	char account[256];
-	struct queue_quota quota;
-	bool overridden;      /* limit comes from quota set, not from the configuration */
-	uint32_t class_limit; /* what the configuration says */
+	char account[256], class[QUEUE_CLASS_MAX + 1];
+	bool calendar; /* the window is the local day; otherwise the last 24 hours */
+	struct queue_quota meters[QUEUE_METERS]; /* start: of a message accepted now */
+	struct queue_burst burst[QUEUE_METERS];
+	bool overridden;      /* the limit of recipients comes from quota set, not from the class */
+	uint32_t class_limit; /* what the class says */
 	msec_t override_set;  /* wall clock */
 	char override_by[64], override_reason[128];
+	msec_t reset_when; /* wall clock of the last quota reset; 0: never */
+	char reset_by[64], reset_reason[128];
 };
 typedef void queue_on_quota(void *arg, enum queue_answer answer,
                             const struct queue_quota_view *view);
-void queue_ask_quota(struct ipc_link *link, const char *account, queue_on_quota *on_quota,
-                     void *arg);
+/* class is the account's, which auth knows and the queue does not. */
+void queue_ask_quota(struct ipc_link *link, const char *account, const char *class,
+                     queue_on_quota *on_quota, void *arg);
 /* Durable before it answers, and in force for the very next reservation. limit 0..4294967295; clear
  * true: back to the configuration's. */
-void queue_set_quota(struct ipc_link *link, const char *account, bool clear, uint32_t limit,
-                     const char *by, const char *reason, queue_on_quota *on_quota, void *arg);
+void queue_set_quota(struct ipc_link *link, const char *account, const char *class, bool clear,
+                     uint32_t limit, const char *by, const char *reason, queue_on_quota *on_quota,
+                     void *arg);
+/* What was charged before this moment does not count any more, and the pace starts afresh. Durable
+ * before it answers. */
+void queue_reset_quota(struct ipc_link *link, const char *account, const char *class,
+                       const char *by, const char *reason, queue_on_quota *on_quota, void *arg);
 
 struct queue_entry { /* envelope only, never content */
 	struct queue_id id;

@@ -46,7 +46,7 @@ struct accept { /* a commit on its way to the disk */
 	struct ipc_from from;
 	struct queue_id id;
 	char account[PROTO_ACCOUNT_MAX + 1];
-	struct store_charge charge;
+	struct ledger_charge charge;
 	uint64_t size;
 	struct queue_quota quota;
 };
@@ -58,12 +58,13 @@ struct early { /* a link that came before the store was open */
 	int fd;
 };
 
-struct setting { /* an override on its way to the disk */
+struct setting { /* an override, or a reset, on its way to the disk */
 	struct ipc_from from;
-	char account[PROTO_ACCOUNT_MAX + 1];
+	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
 	char by[64];
 	bool clear;
 	uint32_t limit;
+	msec_t at; /* of a reset: ledger time */
 };
 
 #define LARGE_MAX 10000 /* large bodies at once: far above what msa's session limits allow */
@@ -197,10 +198,11 @@ static void
 on_reserve(struct ipc_from from, const struct ipc_frame *frame)
 {
 	struct wire wire = wire_from(frame->data, frame->len);
-	char account[PROTO_ACCOUNT_MAX + 1];
+	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
 	struct queue_quota view = {0};
 	uint64_t token = wire_u64(&wire);
 	proto_word(&wire, account, sizeof(account));
+	proto_word(&wire, class, sizeof(class));
 	if (!wire_done(&wire)) {
 		malformed(from, frame);
 		reply_verdict(from, QUEUE_UNAVAILABLE, NULL);
@@ -208,7 +210,7 @@ on_reserve(struct ipc_from from, const struct ipc_frame *frame)
 		reply_verdict(from, QUEUE_FULL, NULL);
 	} else {
 		enum queue_verdict verdict =
-		    quota_reserve(program.quota, account, from.channel, token, &view);
+		    quota_reserve(program.quota, account, class, from.channel, token, &view);
 		reply_verdict(from, verdict, &view);
 	}
 }
@@ -280,9 +282,9 @@ on_enqueued(void *arg, enum store_result result)
 	LIST_REMOVE(accept, link);
 	if (result == STORE_OK) {
 		log_debug(text, "queued", "account=%s recipients=%u size=%llu", accept->account,
-		          accept->charge.count, (unsigned long long)accept->size);
+		          accept->charge.units[METER_RECIPIENTS], (unsigned long long)accept->size);
 		reply_verdict(accept->from, QUEUE_OK, &accept->quota);
-		schedule_fresh(program.schedule, &accept->id);
+		schedule_fresh(program.schedule, &accept->id, accept->quota.start);
 	} else {
 		log_error(text, "enqueue-failed", "account=%s error=%s", accept->account,
 		          store_result_text(result));
@@ -331,9 +333,9 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	}
 	struct accept *accept = xcalloc(1, sizeof(*accept));
 	if (verdict == QUEUE_OK)
-		verdict =
-		    quota_commit_begin(program.quota, commit.account, from.channel, commit.token,
-		                       commit.recipient_count, &accept->charge, &accept->quota);
+		verdict = quota_commit_begin(program.quota, commit.account, commit.class,
+		                             from.channel, commit.token, commit.recipient_count,
+		                             &accept->charge, &accept->quota);
 	else
 		quota_release(program.quota, commit.account, from.channel, commit.token,
 		              LEDGER_ALL);
@@ -348,7 +350,6 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	accept->from = from;
 	accept->id = commit.id;
 	memcpy(accept->account, commit.account, sizeof(accept->account));
-	accept->charge.account = accept->account;
 	accept->size = commit.prefix_len + commit.body_size;
 	LIST_INSERT_HEAD(&program.accepts, accept, link);
 	msec_t now = clock_wall();
@@ -360,7 +361,7 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	    .recipient_count = commit.recipient_count,
 	    .body_8bit = commit.body_8bit,
 	    .created = now,
-	    .due = now,
+	    .due = accept->quota.start ? accept->quota.start : now,
 	    .client_ip = commit.client_ip,
 	    .client_port = commit.client_port,
 	    .ehlo = commit.ehlo,
@@ -370,7 +371,7 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	    .body_len = commit.in_file ? 0 : (size_t)commit.body_size,
 	    .large_take = large ? large_take(large) : NULL,
 	    .large_size = commit.in_file ? commit.body_size : 0,
-	    .charge = accept->charge,
+	    .charge = &accept->charge,
 	};
 	store_enqueue(program.store, &message, on_enqueued, accept);
 	proto_commit_clear(&commit);
@@ -427,23 +428,17 @@ on_status(struct ipc_from from)
 }
 
 static void
-reply_view(struct ipc_from to, const char *account)
+reply_view(struct ipc_from to, const char *account, const char *class)
 {
 	struct queue_quota_view view;
 	struct buf frame;
-	if (!quota_look(program.quota, account, &view)) {
+	if (!quota_look(program.quota, account, class, &view)) {
 		reply_u8(to, QUEUE_DOWN, -1);
 		return;
 	}
 	buf_init(&frame);
 	wire_put_u8(&frame, QUEUE_DONE);
-	wire_put_str(&frame, view.account);
-	proto_put_quota(&frame, &view.quota);
-	wire_put_u8(&frame, view.overridden);
-	wire_put_u32(&frame, view.class_limit);
-	wire_put_u64(&frame, (uint64_t)view.override_set);
-	wire_put_str(&frame, view.override_by);
-	wire_put_str(&frame, view.override_reason);
+	proto_put_view(&frame, &view);
 	ipc_hub_reply(program.hub, to, &frame, -1);
 	buf_clear(&frame);
 }
@@ -452,32 +447,62 @@ static void
 on_quota_show(struct ipc_from from, const struct ipc_frame *frame)
 {
 	struct wire wire = wire_from(frame->data, frame->len);
-	char account[PROTO_ACCOUNT_MAX + 1];
+	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
 	proto_word(&wire, account, sizeof(account));
+	proto_word(&wire, class, sizeof(class));
 	if (wire_done(&wire))
-		reply_view(from, account);
+		reply_view(from, account, class);
 	else
 		reply_u8(from, QUEUE_INVALID, -1);
+}
+
+/* Answers with the view, and ends the setting. */
+static void
+setting_end(struct setting *setting, enum store_result result)
+{
+	if (result == STORE_OK) {
+		reply_view(setting->from, setting->account, setting->class);
+	} else {
+		log_error("-", "quota-change-failed", "account=%s by=%s error=%s", setting->account,
+		          setting->by, store_result_text(result));
+		reply_u8(setting->from, QUEUE_DOWN, -1);
+	}
+	free(setting);
 }
 
 static void
 on_override_stored(void *arg, enum store_result result)
 {
 	struct setting *setting = arg;
-	if (result == STORE_OK || (setting->clear && result == STORE_MISSING)) {
-		if (setting->clear)
-			log_info("-", "quota-cleared", "account=%s by=%s", setting->account,
-			         setting->by);
-		else
-			log_info("-", "quota-set", "account=%s limit=%u by=%s", setting->account,
-			         setting->limit, setting->by);
-		reply_view(setting->from, setting->account);
-	} else {
-		log_error("-", "quota-set-failed", "account=%s error=%s", setting->account,
-		          store_result_text(result));
-		reply_u8(setting->from, QUEUE_DOWN, -1);
-	}
-	free(setting);
+	if (setting->clear && result == STORE_MISSING)
+		result = STORE_OK;
+	if (result == STORE_OK && setting->clear)
+		log_info("-", "quota-cleared", "account=%s by=%s", setting->account, setting->by);
+	else if (result == STORE_OK)
+		log_info("-", "quota-set", "account=%s limit=%u by=%s", setting->account,
+		         setting->limit, setting->by);
+	setting_end(setting, result);
+}
+
+static void
+on_reset_stored(void *arg, enum store_result result)
+{
+	struct setting *setting = arg;
+	quota_reset_end(program.quota, setting->account, setting->at, result == STORE_OK);
+	if (result == STORE_OK)
+		log_info("-", "quota-reset", "account=%s by=%s", setting->account, setting->by);
+	setting_end(setting, result);
+}
+
+/* The account and class that a request of the NOC begins with. */
+static struct setting *
+setting_new(struct ipc_from from, struct wire *wire)
+{
+	struct setting *setting = xcalloc(1, sizeof(*setting));
+	setting->from = from;
+	proto_word(wire, setting->account, sizeof(setting->account));
+	proto_word(wire, setting->class, sizeof(setting->class));
+	return setting;
 }
 
 static void
@@ -485,9 +510,7 @@ on_quota_set(struct ipc_from from, const struct ipc_frame *frame)
 {
 	struct wire wire = wire_from(frame->data, frame->len);
 	struct store_override override = {.when = clock_wall()};
-	struct setting *setting = xcalloc(1, sizeof(*setting));
-	setting->from = from;
-	proto_word(&wire, setting->account, sizeof(setting->account));
+	struct setting *setting = setting_new(from, &wire);
 	setting->clear = wire_u8(&wire) != 0;
 	override.limit = wire_u32(&wire);
 	wire_str(&wire, override.by, sizeof(override.by));
@@ -501,6 +524,24 @@ on_quota_set(struct ipc_from from, const struct ipc_frame *frame)
 	memcpy(setting->by, override.by, sizeof(setting->by));
 	store_override_set(program.store, setting->account, setting->clear ? NULL : &override,
 	                   on_override_stored, setting);
+}
+
+static void
+on_quota_reset(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	struct store_reset reset = {.when = clock_wall()};
+	struct setting *setting = setting_new(from, &wire);
+	wire_str(&wire, reset.by, sizeof(reset.by));
+	wire_str(&wire, reset.reason, sizeof(reset.reason));
+	if (!wire_done(&wire)) {
+		reply_u8(from, QUEUE_INVALID, -1);
+		free(setting);
+		return;
+	}
+	memcpy(setting->by, reset.by, sizeof(setting->by));
+	reset.at = setting->at = quota_reset_begin(program.quota, setting->account);
+	store_ledger_reset(program.store, setting->account, &reset, on_reset_stored, setting);
 }
 
 /* Cut to what the reader's field holds. */
@@ -657,6 +698,8 @@ admin_frame(struct ipc_from from, struct ipc_frame *frame)
 		on_quota_show(from, frame);
 	else if (frame->type == PROTO_QUOTA_SET)
 		on_quota_set(from, frame);
+	else if (frame->type == PROTO_QUOTA_RESET)
+		on_quota_reset(from, frame);
 	else if (frame->type == PROTO_LIST)
 		on_list(from, frame);
 	else if (frame->type == PROTO_DETAIL)

@@ -75,19 +75,76 @@ proto_address(struct wire *wire, struct address *out)
 void
 proto_put_quota(struct buf *buf, const struct queue_quota *quota)
 {
+	wire_put_u8(buf, (uint8_t)quota->meter);
 	wire_put_u32(buf, quota->limit);
 	wire_put_u32(buf, quota->used);
 	wire_put_u32(buf, quota->reserved);
 	wire_put_u64(buf, (uint64_t)quota->reset);
+	wire_put_u64(buf, (uint64_t)quota->start);
 }
 
 void
 proto_quota(struct wire *wire, struct queue_quota *out)
 {
+	unsigned meter = wire_u8(wire);
+	if (meter >= QUEUE_METERS) {
+		wire->failed = true;
+		meter = QUEUE_RECIPIENTS;
+	}
+	out->meter = (enum queue_meter)meter;
 	out->limit = wire_u32(wire);
 	out->used = wire_u32(wire);
 	out->reserved = wire_u32(wire);
 	out->reset = (msec_t)wire_u64(wire);
+	out->start = (msec_t)wire_u64(wire);
+}
+
+void
+proto_put_view(struct buf *buf, const struct queue_quota_view *view)
+{
+	wire_put_str(buf, view->account);
+	wire_put_str(buf, view->class);
+	wire_put_u8(buf, view->calendar);
+	for (size_t i = 0; i < QUEUE_METERS; i++) {
+		const struct queue_burst *burst = &view->burst[i];
+		proto_put_quota(buf, &view->meters[i]);
+		wire_put_u32(buf, burst->at_once);
+		wire_put_u32(buf, burst->count);
+		wire_put_u64(buf, (uint64_t)burst->period);
+		wire_put_u64(buf, (uint64_t)burst->left);
+	}
+	wire_put_u8(buf, view->overridden);
+	wire_put_u32(buf, view->class_limit);
+	wire_put_u64(buf, (uint64_t)view->override_set);
+	wire_put_str(buf, view->override_by);
+	wire_put_str(buf, view->override_reason);
+	wire_put_u64(buf, (uint64_t)view->reset_when);
+	wire_put_str(buf, view->reset_by);
+	wire_put_str(buf, view->reset_reason);
+}
+
+void
+proto_view(struct wire *wire, struct queue_quota_view *out)
+{
+	wire_str(wire, out->account, sizeof(out->account));
+	wire_str(wire, out->class, sizeof(out->class));
+	out->calendar = wire_u8(wire) != 0;
+	for (size_t i = 0; i < QUEUE_METERS; i++) {
+		struct queue_burst *burst = &out->burst[i];
+		proto_quota(wire, &out->meters[i]);
+		burst->at_once = wire_u32(wire);
+		burst->count = wire_u32(wire);
+		burst->period = (msec_t)wire_u64(wire);
+		burst->left = (int64_t)wire_u64(wire);
+	}
+	out->overridden = wire_u8(wire) != 0;
+	out->class_limit = wire_u32(wire);
+	out->override_set = (msec_t)wire_u64(wire);
+	wire_str(wire, out->override_by, sizeof(out->override_by));
+	wire_str(wire, out->override_reason, sizeof(out->override_reason));
+	out->reset_when = (msec_t)wire_u64(wire);
+	wire_str(wire, out->reset_by, sizeof(out->reset_by));
+	wire_str(wire, out->reset_reason, sizeof(out->reset_reason));
 }
 
 void
@@ -109,6 +166,7 @@ proto_put_commit(struct buf *buf, const struct proto_commit *commit)
 	wire_put_u64(buf, commit->token);
 	proto_put_id(buf, &commit->id);
 	wire_put_str(buf, commit->account);
+	wire_put_str(buf, commit->class);
 	wire_put_str(buf, commit->client_ip);
 	wire_put_u16(buf, commit->client_port);
 	wire_put_str(buf, commit->ehlo);
@@ -135,6 +193,7 @@ proto_commit(const void *data, size_t len, struct proto_commit *out)
 	out->token = wire_u64(&wire);
 	proto_id(&wire, &out->id);
 	proto_word(&wire, out->account, sizeof(out->account));
+	proto_word(&wire, out->class, sizeof(out->class));
 	proto_word(&wire, out->client_ip, sizeof(out->client_ip));
 	out->client_port = wire_u16(&wire);
 	proto_word(&wire, out->ehlo, sizeof(out->ehlo));

@@ -19,7 +19,7 @@
 
 enum proto_type {
 	/* msa. A token numbers a submission within its channel. */
-	PROTO_RESERVE = 1, /* call: u64 token, str account -> u8 verdict, quota */
+	PROTO_RESERVE = 1, /* call: u64 token, str account, str class -> u8 verdict, quota */
 	PROTO_RELEASE,     /* tell: u64 token, str account, u32 count */
 	PROTO_END,         /* tell: u64 token, str account: everything it holds is released */
 	PROTO_BODY_OPEN,   /* call: u64 token, id -> u8 verdict, and a write-only descriptor */
@@ -33,9 +33,10 @@ enum proto_type {
 	PROTO_ENOUGH,     /* tell: nothing: no further jobs */
 	/* admin */
 	PROTO_STATUS = 64, /* call: nothing -> u8 answer, status */
-	PROTO_QUOTA_SHOW,  /* call: str account -> u8 answer, view */
-	PROTO_QUOTA_SET, /* call: str account, u8 clear, u32 limit, str by, str reason -> u8 answer,
-	                    view */
+	/* The three of them answer u8 answer, view. */
+	PROTO_QUOTA_SHOW, /* call: str account, str class */
+	PROTO_QUOTA_SET, /* call: str account, str class, u8 clear, u32 limit, str by, str reason */
+	PROTO_QUOTA_RESET, /* call: str account, str class, str by, str reason */
 	PROTO_LIST,   /* call: str account ("": all), u8 from start, id after -> u8 answer, u16 n,
 	                 entries, u8 more */
 	PROTO_DETAIL, /* call: id, u16 first recipient wanted -> u8 answer, detail with at most
@@ -59,6 +60,8 @@ void proto_put_address(struct buf *buf, const struct address *address);
 void proto_address(struct wire *wire, struct address *out);
 void proto_put_quota(struct buf *buf, const struct queue_quota *quota);
 void proto_quota(struct wire *wire, struct queue_quota *out);
+void proto_put_view(struct buf *buf, const struct queue_quota_view *view);
+void proto_view(struct wire *wire, struct queue_quota_view *out);
 /* A printable string of 1 to max octets; anything else fails the wire. */
 void proto_word(struct wire *wire, char *out, size_t size);
 
@@ -67,7 +70,7 @@ void proto_word(struct wire *wire, char *out, size_t size);
 struct proto_commit {
 	uint64_t token;
 	struct queue_id id;
-	char account[PROTO_ACCOUNT_MAX + 1];
+	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
 	char client_ip[PROTO_IP_MAX + 1], ehlo[PROTO_EHLO_MAX + 1];
 	uint16_t client_port;
 	bool body_8bit;

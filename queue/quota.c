@@ -8,15 +8,16 @@
 #include "core/mem.h"
 #include "ratelimit/ledger.h"
 #include "ratelimit/ledger_clock.h"
+#include "ratelimit/row.h"
 
 /* Where the pure ledger meets clock, configuration and disk.
  *
  * The ledger decides from memory; this module tells it the time, loads an account's rows when it is
  * first seen, and says what the store has to write with a message. Invariants: every charge is
- * written in the transaction that stores its message, so a crash leaves both or neither; the limit
- * is looked up afresh for each decision, so an override that is durable is in force for the next
- * one; ledger time is persisted with each charge and once a minute, so a restart cannot turn it
- * back. */
+ * written in the transaction that stores its message, so a crash leaves both or neither; class and
+ * override are looked up afresh for each decision, so what a reload or an operator changed is in
+ * force for the next one; ledger time is persisted with each charge and once a minute, so a restart
+ * cannot turn it back. */
 
 struct quota {
 	struct store *store;
@@ -24,7 +25,8 @@ struct quota {
 	struct ledger *ledger;
 	struct ledger_clock clock;
 	struct loop_timer *tick;
-	msec_t persisted; /* the last high-water mark asked for */
+	msec_t persisted;          /* the last high-water mark asked for */
+	msec_t day_start, day_end; /* the local day of the last decision */
 	bool was_held;
 };
 
@@ -33,6 +35,7 @@ struct quota {
 
 struct loading {
 	struct window *window;
+	struct pace *pace;
 	uint32_t oldest;
 	bool failed;
 };
@@ -41,19 +44,17 @@ static void
 on_row(void *arg, const char *account, uint32_t row, const uint8_t *data, size_t len)
 {
 	struct loading *loading = arg;
-	if (row < loading->oldest)
-		return;
-	if (window_load_row(loading->window, row, data, len) == -1) {
+	if (row_load(data, len, row, loading->oldest, loading->window, loading->pace) == -1) {
 		log_error("-", "ledger-row-malformed", "account=%s row=%u", account, row);
 		loading->failed = true;
 	}
 }
 
 static int
-load_account(void *arg, const char *account, msec_t now, struct window *window)
+load_account(void *arg, const char *account, msec_t now, struct window *window, struct pace *pace)
 {
 	struct quota *quota = arg;
-	struct loading loading = {.window = window, .oldest = window_row_oldest(now)};
+	struct loading loading = {.window = window, .pace = pace, .oldest = row_oldest(now)};
 	store_load_ledger_rows(quota->store, account, on_row, &loading);
 	return loading.failed ? -1 : 0;
 }
@@ -120,67 +121,91 @@ quota_free(struct quota *quota)
 }
 
 static uint32_t
-class_limit(const struct quota *quota)
-{
-	return quota->conf->standard.recipients > UINT32_MAX
-	           ? UINT32_MAX
-	           : (uint32_t)quota->conf->standard.recipients;
-}
-
-static uint32_t
-limit_of(struct quota *quota, const char *account)
-{
-	struct store_override override;
-	return store_load_override(quota->store, account, &override) ? override.limit
-	                                                             : class_limit(quota);
-}
-
-static uint32_t
 clamp(uint64_t n)
 {
 	return n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
 }
 
-static bool
-fill(struct quota *quota, const char *account, uint32_t limit, struct queue_quota *out)
+static struct pace_rate
+rate_of(const struct conf_burst *burst)
 {
-	struct ledger_view view;
-	msec_t now = quota_time(quota);
-	memset(out, 0, sizeof(*out));
-	out->limit = limit;
-	if (ledger_look(quota->ledger, account, limit, now, &view) == -1)
-		return false;
-	out->used = clamp(view.used);
-	out->reserved = clamp(view.reserved);
-	if (view.used + view.reserved < limit)
-		out->reset = 0;
-	else /* with a limit of 0 there is no such moment; a day is when asking again makes sense */
-		out->reset = view.reset ? view.reset : now + DAY;
-	return true;
+	return pace_rate(burst->at_once, burst->count, burst->period);
+}
+
+/* What the account may do at now. */
+static struct ledger_rule
+rule_of(struct quota *quota, const char *account, const struct conf_class *class, msec_t now)
+{
+	struct store_override override;
+	const bool overridden = store_load_override(quota->store, account, &override);
+	if (class->calendar && (now < quota->day_start || now >= quota->day_end))
+		clock_day(now, &quota->day_start, &quota->day_end);
+	return (struct ledger_rule){
+	    .limit = {[METER_RECIPIENTS] = overridden ? override.limit : clamp(class->recipients),
+	              [METER_MESSAGES] = clamp(class->messages)},
+	    .window = {class->calendar, quota->day_start, quota->day_end},
+	    .rates = {[METER_RECIPIENTS] = rate_of(&class->burst_recipients),
+	              [METER_MESSAGES] = rate_of(&class->burst_messages)},
+	    .horizon = quota->conf->pace_horizon,
+	};
+}
+
+_Static_assert((int)QUEUE_RECIPIENTS == METER_RECIPIENTS && (int)QUEUE_MESSAGES == METER_MESSAGES &&
+                   (int)QUEUE_METERS == METERS,
+               "the ledger's meters are the client's");
+
+/* A moment of ledger time as people will see it on their clocks. */
+static msec_t
+wall_of(msec_t at, msec_t now)
+{
+	return clock_wall() + at - now;
+}
+
+static void
+show(const struct ledger_rule *rule, const struct ledger_view *view, enum meter meter, msec_t now,
+     struct queue_quota *out)
+{
+	const struct ledger_use *use = &view->meters[meter];
+	*out = (struct queue_quota){
+	    .meter = (enum queue_meter)meter,
+	    .limit = rule->limit[meter],
+	    .used = clamp(use->used),
+	    .reserved = clamp(use->reserved),
+	    .start = view->due > now ? wall_of(view->due, now) : 0,
+	};
+	if (use->used + use->reserved >= rule->limit[meter])
+		/* With a limit of 0 there is no such moment; a day is when asking again makes
+		 * sense. */
+		out->reset = use->reset ? use->reset : now + DAY;
 }
 
 static enum queue_verdict
-verdict_of(struct quota *quota, enum ledger_answer answer, const char *account, uint32_t limit,
-           struct queue_quota *view)
+verdict_of(const struct ledger_rule *rule, enum ledger_answer answer,
+           const struct ledger_view *view, msec_t now, struct queue_quota *out)
 {
-	if (!fill(quota, account, limit, view))
+	*out = (struct queue_quota){0};
+	if (answer == LEDGER_ERROR)
 		return QUEUE_UNAVAILABLE;
-	return answer == LEDGER_OK     ? QUEUE_OK
-	       : answer == LEDGER_OVER ? QUEUE_OVER
-	                               : QUEUE_UNAVAILABLE;
+	show(rule, view, view->meter, now, out);
+	if (answer == LEDGER_OVER)
+		return QUEUE_OVER;
+	if (answer == LEDGER_OK)
+		return QUEUE_OK;
+	out->reset = wall_of(view->open, now);
+	return QUEUE_TOO_FAST;
 }
 
 enum queue_verdict
-quota_reserve(struct quota *quota, const char *account, uint32_t channel, uint64_t token,
-              struct queue_quota *view)
+quota_reserve(struct quota *quota, const char *account, const char *class, uint32_t channel,
+              uint64_t token, struct queue_quota *out)
 {
-	uint32_t limit = limit_of(quota, account);
-	enum ledger_answer answer =
-	    ledger_reserve(quota->ledger, account, channel, token, 1, limit, quota_time(quota));
-	enum queue_verdict verdict = verdict_of(quota, answer, account, limit, view);
-	if (answer == LEDGER_OK && verdict != QUEUE_OK)
-		ledger_release(quota->ledger, account, channel, token, 1);
-	return verdict;
+	const msec_t now = quota_time(quota);
+	const struct ledger_rule rule =
+	    rule_of(quota, account, conf_class(quota->conf, class), now);
+	struct ledger_view view;
+	const enum ledger_answer answer =
+	    ledger_reserve(quota->ledger, account, channel, token, &rule, now, &view);
+	return verdict_of(&rule, answer, &view, now, out);
 }
 
 void
@@ -197,49 +222,80 @@ quota_drop_channel(struct quota *quota, uint32_t channel)
 }
 
 enum queue_verdict
-quota_commit_begin(struct quota *quota, const char *account, uint32_t channel, uint64_t token,
-                   uint32_t count, struct store_charge *charge, struct queue_quota *view)
+quota_commit_begin(struct quota *quota, const char *account, const char *class, uint32_t channel,
+                   uint64_t token, uint32_t count, struct ledger_charge *charge,
+                   struct queue_quota *out)
 {
-	uint32_t limit = limit_of(quota, account);
-	msec_t now = quota_time(quota);
-	enum ledger_answer answer =
-	    ledger_commit_begin(quota->ledger, account, channel, token, count, limit, now);
-	ledger_release(quota->ledger, account, channel, token, LEDGER_ALL);
-	fill(quota, account, limit, view);
-	*charge = (struct store_charge){
-	    .account = account,
-	    .minute = (uint32_t)window_minute_of(now),
-	    .count = count,
-	    .ledger_time = now,
-	};
-	return answer == LEDGER_OK     ? QUEUE_OK
-	       : answer == LEDGER_OVER ? QUEUE_OVER
-	                               : QUEUE_UNAVAILABLE;
+	const msec_t now = quota_time(quota);
+	const struct ledger_rule rule =
+	    rule_of(quota, account, conf_class(quota->conf, class), now);
+	struct ledger_view view;
+	const enum ledger_answer answer = ledger_commit_begin(
+	    quota->ledger, account, channel, token, count, &rule, now, charge, &view);
+	return verdict_of(&rule, answer, &view, now, out);
 }
 
 void
-quota_commit_end(struct quota *quota, const char *account, const struct store_charge *charge,
+quota_commit_end(struct quota *quota, const char *account, const struct ledger_charge *charge,
                  bool stored)
 {
-	ledger_commit_end(quota->ledger, account, charge->count, stored, charge->ledger_time);
+	ledger_commit_end(quota->ledger, account, charge, stored);
+}
+
+msec_t
+quota_reset_begin(struct quota *quota, const char *account)
+{
+	const msec_t now = quota_time(quota);
+	ledger_reset_begin(quota->ledger, account, now);
+	return now;
+}
+
+void
+quota_reset_end(struct quota *quota, const char *account, msec_t at, bool stored)
+{
+	ledger_reset_end(quota->ledger, account, at, stored);
 }
 
 bool
-quota_look(struct quota *quota, const char *account, struct queue_quota_view *view)
+quota_look(struct quota *quota, const char *account, const char *class,
+           struct queue_quota_view *out)
 {
+	const msec_t now = quota_time(quota);
+	const struct conf_class *plan = conf_class(quota->conf, class);
+	const struct ledger_rule rule = rule_of(quota, account, plan, now);
+	const struct conf_burst *const bursts[METERS] = {&plan->burst_recipients,
+	                                                 &plan->burst_messages};
+	struct ledger_view view;
 	struct store_override override;
-	memset(view, 0, sizeof(*view));
-	snprintf(view->account, sizeof(view->account), "%s", account);
-	view->class_limit = class_limit(quota);
-	view->overridden = store_load_override(quota->store, account, &override);
-	if (view->overridden) {
-		view->override_set = override.when;
-		snprintf(view->override_by, sizeof(view->override_by), "%s", override.by);
-		snprintf(view->override_reason, sizeof(view->override_reason), "%s",
-		         override.reason);
+	struct store_reset reset;
+	memset(out, 0, sizeof(*out));
+	snprintf(out->account, sizeof(out->account), "%s", account);
+	snprintf(out->class, sizeof(out->class), "%s", class);
+	out->calendar = plan->calendar;
+	out->class_limit = clamp(plan->recipients);
+	out->overridden = store_load_override(quota->store, account, &override);
+	if (out->overridden) {
+		out->override_set = override.when;
+		snprintf(out->override_by, sizeof(out->override_by), "%s", override.by);
+		snprintf(out->override_reason, sizeof(out->override_reason), "%s", override.reason);
 	}
-	return fill(quota, account, view->overridden ? override.limit : view->class_limit,
-	            &view->quota);
+	if (store_load_reset(quota->store, account, &reset)) {
+		out->reset_when = reset.when;
+		snprintf(out->reset_by, sizeof(out->reset_by), "%s", reset.by);
+		snprintf(out->reset_reason, sizeof(out->reset_reason), "%s", reset.reason);
+	}
+	if (ledger_look(quota->ledger, account, &rule, now, &view) == -1)
+		return false;
+	for (int m = 0; m < METERS; m++) {
+		show(&rule, &view, (enum meter)m, now, &out->meters[m]);
+		out->burst[m] = (struct queue_burst){
+		    .at_once = bursts[m]->at_once,
+		    .count = bursts[m]->count,
+		    .period = bursts[m]->period,
+		    .left = view.meters[m].left,
+		};
+	}
+	return true;
 }
 
 uint64_t

@@ -233,6 +233,31 @@ override_decode(const void *data, size_t len, struct store_override *out)
 }
 
 void
+reset_encode(const struct store_reset *reset, struct buf *out)
+{
+	wire_put_u8(out, STORE_FORMAT);
+	wire_put_u64(out, (uint64_t)reset->at);
+	wire_put_u64(out, (uint64_t)reset->when);
+	wire_put_str(out, reset->by);
+	wire_put_str(out, reset->reason);
+}
+
+bool
+reset_decode(const void *data, size_t len, struct store_reset *out)
+{
+	struct wire wire = wire_from(data, len);
+
+	memset(out, 0, sizeof(*out));
+	if (wire_u8(&wire) != STORE_FORMAT)
+		return false;
+	out->at = (msec_t)wire_u64(&wire);
+	out->when = (msec_t)wire_u64(&wire);
+	wire_str(&wire, out->by, sizeof(out->by));
+	wire_str(&wire, out->reason, sizeof(out->reason));
+	return wire_done(&wire);
+}
+
+void
 store_message_free(struct store_message *message)
 {
 	if (message == NULL)

@@ -737,13 +737,17 @@ lane_dispatch(struct lane *lane)
 }
 
 void
-schedule_fresh(struct schedule *schedule, const struct queue_id *id)
+schedule_fresh(struct schedule *schedule, const struct queue_id *id, msec_t due)
 {
 	struct lane *lane = &schedule->lanes[QUEUE_FRESH];
 	if (schedule->stopped || !lane->ready)
 		return; /* HELLO scans the lane */
 	if (message_find(schedule, id))
 		return;
+	if (due > clock_wall()) {
+		lane_wake_at(lane, due);
+		return;
+	}
 	bool behind = lane->more || !lane_has_room(lane);
 	if (lane->messages >= WINDOW_MESSAGES + WINDOW_RESERVE ||
 	    lane->recipients >= 2 * WINDOW_RECIPIENTS) {

@@ -49,7 +49,6 @@
 
 #include "core/log.h"
 #include "core/mem.h"
-#include "ratelimit/window.h"
 
 #define TICK        1000
 #define TICKS_CHECK 10 /* mdb_reader_check: slots of readers that were killed keep pages alive */
@@ -166,8 +165,8 @@ tell(struct op *op)
 		op->on_done(op->arg, op->result);
 }
 
-static void
-complete_plain(struct op *op)
+void
+store_complete(struct op *op)
 {
 	tell(op);
 	free(op);
@@ -335,9 +334,8 @@ struct enqueue {
 	size_t body_len;
 	bool placed; /* the body is on disk and counted */
 	uint64_t large_size;
-	char *charge_account;
-	uint32_t minute, charge;
-	msec_t ledger_time;
+	bool charged;
+	struct ledger_charge charge;
 };
 
 struct store_large *
@@ -391,66 +389,6 @@ enqueue_sync_large(struct op *op)
 	return rc == 0 && enqueue->message->body.size != enqueue->large_size ? EBADMSG : rc;
 }
 
-static void
-raise_ledger_time(struct lane_txn *txn, msec_t ledger_time)
-{
-	struct key key;
-	uint8_t octets[8];
-	MDB_val v;
-
-	key_text(&key, "ledger");
-	if (txn_get(txn, TABLE_META, &key, &v) &&
-	    (msec_t)be_get(v.mv_data, v.mv_size) >= ledger_time)
-		return;
-	be_put(octets, sizeof(octets), (uint64_t)ledger_time);
-	txn_put(txn, TABLE_META, &key, octets, sizeof(octets));
-}
-
-/* Deletes the account's rows below oldest: none of their minutes can count any more. */
-static void
-trim_ledger(struct lane_txn *txn, const char *account, uint32_t oldest)
-{
-	MDB_cursor *cursor = txn_cursor(txn, TABLE_LEDGER);
-	struct key low, high;
-	MDB_val k, v;
-	int rc;
-
-	if (cursor == NULL)
-		return;
-	key_ledger(&low, account, 0);
-	key_ledger(&high, account, oldest);
-	k = (MDB_val){low.len, low.data};
-	for (rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE); rc == 0;
-	     rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
-		if (k.mv_size != high.len || memcmp(k.mv_data, high.data, high.len) >= 0)
-			break;
-		if ((txn->rc = mdb_cursor_del(cursor, 0)) != 0)
-			break;
-	}
-	mdb_cursor_close(cursor);
-}
-
-static void
-charge(struct lane_txn *txn, const struct enqueue *enqueue)
-{
-	struct key key;
-	struct buf row;
-	MDB_val v = {0, NULL};
-
-	buf_init(&row);
-	key_ledger(&key, enqueue->charge_account, window_row_of(enqueue->minute));
-	(void)txn_get(txn, TABLE_LEDGER, &key, &v);
-	if (txn->rc == 0 &&
-	    window_row_add(v.mv_data, v.mv_size, enqueue->minute, enqueue->charge, &row) < 0)
-		txn->rc = MDB_CORRUPTED;
-	txn_put(txn, TABLE_LEDGER, &key, row.data, row.len);
-	buf_clear(&row);
-	if (enqueue->ledger_time > 0) {
-		raise_ledger_time(txn, enqueue->ledger_time);
-		trim_ledger(txn, enqueue->charge_account, window_row_oldest(enqueue->ledger_time));
-	}
-}
-
 static enum store_result
 enqueue_apply(struct op *op, struct lane_txn *txn)
 {
@@ -464,8 +402,8 @@ enqueue_apply(struct op *op, struct lane_txn *txn)
 		return STORE_EXISTS;
 	txn_store(txn, message);
 	txn_count(txn, message->generated ? COUNTER_GENERATED : COUNTER_ACCEPTED, message->total);
-	if (enqueue->charge)
-		charge(txn, enqueue);
+	if (enqueue->charged)
+		txn_charge(txn, message->account, &enqueue->charge);
 	return STORE_OK;
 }
 
@@ -487,7 +425,6 @@ enqueue_complete(struct op *op)
 	tell(op);
 	store_message_free(enqueue->message);
 	free(enqueue->body);
-	free(enqueue->charge_account);
 	free(enqueue);
 }
 
@@ -541,11 +478,9 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 		message->recipients[i].address = in->recipients[i];
 		message->recipients[i].reply = xstrdup("");
 	}
-	if (in->charge.count) {
-		enqueue->charge_account = xstrdup(in->charge.account);
-		enqueue->minute = in->charge.minute;
-		enqueue->charge = in->charge.count;
-		enqueue->ledger_time = in->charge.ledger_time;
+	if (in->charge) {
+		enqueue->charged = true;
+		enqueue->charge = *in->charge;
 	}
 	op->store = store;
 	op->lane = &store->lanes[QUEUE_FRESH];
@@ -1110,165 +1045,4 @@ store_counts(struct store *store, struct store_counts *out)
 	out->commits = store->lanes[QUEUE_FRESH].commits;
 	out->committed = store->lanes[QUEUE_FRESH].committed;
 	pthread_mutex_unlock(&store->lanes[QUEUE_FRESH].lock);
-}
-
-/* --- ledger, overrides, directives --- */
-
-void
-store_load_ledger_rows(struct store *store, const char *account, store_on_row *on_row, void *arg)
-{
-	struct lane_txn txn;
-	MDB_cursor *cursor;
-	struct key key;
-	MDB_val k, v;
-	int rc;
-
-	txn_read(&store->lanes[QUEUE_FRESH], &txn);
-	cursor = txn_cursor(&txn, TABLE_LEDGER);
-	if (cursor) {
-		key_ledger(&key, account, 0);
-		k = (MDB_val){key.len, key.data};
-		for (rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE); rc == 0;
-		     rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
-			if (k.mv_size != key.len || memcmp(k.mv_data, key.data, key.len - 4) != 0)
-				break;
-			on_row(arg, account,
-			       (uint32_t)be_get((const uint8_t *)k.mv_data + key.len - 4, 4),
-			       v.mv_data, v.mv_size);
-		}
-		mdb_cursor_close(cursor);
-	}
-	txn_abort(&txn);
-}
-
-msec_t
-store_ledger_time(struct store *store)
-{
-	struct lane_txn txn;
-	struct key key;
-	MDB_val v;
-	msec_t at = 0;
-
-	txn_read(&store->lanes[QUEUE_FRESH], &txn);
-	key_text(&key, "ledger");
-	if (txn_get(&txn, TABLE_META, &key, &v))
-		at = (msec_t)be_get(v.mv_data, v.mv_size);
-	txn_abort(&txn);
-	return at;
-}
-
-struct setting { /* one row put or deleted, or the ledger time raised */
-	struct op op;
-	enum table table;
-	struct key key;
-	bool deletes;
-	msec_t ledger_time;
-	size_t len;
-	uint8_t value[];
-};
-
-static enum store_result
-setting_apply(struct op *op, struct lane_txn *txn)
-{
-	struct setting *setting = (struct setting *)op;
-
-	if (setting->table == TABLE_META)
-		raise_ledger_time(txn, setting->ledger_time);
-	else if (setting->deletes)
-		txn_del(txn, setting->table, &setting->key);
-	else
-		txn_put(txn, setting->table, &setting->key, setting->value, setting->len);
-	return STORE_OK;
-}
-
-static struct setting *
-setting_new(enum table table, const char *name, const void *value, size_t len,
-            store_on_done *on_done, void *arg)
-{
-	struct setting *setting = xcalloc(1, sizeof(*setting) + len);
-
-	assert(value || !len);
-	setting->table = table;
-	key_text(&setting->key, name);
-	setting->deletes = value == NULL;
-	setting->len = len;
-	if (len)
-		memcpy(setting->value, value, len);
-	setting->op.weight = 1;
-	setting->op.apply = setting_apply;
-	setting->op.complete = complete_plain;
-	setting->op.on_done = on_done;
-	setting->op.arg = arg;
-	return setting;
-}
-
-void
-store_ledger_time_set(struct store *store, msec_t ledger_time, store_on_done *on_done, void *arg)
-{
-	struct setting *setting = setting_new(TABLE_META, "ledger", "", 0, on_done, arg);
-
-	setting->ledger_time = ledger_time;
-	store_post(store, &store->lanes[QUEUE_FRESH], &setting->op);
-}
-
-void
-store_override_set(struct store *store, const char *account, const struct store_override *override,
-                   store_on_done *on_done, void *arg)
-{
-	struct setting *setting;
-	struct buf buf;
-
-	buf_init(&buf);
-	if (override)
-		override_encode(override, &buf);
-	setting =
-	    setting_new(TABLE_OVERRIDE, account, override ? buf.data : NULL, buf.len, on_done, arg);
-	buf_clear(&buf);
-	store_post(store, &store->lanes[QUEUE_FRESH], &setting->op);
-}
-
-bool
-store_load_override(struct store *store, const char *account, struct store_override *out)
-{
-	struct lane_txn txn;
-	struct key key;
-	MDB_val v;
-	bool found;
-
-	txn_read(&store->lanes[QUEUE_FRESH], &txn);
-	key_text(&key, account);
-	found =
-	    txn_get(&txn, TABLE_OVERRIDE, &key, &v) && override_decode(v.mv_data, v.mv_size, out);
-	txn_abort(&txn);
-	return found;
-}
-
-void
-store_directive_put(struct store *store, const char *name, const void *value, size_t len,
-                    store_on_done *on_done, void *arg)
-{
-	assert(strlen(name) >= 1 && strlen(name) <= 400 && len <= 2000);
-	store_post(store, &store->lanes[QUEUE_FRESH],
-	           &setting_new(TABLE_DIRECTIVE, name, value, len, on_done, arg)->op);
-}
-
-void
-store_each_directive(struct store *store, store_on_directive *on_directive, void *arg)
-{
-	struct lane_txn txn;
-	MDB_cursor *cursor;
-	MDB_val k, v;
-
-	txn_read(&store->lanes[QUEUE_FRESH], &txn);
-	cursor = txn_cursor(&txn, TABLE_DIRECTIVE);
-	if (cursor) {
-		while (mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0) {
-			char *name = xmemdup0(k.mv_data, k.mv_size);
-
-			on_directive(arg, name, v.mv_data, v.mv_size);
-			free(name);
-		}
-		mdb_cursor_close(cursor);
-	}
-	txn_abort(&txn);
 }

@@ -20,6 +20,7 @@
 #include "queue/control.h"
 #include "queue/id.h"
 #include "queue/worker.h"
+#include "ratelimit/ledger.h"
 #include "smtp/address.h"
 
 struct store;
@@ -69,12 +70,6 @@ struct store_large *store_large_open(struct store *store, const struct queue_id 
 /* Gives up and unlinks. NULL is harmless. */
 void store_large_abort(struct store *store, struct store_large *large);
 
-struct store_charge { /* the quota ledger's part of an acceptance */
-	const char *account;
-	uint32_t minute;    /* since 1970, in ledger time */
-	uint32_t count;     /* recipients; 0: no charge */
-	msec_t ledger_time; /* becomes the high-water mark if it is higher */
-};
 struct store_message_new { /* all borrowed for the call */
 	struct queue_id id;
 	const char
@@ -94,7 +89,7 @@ struct store_message_new { /* all borrowed for the call */
 	size_t body_len;
 	struct store_large *large_take; /* or NULL; belongs to the store whatever the result is */
 	uint64_t large_size; /* what msa says it wrote; another size in the file is STORE_IO */
-	struct store_charge charge;
+	const struct ledger_charge *charge; /* of account; NULL: none (generated mail) */
 };
 /* STORE_OK: body, envelope, charge and counters are durable in fresh. That instant is the one at
  * which 250 is true. */
@@ -210,7 +205,7 @@ void store_audit(struct store *store, struct queue_audit *out);
 
 /* --- ledger, overrides, directives: all in fresh --- */
 
-/* Each stored row of the account: encoded as ratelimit/window.h does. */
+/* Each stored row of the account: encoded as ratelimit/row.h does. */
 typedef void store_on_row(void *arg, const char *account, uint32_t row, const uint8_t *data,
                           size_t len);
 void store_load_ledger_rows(struct store *store, const char *account, store_on_row *on_row,
@@ -219,6 +214,18 @@ void store_load_ledger_rows(struct store *store, const char *account, store_on_r
 msec_t store_ledger_time(struct store *store);
 void store_ledger_time_set(struct store *store, msec_t ledger_time, store_on_done *on_done,
                            void *arg);
+
+struct store_reset { /* somebody decided that what was charged before at does not count */
+	msec_t at;   /* ledger time */
+	msec_t when; /* wall clock */
+	char by[64], reason[128];
+};
+/* Deletes the account's rows and keeps the reset as a marker, so that a charge made before it and
+ * stored after it does not count either. */
+void store_ledger_reset(struct store *store, const char *account, const struct store_reset *reset,
+                        store_on_done *on_done, void *arg);
+/* The last one; false when there was none. */
+bool store_load_reset(struct store *store, const char *account, struct store_reset *out);
 
 struct store_override {
 	uint32_t limit;

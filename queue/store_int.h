@@ -27,7 +27,7 @@ enum table {
 	TABLE_DUE,       /* u64 due, id -> nothing */
 	TABLE_ACCOUNT,   /* account, 0, id -> nothing */
 	TABLE_OUTBOX, /* id, u16 index, u32 attempt -> recipient; the last of an id -> its record */
-	TABLE_LEDGER, /* account, 0, u32 row -> row */
+	TABLE_LEDGER, /* account, 0, u32 row -> row; the last of an account -> its reset */
 	TABLE_OVERRIDE,  /* account -> override */
 	TABLE_DIRECTIVE, /* name -> octets */
 	TABLE_SUMMARY,   /* history: id -> record */
@@ -75,6 +75,8 @@ void recipient_encode(const struct store_recipient *recipient, struct buf *out);
 bool recipient_decode(const void *data, size_t len, uint16_t index, struct store_recipient *out);
 void override_encode(const struct store_override *override, struct buf *out);
 bool override_decode(const void *data, size_t len, struct store_override *out);
+void reset_encode(const struct store_reset *reset, struct buf *out);
+bool reset_decode(const void *data, size_t len, struct store_reset *out);
 
 /* --- segment.c: bodies --- */
 
@@ -223,6 +225,13 @@ struct store {
 /* Writers hand an op back through this. */
 void store_hand_back(struct store *store, struct op *op);
 void store_post(struct store *store, struct lane *lane, struct op *op);
+/* Of an op that is nothing but itself: tells its asker and frees it. */
+void store_complete(struct op *op);
+
+/* --- store_ledger.c --- */
+
+/* Adds a message's charge to the account's row of that minute. */
+void txn_charge(struct lane_txn *txn, const char *account, const struct ledger_charge *charge);
 
 /* --- recover.c --- */
 

@@ -8,12 +8,14 @@
 #include "core/mem.h"
 #include "core/random.h"
 
-/* An account in memory is its rolling window (a cache of its stored rows) plus what disk does not
- * know: reservations and charges under way. While it has any of the latter it stays; otherwise it
- * is idle and may go, oldest first, beyond IDLE_MAX, and comes back through the load callback.
+/* An account in memory is its window and pace (a cache of its stored rows) plus what disk does not
+ * know: reservations, charges and resets under way. While it has any of the latter it stays;
+ * otherwise it is idle and may go, oldest first, beyond IDLE_MAX, and comes back through the load
+ * callback.
  *
- * The window in memory equals the stored rows plus pending: a charge becomes part of the window at
- * ledger_commit_end, and until then the account cannot leave, so no load can count it twice or miss
+ * The stored rows are the window in memory: a charge becomes part of it at ledger_commit_end, and
+ * until then is pending and the account cannot leave, so no load can count it twice or miss it.
+ * The pace counts a charge from ledger_commit_begin on, because the next message must queue behind
  * it.
  *
  * Invariant: reserved is the sum of holders; a grant is given only if used + reserved + pending
@@ -29,7 +31,7 @@ struct holder { /* what one session has reserved */
 	LIST_ENTRY(holder) link;
 	uint32_t channel;
 	uint64_t session;
-	uint64_t n; /* > 0 */
+	uint32_t n; /* recipients, > 0; they hold one message together */
 };
 
 struct account {
@@ -37,8 +39,12 @@ struct account {
 	TAILQ_ENTRY(account) idle_link; /* while idle */
 	bool idle;
 	struct window window;
-	uint64_t reserved;
-	uint64_t pending; /* charges under way */
+	struct pace pace;
+	uint64_t reserved[METERS];
+	uint64_t pending[METERS]; /* charges under way */
+	unsigned resets;          /* under way */
+	msec_t reset_at;          /* the last one: earlier charges that end later do not count */
+	msec_t pace_since;        /* the last one begun: the pace holds no earlier charge */
 	LIST_HEAD(, holder) holders;
 	uint64_t hash;
 	char name[];
@@ -131,7 +137,8 @@ grow(struct ledger *ledger)
 static void
 account_settle(struct ledger *ledger, struct account *account)
 {
-	const bool idle = account->reserved == 0 && account->pending == 0;
+	const bool idle = account->reserved[METER_RECIPIENTS] == 0 &&
+	                  account->pending[METER_MESSAGES] == 0 && account->resets == 0;
 
 	if (idle == account->idle)
 		return;
@@ -145,8 +152,7 @@ account_settle(struct ledger *ledger, struct account *account)
 	ledger->idle_count++;
 }
 
-/* The account with its window as of now; NULL when it cannot be loaded. Call account_settle when
- * done. */
+/* The account; NULL when it cannot be loaded. Call account_settle when done. */
 static struct account *
 account_get(struct ledger *ledger, const char *name, msec_t now)
 {
@@ -155,11 +161,12 @@ account_get(struct ledger *ledger, const char *name, msec_t now)
 	if (!account) {
 		const size_t size = strlen(name) + 1;
 		struct window window;
+		struct pace pace = {0};
 
 		while (ledger->idle_count > IDLE_MAX)
 			account_free(ledger, TAILQ_FIRST(&ledger->idle));
 		window_init(&window);
-		if (ledger->load && ledger->load(ledger->arg, name, now, &window)) {
+		if (ledger->load && ledger->load(ledger->arg, name, now, &window, &pace)) {
 			window_clear(&window);
 			return NULL;
 		}
@@ -169,11 +176,11 @@ account_get(struct ledger *ledger, const char *name, msec_t now)
 		memcpy(account->name, name, size);
 		account->hash = hash_name(ledger, name);
 		account->window = window;
+		account->pace = pace;
 		LIST_INIT(&account->holders);
 		LIST_INSERT_HEAD(bucket_of(ledger, account->hash), account, link);
 		ledger->count++;
 	}
-	window_expire(&account->window, now);
 	return account;
 }
 
@@ -218,52 +225,129 @@ holder_find(struct account *account, uint32_t channel, uint64_t session)
 	return NULL;
 }
 
-/* Takes up to n back from a holder, which may be NULL or be gone afterwards; returns how many. */
-static uint64_t
-holder_take(struct account *account, struct holder *holder, uint64_t n)
+static struct holder *
+holder_new(struct account *account, uint32_t channel, uint64_t session)
+{
+	struct holder *holder = xcalloc(1, sizeof *holder);
+
+	holder->channel = channel;
+	holder->session = session;
+	LIST_INSERT_HEAD(&account->holders, holder, link);
+	account->reserved[METER_MESSAGES]++;
+	return holder;
+}
+
+/* Takes up to n recipients back from a holder, which may be NULL or be gone afterwards. */
+static void
+holder_take(struct account *account, struct holder *holder, uint32_t n)
 {
 	if (!holder)
-		return 0;
+		return;
 	if (n > holder->n)
 		n = holder->n;
 	holder->n -= n;
-	account->reserved -= n;
+	account->reserved[METER_RECIPIENTS] -= n;
 	if (holder->n == 0) {
+		account->reserved[METER_MESSAGES]--;
 		LIST_REMOVE(holder, link);
 		free(holder);
 	}
-	return n;
+}
+
+/* What is granted and not charged yet. */
+static uint64_t
+open_units(const struct account *account, enum meter meter)
+{
+	return account->reserved[meter] + account->pending[meter];
 }
 
 static bool
-fits(const struct account *account, uint64_t n, uint64_t limit)
+fits(const struct account *account, enum meter meter, uint64_t n, uint64_t limit)
 {
-	const uint64_t taken = window_used(&account->window) + account->reserved + account->pending;
+	const uint64_t taken = window_used(&account->window, meter) + open_units(account, meter);
 
-	return limit == LEDGER_UNLIMITED || (taken <= limit && n <= limit - taken);
+	return n == 0 || (taken <= limit && n <= limit - taken);
+}
+
+static msec_t
+reset_of(const struct account *account, const struct ledger_rule *rule, enum meter meter,
+         msec_t now)
+{
+	const uint64_t limit = rule->limit[meter], taken = open_units(account, meter);
+
+	if (fits(account, meter, 1, limit))
+		return now;
+	if (limit > 0 && taken >= limit) /* as if all of it were charged now */
+		return rule->window.calendar ? rule->window.day_end
+		                             : window_free_at(window_minute_of(now));
+	return window_reset(&account->window, &rule->window, now, meter, limit, taken + 1);
+}
+
+static void
+view_fill(const struct account *account, const struct ledger_rule *rule, msec_t now,
+          struct ledger_view *view)
+{
+	*view = (struct ledger_view){.due = pace_due(&account->pace, rule->rates, now)};
+	for (int i = 0; i < METERS; i++) {
+		const enum meter meter = (enum meter)i;
+
+		view->meters[meter] = (struct ledger_use){
+		    .used = window_used(&account->window, meter) + account->pending[meter],
+		    .reserved = account->reserved[meter],
+		    .reset = reset_of(account, rule, meter, now),
+		    .left = pace_left(&account->pace, rule->rates, meter, now),
+		};
+	}
+	view->open = view->due - rule->horizon > now ? view->due - rule->horizon : now;
+}
+
+/* Whether these units fit, on every meter; view->meter is the one that refuses. */
+static bool
+decide(const struct account *account, const struct ledger_rule *rule, const uint32_t units[METERS],
+       struct ledger_view *view)
+{
+	bool good = true;
+
+	for (int i = 0; i < METERS; i++) {
+		const enum meter meter = (enum meter)i;
+		const msec_t until = view->meters[meter].reset;
+
+		if (fits(account, meter, units[meter], rule->limit[meter]))
+			continue;
+		if (good || until == 0 ||
+		    (view->meters[view->meter].reset != 0 &&
+		     until > view->meters[view->meter].reset))
+			view->meter = meter;
+		good = false;
+	}
+	return good;
 }
 
 enum ledger_answer
 ledger_reserve(struct ledger *ledger, const char *name, uint32_t channel, uint64_t session,
-               uint32_t n, uint64_t limit, msec_t now)
+               const struct ledger_rule *rule, msec_t now, struct ledger_view *view)
 {
 	struct account *account = account_get(ledger, name, now);
-	enum ledger_answer answer = LEDGER_OVER;
+	enum ledger_answer answer;
+	struct holder *holder;
 
 	if (!account)
 		return LEDGER_ERROR;
-	if (fits(account, n, limit)) {
-		struct holder *holder = holder_find(account, channel, session);
+	window_look(&account->window, &rule->window, now);
+	view_fill(account, rule, now, view);
+	holder = holder_find(account, channel, session);
+	const uint32_t units[METERS] = {[METER_RECIPIENTS] = 1, [METER_MESSAGES] = holder ? 0 : 1};
 
-		if (!holder && n) {
-			holder = xcalloc(1, sizeof *holder);
-			holder->channel = channel;
-			holder->session = session;
-			LIST_INSERT_HEAD(&account->holders, holder, link);
-		}
-		if (n)
-			holder->n += n;
-		account->reserved += n;
+	if (!decide(account, rule, units, view)) {
+		answer = LEDGER_OVER;
+	} else if (!holder && view->open > now) {
+		answer = LEDGER_TOO_FAST;
+	} else {
+		if (!holder)
+			holder = holder_new(account, channel, session);
+		holder->n++;
+		account->reserved[METER_RECIPIENTS]++;
+		view_fill(account, rule, now, view);
 		answer = LEDGER_OK;
 	}
 	account_settle(ledger, account);
@@ -278,8 +362,7 @@ ledger_release(struct ledger *ledger, const char *name, uint32_t channel, uint64
 
 	if (!account)
 		return;
-	holder_take(account, holder_find(account, channel, session),
-	            n == LEDGER_ALL ? UINT64_MAX : n);
+	holder_take(account, holder_find(account, channel, session), n);
 	account_settle(ledger, account);
 }
 
@@ -296,7 +379,7 @@ ledger_drop_channel(struct ledger *ledger, uint32_t channel)
 			for (holder = LIST_FIRST(&account->holders); holder; holder = next) {
 				next = LIST_NEXT(holder, link);
 				if (holder->channel == channel)
-					holder_take(account, holder, UINT64_MAX);
+					holder_take(account, holder, LEDGER_ALL);
 			}
 			account_settle(ledger, account);
 		}
@@ -305,58 +388,101 @@ ledger_drop_channel(struct ledger *ledger, uint32_t channel)
 
 enum ledger_answer
 ledger_commit_begin(struct ledger *ledger, const char *name, uint32_t channel, uint64_t session,
-                    uint32_t n, uint64_t limit, msec_t now)
+                    uint32_t n, const struct ledger_rule *rule, msec_t now,
+                    struct ledger_charge *charge, struct ledger_view *view)
 {
 	struct account *account = account_get(ledger, name, now);
+	const uint32_t units[METERS] = {[METER_RECIPIENTS] = n, [METER_MESSAGES] = 1};
 	enum ledger_answer answer;
-	uint64_t held;
+	struct holder *holder;
+	bool held;
 
 	if (!account)
 		return LEDGER_ERROR;
-	held = holder_take(account, holder_find(account, channel, session), n);
-	answer = held == n || fits(account, n, limit) ? LEDGER_OK : LEDGER_OVER;
-	if (answer == LEDGER_OK)
-		account->pending += n;
+	window_look(&account->window, &rule->window, now);
+	holder = holder_find(account, channel, session);
+	held = holder && holder->n >= n;
+	holder_take(account, holder, LEDGER_ALL);
+	view_fill(account, rule, now, view);
+	if (!held && !decide(account, rule, units, view)) {
+		answer = LEDGER_OVER;
+	} else if (view->open > now) {
+		answer = LEDGER_TOO_FAST;
+	} else {
+		const msec_t due = view->due;
+
+		*charge = (struct ledger_charge){.at = now};
+		pace_take(&account->pace, rule->rates, due, units, &charge->debt);
+		charge->pace = account->pace;
+		for (int m = 0; m < METERS; m++) {
+			charge->units[m] = units[m];
+			account->pending[m] += units[m];
+		}
+		view_fill(account, rule, now, view);
+		view->due = due;
+		answer = LEDGER_OK;
+	}
 	account_settle(ledger, account);
 	return answer;
 }
 
 void
-ledger_commit_end(struct ledger *ledger, const char *name, uint32_t n, bool charged, msec_t at)
+ledger_commit_end(struct ledger *ledger, const char *name, const struct ledger_charge *charge,
+                  bool stored)
 {
 	struct account *account = account_find(ledger, name);
 
-	if (!account) {
-		assert(n == 0); /* pending recipients keep an account in memory */
-		return;
+	assert(account); /* what is pending keeps an account in memory */
+	for (int m = 0; m < METERS; m++) {
+		assert(account->pending[m] >= charge->units[m]);
+		account->pending[m] -= charge->units[m];
 	}
-	assert(account->pending >= n);
-	account->pending -= n;
-	if (charged)
-		window_charge(&account->window, at, n);
+	if (stored && charge->at >= account->reset_at)
+		window_charge(&account->window, charge->at, charge->units);
+	if (!stored && charge->at >= account->pace_since)
+		pace_give_back(&account->pace, &charge->debt);
+	account_settle(ledger, account);
+}
+
+void
+ledger_reset_begin(struct ledger *ledger, const char *name, msec_t at)
+{
+	struct account *account = account_get(ledger, name, at);
+
+	if (!account)
+		return; /* its rows are malformed, which a reset cures */
+	account->resets++;
+	account->pace = (struct pace){0};
+	account->pace_since = at;
+	account_settle(ledger, account);
+}
+
+void
+ledger_reset_end(struct ledger *ledger, const char *name, msec_t at, bool stored)
+{
+	struct account *account = account_find(ledger, name);
+
+	if (!account)
+		return;
+	if (account->resets > 0) /* or it could not be loaded before */
+		account->resets--;
+	if (stored) {
+		window_clear(&account->window);
+		account->reset_at = at;
+	}
 	account_settle(ledger, account);
 }
 
 int
-ledger_look(struct ledger *ledger, const char *name, uint64_t limit, msec_t now,
+ledger_look(struct ledger *ledger, const char *name, const struct ledger_rule *rule, msec_t now,
             struct ledger_view *view)
 {
 	struct account *account = account_get(ledger, name, now);
-	const struct window *window;
-	uint64_t taken;
 
 	if (!account)
 		return -1;
-	window = &account->window;
-	view->used = window_used(window) + account->pending;
-	view->reserved = account->reserved;
-	taken = account->reserved + account->pending;
-	if (limit == LEDGER_UNLIMITED)
-		view->reset = now;
-	else if (limit > 0 && taken >= limit) /* as if all of it were charged now */
-		view->reset = (msec_t)(window_minute_of(now) + 1 + WINDOW_MINUTES) * 60000;
-	else
-		view->reset = window_reset(window, now, limit, taken + 1);
+	window_look(&account->window, &rule->window, now);
+	view_fill(account, rule, now, view);
 	account_settle(ledger, account);
 	return 0;
 }

@@ -128,7 +128,7 @@ on_ready(void *arg)
 static struct queue_submission *
 reserved(unsigned n)
 {
-	struct queue_submission *s = queue_submission_new(client, "alice@example.org");
+	struct queue_submission *s = queue_submission_new(client, "alice@example.org", "standard");
 	for (unsigned i = 0; i < n; i++) {
 		queue_submission_reserve(s, on_verdict, NULL);
 		run(5000);
@@ -322,6 +322,80 @@ test_carried_nonsense(void)
 	   "carried recipients that have ended are not the round's: the rest goes out once");
 }
 
+static enum queue_verdict
+send_one(void)
+{
+	struct queue_submission *s = reserved(1);
+	if (verdict == QUEUE_OK) {
+		commit(s, 10, "rate.example", 1);
+		run(5000);
+	}
+	queue_submission_free(s);
+	return verdict;
+}
+
+/* What refuses and what paces, each told apart; a restart and a reset in between. */
+static void
+test_rates(void)
+{
+	struct conf_class slow = {.name = "slow", .recipients = 100, .messages = 3};
+	fate = QUEUE_DELIVERED;
+	conf.standard.messages = 0;
+	ok(send_one() == QUEUE_OVER && quota_seen.meter == QUEUE_MESSAGES &&
+	       quota_seen.limit == 0 && quota_seen.reset > clock_wall(),
+	   "the messages meter refuses by its name");
+	conf.standard.messages = 100;
+	conf.standard.burst_messages = (struct conf_burst){1, 1, 60000};
+	const msec_t before = clock_wall();
+	ok(send_one() == QUEUE_OK && quota_seen.start == 0, "the first message goes at once");
+	look();
+	look();
+	const unsigned so_far = jobs;
+	ok(send_one() == QUEUE_OK && quota_seen.start >= before + 60000 &&
+	       quota_seen.start <= clock_wall() + 60000,
+	   "the second is paced");
+	const msec_t start = quota_seen.start;
+	const struct queue_id paced = last_id;
+	queue_down();
+	run(50);
+	connect_all(true);
+	on_start(NULL);
+	look();
+	enum queue_lane lane;
+	ok(jobs == so_far && store_find(program.store, &paced, &lane) && lane == QUEUE_FRESH,
+	   "and waits, after a restart too");
+	struct store_message *stored = store_load_message(program.store, QUEUE_FRESH, &paced);
+	ok(stored && stored->due == start, "until the bucket says");
+	store_message_free(stored);
+	ok(send_one() == QUEUE_TOO_FAST && quota_seen.reset > clock_wall() + 20000 &&
+	       quota_seen.reset <= clock_wall() + 30000,
+	   "what would be due beyond the horizon is refused, and told until when");
+	queue_reset_quota(admin_link, "alice@example.org", "standard", "noc", "a mistake",
+	                  on_quota_seen, NULL);
+	run(5000);
+	ok(view_seen.meters[QUEUE_RECIPIENTS].used == 0 &&
+	       view_seen.meters[QUEUE_MESSAGES].used == 0 &&
+	       view_seen.burst[QUEUE_MESSAGES].left == 1 && view_seen.reset_when > 0 &&
+	       strcmp(view_seen.reset_by, "noc") == 0 &&
+	       strcmp(view_seen.reset_reason, "a mistake") == 0,
+	   "a reset forgets what was charged, and is remembered");
+	queue_down();
+	run(50);
+	connect_all(true);
+	on_start(NULL);
+	ok(send_one() == QUEUE_OK && quota_seen.start == 0 && quota_seen.used == 1,
+	   "after a restart too");
+	look();
+	look();
+	conf.classes = (struct conf_classes){&slow, 1};
+	queue_ask_quota(admin_link, "alice@example.org", "slow", on_quota_seen, NULL);
+	run(5000);
+	ok(view_seen.meters[QUEUE_MESSAGES].limit == 3 && view_seen.class_limit == 100 &&
+	       view_seen.burst[QUEUE_MESSAGES].count == 0,
+	   "another class, other limits");
+	conf.classes = (struct conf_classes){0};
+}
+
 int
 main(void)
 {
@@ -336,6 +410,8 @@ main(void)
 	LIST_INIT(&program.accepts);
 	TAILQ_INIT(&program.early);
 	conf.standard.recipients = 5;
+	conf.standard.messages = 20;
+	conf.pace_horizon = 90000;
 	conf.map_size = 64u << 20;
 	conf.message_size = 1u << 20;
 	conf.retry_schedule = (struct conf_durations){schedule, 2};
@@ -379,7 +455,7 @@ main(void)
 	s = reserved(1);
 	commit(s, 10, "example.org", 1);
 	queue_submission_free(s);
-	s = queue_submission_new(client, "alice@example.org");
+	s = queue_submission_new(client, "alice@example.org", "standard");
 	queue_submission_free(s);
 	queue_down();
 	run(50);
@@ -408,10 +484,11 @@ main(void)
 	ok(before == status.delivered && status.in_flight == 0 && jobs >= 2,
 	   "what was queued is delivered");
 
-	queue_set_quota(admin_link, "alice@example.org", false, 100, "noc", "test", on_quota_seen,
-	                NULL);
+	queue_set_quota(admin_link, "alice@example.org", "standard", false, 100, "noc", "test",
+	                on_quota_seen, NULL);
 	run(5000);
-	ok(view_seen.overridden && view_seen.quota.limit == 100 && view_seen.class_limit == 5,
+	ok(view_seen.overridden && view_seen.meters[QUEUE_RECIPIENTS].limit == 100 &&
+	       view_seen.class_limit == 5,
 	   "override set");
 
 	fate = QUEUE_DEFERRED;
@@ -479,6 +556,7 @@ main(void)
 	run(5000);
 	ok(audit_seen.conserved && audit_seen.queued == 1, "conserved");
 	test_carried_nonsense();
+	test_rates();
 	queue_down();
 	queue_client_free(client);
 	queue_worker_free(worker);

@@ -17,7 +17,7 @@
 #include "core/mem.h"
 #include "queue/store.h"
 #include "queue/store_int.h"
-#include "ratelimit/window.h"
+#include "ratelimit/row.h"
 
 static unsigned tests, failures;
 
@@ -97,6 +97,7 @@ enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
         struct store_large *large, uint64_t large_size, store_on_done *done, void *arg)
 {
 	struct address list[4];
+	const struct ledger_charge charge = {.at = clock_wall(), .units = {recipients, 1}};
 	struct store_message_new message = {
 	    .account = "alice@example.net",
 	    .from = address("alice", "example.net"),
@@ -113,10 +114,7 @@ enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
 	    .body_len = len,
 	    .large_take = large,
 	    .large_size = large_size,
-	    .charge = {.account = "alice@example.net",
-	               .minute = (uint32_t)window_minute_of(clock_wall()),
-	               .count = recipients,
-	               .ledger_time = clock_wall()},
+	    .charge = &charge,
 	};
 
 	for (unsigned i = 0; i < recipients; i++)
@@ -145,12 +143,13 @@ static void
 on_row(void *arg, const char *account, uint32_t row, const uint8_t *data, size_t len)
 {
 	struct window window;
+	struct pace pace = {0};
 
 	(void)arg;
 	(void)account;
 	window_init(&window);
-	if (window_load_row(&window, row, data, len) == 0)
-		charged += (uint32_t)window_used(&window);
+	if (row_load(data, len, row, 0, &window, &pace) == 0)
+		charged += (uint32_t)window_used(&window, METER_RECIPIENTS);
 	window_clear(&window);
 }
 
