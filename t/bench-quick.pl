@@ -9,7 +9,7 @@ BEGIN { $ENV{SEKISHO_BUILD} //= "$FindBin::Bin/../build" }
 use Sekisho;
 
 my $count = $ENV{SEKISHO_MESSAGES} // 2000;
-my $s = Sekisho->new(conf => "quota: { recipients: 10000000/day }\n");
+my $s = Sekisho->new(conf => $Sekisho::UNLIMITED);
 $s->account('alice@example.test');
 
 # CPU seconds of each program, all its processes together.

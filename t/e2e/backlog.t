@@ -13,7 +13,7 @@ use Test::More;
 my $backlog = $ENV{SEKISHO_BACKLOG} // 3000;
 my $silent = IO::Socket::INET->new(Listen => 512, LocalAddr => '127.0.0.1', LocalPort => 0) or die $!;
 my $s = Sekisho->new(no_sink => 1, no_start => 1);
-$s->{extra} = "quota: { recipients: 100000/day }\nlimits: { messages: 10000 }\nroutes:\n  dead.example: \"127.0.0.1:" . $silent->sockport
+$s->{extra} = "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nroutes:\n  dead.example: \"127.0.0.1:" . $silent->sockport
 	. "\"\n  \"*\": \"127.0.0.1:$s->{ports}{sink}\"\n";
 $s->write_conf;
 $s->start_sink;

@@ -6,7 +6,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
 
-my $s = Sekisho->new(conf => "auth: { failure_delay: 10ms }\nquota: { recipients: 100000/day }\n");
+my $s = Sekisho->new(conf => "auth: { failure_delay: 10ms }\n$Sekisho::UNLIMITED");
 $s->account('alice@example.test');
 my $status = system($^X, "$FindBin::Bin/../dialog.pl", '--submission', "127.0.0.1:$s->{ports}{submission}", '--submissions',
 	"127.0.0.1:$s->{ports}{submissions}", sort glob "$FindBin::Bin/../dialog/*.dialog");

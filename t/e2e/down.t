@@ -11,7 +11,7 @@ use Test::More;
 use MIME::Base64;
 use Time::HiRes qw(time sleep);
 
-my $s = Sekisho->new(clock => 1, conf => "auth: { failure_delay: 10ms, cache: 0s }\nquota: { recipients: 100000/day }\n");
+my $s = Sekisho->new(clock => 1, conf => "auth: { failure_delay: 10ms, cache: 0s }\n$Sekisho::UNLIMITED");
 my $me = 'alice@example.test';
 $s->account($me);
 my $plain = 'AUTH PLAIN ' . encode_base64("\0$me\0$Sekisho::PASSWORD", '');

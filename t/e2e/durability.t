@@ -19,7 +19,7 @@ sub replay {
 	my $log = File::Temp->new(TEMPLATE => 'sekisho-record-XXXXXX', TMPDIR => 1);
 	truncate $log, 2 << 30;
 	chmod 0666, "$log";
-	my $s = Sekisho->new(conf => "limits: { messages: 1000 }\n", env => { LD_PRELOAD => "$build/record.so", SEKISHO_RECORD => "$log" });
+	my $s = Sekisho->new(conf => "${Sekisho::UNLIMITED}limits: { messages: 1000 }\n", env => { LD_PRELOAD => "$build/record.so", SEKISHO_RECORD => "$log" });
 	my $me = 'alice@example.test';
 	$s->account($me);
 	my @clients;

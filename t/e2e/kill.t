@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(time sleep);
 
 my $kills = $ENV{SEKISHO_KILLS} // 21;
-my $s = Sekisho->new(conf => "quota: { recipients: 100000/day }\nauth: { failure_delay: 10ms }\nlimits: { messages: 10000 }\n");
+my $s = Sekisho->new(conf => "${Sekisho::UNLIMITED}auth: { failure_delay: 10ms }\nlimits: { messages: 10000 }\n");
 my $me = 'alice@example.test';
 $s->account($me);
 

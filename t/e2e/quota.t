@@ -9,7 +9,7 @@ use lib "$FindBin::Bin/../lib";
 use Sekisho;
 use Test::More;
 
-my $s = Sekisho->new;
+my $s = Sekisho->new(conf => "quota: { $Sekisho::UNPACED }\n");
 my $me = 'alice@example.test';
 $s->account($me);
 

@@ -11,7 +11,7 @@ use Sekisho;
 use Test::More;
 
 my ($minute, $hour) = (60_000, 3_600_000);
-my $s = Sekisho->new(clock => 1, conf => "limits: { errors_soft: 1000, errors_hard: 1000 }\n");
+my $s = Sekisho->new(clock => 1, conf => "quota: { $Sekisho::UNPACED }\nlimits: { errors_soft: 1000, errors_hard: 1000 }\n");
 my ($me, $other) = ('alice@example.test', 'bob@example.test');
 $s->account($me, $other);
 

@@ -18,6 +18,9 @@ use Time::HiRes qw(time sleep);
 our $TOP   = abs_path(dirname(__FILE__) . '/../..');
 our $BUILD = abs_path($ENV{SEKISHO_BUILD} // "$TOP/build/test");
 our $PASSWORD = 'sekisho-demo';
+# For tests that send much and fast and prove something else.
+our $UNPACED = 'burst_recipients: off, burst_messages: off';
+our $UNLIMITED = "quota: { recipients: 10000000/day, messages: 10000000/day, $UNPACED }\n";
 
 # A peer that was killed is an answer, not a reason to die.
 $SIG{PIPE} = 'IGNORE';
