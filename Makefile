@@ -33,8 +33,8 @@ MAIN_sekisho-auth  = auth/main.c
 MAIN_sekisho-queue = queue/main.c
 MAIN_sekisho-relay = relay/main.c
 MAIN_sekisho-keys  = keys/main.c
-MAIN_sekisho-admin = $(filter-out admin/sekishoctl.c,$(wildcard admin/*.c))
-MAIN_sekishoctl    = admin/sekishoctl.c
+MAIN_sekisho-admin = $(filter-out $(MAIN_sekishoctl),$(wildcard admin/*.c))
+MAIN_sekishoctl    = admin/sekishoctl.c $(wildcard admin/ctl_*.c)
 EXTRA_sekisho-auth  = -lsasl2
 EXTRA_sekisho-relay = -lunbound -lresolv
 EXTRA_sekisho-admin = -ljansson
@@ -127,7 +127,7 @@ FOLDERS = core smtp auth ratelimit keys queue relay msa admin sekishod
 lint: ## cppcheck, clang-tidy and the format of every source
 	@sh t/packages.sh build lint
 	@cppcheck -q -j2 --enable=warning,portability --std=c11 --error-exitcode=1 -D_GNU_SOURCE -DSEKISHO_TEST -I. --inline-suppr \
-		--suppress=memleakOnRealloc:admin/sekishoctl.c --include=/usr/include/$$($(CC) -print-multiarch)/sys/queue.h $(FOLDERS)
+		--suppress=memleakOnRealloc:admin/ctl_ask.c --include=/usr/include/$$($(CC) -print-multiarch)/sys/queue.h $(FOLDERS)
 	@ls $(FOLDERS:%=%/*.c) | xargs -P2 -n1 sh -c 'clang-tidy --quiet "$$0" -- -std=gnu11 $(filter -D% -I%,$(CPPFLAGS)) -DSEKISHO_TEST 2>/dev/null'
 	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 

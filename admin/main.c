@@ -3,12 +3,15 @@
 
 /* Listens on the admin socket and runs one request per connection at a time; more that arrive wait
  * in the connection's input buffer, and none is begun while earlier replies are unread. So memory
- * is bounded by CLIENTS_MAX times one line in and one answer out.
+ * is bounded by CLIENTS_MAX times one line in and one answer out. Where all places are taken, the
+ * connection that has been silent longest makes room: open connections that ask nothing must not
+ * keep the NOC out.
  *
  * Who may connect: root, the service's own user, and members of the socket's group. The file's mode
  * says the same; the kernel's word about the peer holds also where somebody loosened the mode. */
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,10 +33,11 @@
 struct client {
 	struct client *prev, *next;
 	struct conn *conn;
-	struct protocol_request *request; /* under way, or NULL */
-	bool running;                     /* inside serve */
-	bool waiting;                     /* a request is under way */
+	struct request *request; /* under way, or NULL */
+	bool running;            /* inside serve */
+	bool waiting;            /* a request is under way */
 	bool closing;
+	msec_t active; /* clock_mono of the last request or answer */
 	char by[64];
 };
 
@@ -69,10 +73,26 @@ on_reply(void *arg, const char *line, size_t len)
 
 	client->request = NULL;
 	client->waiting = false;
+	client->active = clock_mono();
 	conn_write(client->conn, line, len);
 	conn_set_timeout(client->conn, IDLE_TIMEOUT);
 	if (!client->running)
 		serve(client);
+}
+
+/* Every peer that may connect may do everything. */
+static void
+begin(struct client *client, const char *line, size_t len)
+{
+	struct protocol_asker asker = {.role = PROTOCOL_ADMIN, .by = client->by};
+	struct request *request;
+
+	client->waiting = true;
+	client->active = clock_mono();
+	conn_set_timeout(client->conn, 0);
+	request = protocol_handle(&peers, &asker, line, len, on_reply, client);
+	if (request != NULL)
+		client->request = request;
 }
 
 static void
@@ -84,17 +104,15 @@ serve(struct client *client)
 		size_t len;
 		const uint8_t *input = conn_input(client->conn, &len);
 		const uint8_t *end = input != NULL ? memchr(input, '\n', len) : NULL;
-		struct protocol_request *request;
 		char *line;
 
 		if (end == NULL) {
-			static const char too_long[] =
-			    "{\"id\":null,\"ok\":false,\"error\":{\"code\":\"syntax\","
-			    "\"text\":\"the line is longer than 64 KiB\"}}\n";
-
 			if (input != NULL && len >= PROTOCOL_LINE_MAX) {
 				client->closing = true;
-				conn_write(client->conn, too_long, sizeof(too_long) - 1);
+				line = protocol_complaint("syntax",
+				                          "the line is longer than 64 KiB", &len);
+				conn_write(client->conn, line, len);
+				free(line);
 				conn_finish(client->conn, FINISH_TIMEOUT);
 			}
 			break;
@@ -102,11 +120,7 @@ serve(struct client *client)
 		len = (size_t)(end - input) + 1;
 		line = xmemdup0(input, len);
 		conn_consume(client->conn, len);
-		client->waiting = true;
-		conn_set_timeout(client->conn, 0);
-		request = protocol_handle(&peers, client->by, line, len, on_reply, client);
-		if (request != NULL)
-			client->request = request;
+		begin(client, line, len);
 		mem_wipe(line, len);
 		free(line);
 	}
@@ -154,6 +168,37 @@ is_allowed(int fd, char *by, size_t size)
 	return false;
 }
 
+/* Says why before it closes; the socket's empty buffer takes the line at once. */
+static void
+turn_away(int fd, const char *code, const char *text)
+{
+	size_t len = 0;
+	char *line = protocol_complaint(code, text, &len);
+
+	(void)send(fd, line, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	free(line);
+	close(fd);
+}
+
+/* False when everybody is waiting for an answer. */
+static bool
+make_room(void)
+{
+	struct client *silent = NULL;
+
+	if (client_count < CLIENTS_MAX)
+		return true;
+	for (struct client *c = clients; c != NULL; c = c->next)
+		if (!c->waiting && (silent == NULL || c->active < silent->active))
+			silent = c;
+	if (silent == NULL)
+		return false;
+	log_info("-", "admin-room", "closed=\"%s\" silent_ms=%" PRId64, silent->by,
+	         clock_mono() - silent->active);
+	client_free(silent);
+	return true;
+}
+
 static void
 on_connection(void *arg, unsigned ready)
 {
@@ -170,16 +215,17 @@ on_connection(void *arg, unsigned ready)
 	}
 	if (!is_allowed(fd, by, sizeof(by))) {
 		log_warn("-", "admin-refused", "by=\"%s\"", by);
-		close(fd);
+		turn_away(fd, "denied", "become root or a member of the socket's group");
 		return;
 	}
-	if (client_count >= CLIENTS_MAX) {
+	if (!make_room()) {
 		log_warn("-", "admin-overload", "clients=%u", client_count);
-		close(fd);
+		turn_away(fd, "busy", "64 clients are being served; try again");
 		return;
 	}
 	client = xcalloc(1, sizeof(*client));
 	memcpy(client->by, by, sizeof(by));
+	client->active = clock_mono();
 	client->next = clients;
 	if (clients != NULL)
 		clients->prev = client;

@@ -2,7 +2,8 @@
  *
  * Request {"id": any, "command": "quota.show", arguments…}; reply {"id": same, "ok": true,
  * "result": {…}} or {"id": same, "ok": false, "error": {"code": "not-found", "text": "…"}}. Times
- * are RFC 3339 with zone, or null. */
+ * are RFC 3339 with zone, or null. An argument that the command does not know is an error: a typing
+ * error must not change what is done. */
 #ifndef ADMIN_PROTOCOL_H
 #define ADMIN_PROTOCOL_H
 
@@ -13,22 +14,36 @@
 
 #define PROTOCOL_LINE_MAX (64u * 1024)
 
+/* What a peer may do; each includes what stands before it. */
+enum protocol_role {
+	PROTOCOL_LOOK,    /* see */
+	PROTOCOL_OPERATE, /* change what mail does: quotas, the queue */
+	PROTOCOL_ADMIN,   /* accounts, and the service itself */
+};
+
 struct protocol_peers { /* borrowed for the process's life */
 	struct auth_client *auth;
 	struct ipc_link *queue;
 };
 
+struct protocol_asker { /* borrowed for the call */
+	enum protocol_role role;
+	const char *by; /* for the record */
+};
+
 /* One request under way. */
-struct protocol_request;
+struct request;
 /* line ends with '\n' and is borrowed for the call, as reply is for the callback. */
 typedef void protocol_on_reply(void *arg, const char *line, size_t len);
 
-/* by names who asks, for the record. Calls back once, possibly from inside this call; then the
- * request is gone. The result is NULL when the answer was given already. */
-struct protocol_request *protocol_handle(const struct protocol_peers *peers, const char *by,
-                                         const char *line, size_t len, protocol_on_reply *on_reply,
-                                         void *arg);
+/* Calls back once, possibly from inside this call, and within a bounded time whatever the owners
+ * do; then the request is gone. The result is NULL when the answer was given already. */
+struct request *protocol_handle(const struct protocol_peers *peers,
+                                const struct protocol_asker *asker, const char *line, size_t len,
+                                protocol_on_reply *on_reply, void *arg);
 /* Nobody wants the answer any more: no callback follows. NULL is harmless. */
-void protocol_forget(struct protocol_request *request);
+void protocol_forget(struct request *request);
+/* The reply line for a connection on which nothing was asked yet; the caller frees it. */
+char *protocol_complaint(const char *code, const char *text, size_t *len);
 
 #endif

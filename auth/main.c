@@ -24,6 +24,7 @@
 #include "auth/cache.h"
 #include "auth/client.h"
 #include "auth/mech.h"
+#include "auth/name.h"
 #include "auth/proto.h"
 #include "auth/accounts.h"
 #include "core/log.h"
@@ -437,7 +438,7 @@ on_account_frame(struct ipc_from from, uint16_t type, struct wire *wire)
 		account_list(from, told);
 		return;
 	}
-	if (!mech_account_name(told, strlen(told), name)) {
+	if (!name_canonical(told, strlen(told), name)) {
 		answer_accounts(from, AUTH_INVALID,
 		                "the account name is no mail address like user@example.net", NULL,
 		                0, "");

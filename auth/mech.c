@@ -16,7 +16,6 @@
  * Every failure is one outcome, AUTH_REFUSED, except a store that cannot be read, which is
  * AUTH_UNAVAILABLE. */
 
-#include <ctype.h>
 #include <dlfcn.h>
 #include <glob.h>
 #include <pthread.h>
@@ -26,10 +25,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth/name.h"
 #include "auth/proto.h"
 #include "core/log.h"
 #include "core/mem.h"
-#include "smtp/address.h"
 
 #define NOWHERE "/nonexistent"
 
@@ -126,25 +125,6 @@ hear_log(void *context, int level, const char *message)
 	return SASL_OK;
 }
 
-bool
-mech_account_name(const char *text, size_t len, char out[AUTH_ACCOUNT_MAX + 1])
-{
-	struct address address;
-	char text_form[ADDRESS_TEXT_SIZE];
-
-	out[0] = '\0';
-	if (len == 0 || len > AUTH_ACCOUNT_MAX ||
-	    address_parse(text, len, &address) != ADDRESS_OK || address_is_null(&address))
-		return false;
-	address_format(&address, text_form, sizeof(text_form));
-	if (strlen(text_form) > AUTH_ACCOUNT_MAX)
-		return false;
-	strcpy(out, text_form);
-	for (char *c = out; *c != '\0'; c++)
-		*c = (char)tolower((unsigned char)*c);
-	return true;
-}
-
 static int
 canon_user(sasl_conn_t *conn, void *context, const char *in, unsigned len, unsigned flags,
            const char *realm, char *out, unsigned out_max, unsigned *out_len)
@@ -157,7 +137,7 @@ canon_user(sasl_conn_t *conn, void *context, const char *in, unsigned len, unsig
 	(void)realm;
 	/* What is no address still goes on to the password check and fails there, at the usual
 	 * cost. */
-	if (!mech_account_name(in, len, name))
+	if (!name_canonical(in, len, name))
 		strcpy(name, "-");
 	*out_len = (unsigned)strlen(name);
 	if (*out_len >= out_max)
@@ -193,7 +173,7 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
 	(void)conn;
 	(void)props;
 	memset(&record, 0, sizeof(record));
-	if (mech_account_name(user, strlen(user), name)) {
+	if (name_canonical(user, strlen(user), name)) {
 		strcpy(mech->account.account, name);
 		result = accounts_get(options.store, name, &record);
 	}

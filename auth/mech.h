@@ -36,8 +36,4 @@ enum auth_outcome mech_step(struct mech *mech, const uint8_t *message, size_t le
  * was no address. */
 const struct auth_entry *mech_account(const struct mech *mech);
 
-/* The account name for what somebody typed: a valid address in lower case. False when it is none.
- */
-bool mech_account_name(const char *text, size_t len, char out[AUTH_ACCOUNT_MAX + 1]);
-
 #endif

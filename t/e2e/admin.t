@@ -45,19 +45,42 @@ is($? >> 8, 64, 'account add without a password is wrong usage');
 $s->ctl_with("$Sekisho::PASSWORD\n", 'account', 'add', 'no address');
 is($? >> 8, 1, 'account add of what is no address');
 
+for (['empty', "\n", qr/password is empty/], ['of 257 octets', 'x' x 257 . "\n", qr/longer than 256/], ['of 100 kB', 'x' x 100_000 . "\n", qr/longer than 256/],
+	['that is no UTF-8', "\xff" x 10 . "\n", qr/UTF-8/], ['with a NUL', "abcdefgh\0ijk\n", qr/NUL/]) {
+	my ($what, $input, $says) = @$_;
+	like($s->ctl_with($input, 'account', 'add', 'dora@example.test'), $says, "account add with a password $what says so");
+	is($? >> 8, 64, 'and is wrong usage');
+}
+like($s->ctl_with("short\n", 'account', 'add', 'dora@example.test'), qr/too short.* 8 /, 'a short password is refused by the service');
+like($s->ctl_with("$Sekisho::PASSWORD\n", 'account', 'add', '"DORA"@Example.TEST'), qr/\Aadded dora\@example\.test\n\z/, 'a name has one spelling');
+says('account remove', 0, qr/\Aremoved dora/, 'account', 'remove', 'dora@EXAMPLE.test');
+
 # Quota
 says('quota set', 0, qr/^limit +1000\n.*^reason +club$/ms, 'quota', 'set', $me, '1000', '--reason', 'club');
 says('quota set per day', 0, qr/^limit +2000$/m, 'quota', 'set', $me, '2000/day');
 says("quota set $_", 64, qr/limit must be a number.*1000\/day/, 'quota', 'set', $me, $_) for '-1', '12x', '4294967296', '5/week', '';
 says('quota default', 0, qr/^limit +500$/m, 'quota', 'set', $me, 'default');
 keys_of('quota show', $s->json('quota', 'show', $me), qw(account limit used reserved reset overridden class_limit));
+says('quota of the account, spelled differently', 0, qr/^account +alice\@example\.test$/m, 'quota', 'show', '"Alice"@EXAMPLE.test');
+says('quota set, reason with control characters', 1, qr/"reason" holds control characters/, 'quota', 'set', $me, 5, '--reason', "a\x1b[31mb");
+says('quota set, long reason', 1, qr/"reason" is longer than 127/, 'quota', 'set', $me, 5, '--reason', 'x' x 128);
 says('quota of no address', 1, qr/user\@example/, 'quota', 'show', 'alice');
 says("quota $_->[0] of an unknown account", 1, qr/\Asekishoctl: \S.*\n\z/, 'quota', $_->[0], 'nobody@example.test', @$_[1 .. $#$_])
 	for ['show'], ['set', 1000];
 
 # Wrong usage
+says("unknown option $_", 64, qr/unknown option/, 'status', $_) for '--jsn', '-x';
+says('option of another command', 64, qr/usage: sekishoctl queue show ID/, 'queue', 'show', '--reason', 'x', 'y');
 says("usage: @$_", 64, qr/sekishoctl --help|usage:/, @$_)
 	for [], ['nonsense'], ['queue'], ['queue', 'show'], ['account', 'add'], ['quota', 'set', $me], ['status', 'x'], ['--socket'], [('x') x 40];
+
+for my $words (['account'], ['quota', 'set'], ['queue', 'list'], ['status'], ['stop']) {
+	my $name = "@$words";
+	like(says("$name --help", 0, qr/\Ausage: /, @$words, '--help'), qr/^  \Q$name\E\b/m, 'tells of it');
+	unlike($s->ctl(@$words, '--help'), $words->[0] eq 'stop' ? qr/^  status/m : qr/^  stop/m, 'and of nothing else');
+}
+is(scalar(() = $s->ctl('--json', @$_) =~ /\n/g), 1, "--json @$_ is one line") for ['status'], ['account', 'list'], ['quota', 'show', $me], ['queue', 'list'];
+is(system("$ctl -s $dir/admin.sock account list > /dev/full 2>/dev/null") >> 8, 1, 'output that cannot be written is no success');
 
 # Queue: nobody receives, so everything waits. More than a page of it.
 my $c = $s->login($me);
@@ -103,7 +126,8 @@ is_deeply([sort keys %manual], [sort keys %helped], 'sekishoctl(8) and --help li
 sub raw { IO::Socket::UNIX->new(Peer => "$dir/admin.sock") }
 my %garbage = ('no JSON' => "garbage\n", 'no object' => "[]\n", 'no command' => "{}\n", 'an unknown command' => qq({"command":"x"}\n),
 	'a wrong type' => qq({"command":["status"]}\n), 'octets' => join('', map { chr } 0 .. 9, 11 .. 255) . "\n", 'an empty line' => "\n",
-	'depth' => '[' x 60000 . "\n", 'a number too large' => qq({"command":"quota.set","account":"$me","limit":1e99}\n));
+	'a key twice' => qq({"command":"status","command":"status"}\n), 'an argument it does not know' => qq({"command":"status","x":1}\n),
+	'an account that is a number' => qq({"command":"account.show","account":5}\n), 'depth' => '[' x 60000 . "\n", 'a number too large' => qq({"command":"quota.set","account":"$me","limit":1e99}\n));
 for my $name (sort keys %garbage) {
 	my $g = raw();
 	syswrite $g, $garbage{$name};
@@ -132,10 +156,33 @@ close $gone;
 says('a half line and an early leaver', 0, qr/^PROCESS/, 'status');
 my @many = grep { $_ } map { raw() } 1 .. 100;
 cmp_ok(scalar @many, '>', 50, 'many connections');
+says('and among silent ones the NOC is served', 0, qr/^PROCESS/, 'status');
 ok($s->login($me), 'while they are there, mail is taken');
 @many = ();
 ok(Sekisho::wait_for(10, sub { $s->ctl('status'); $? == 0 }), 'and when they are gone, the NOC is served again');
 is($s->json('status')->{processes}[$_]{restarts}, 0, 'no restart') for 0 .. $#{$status->{processes}};
+
+# Hung processes: each answer in bounded time, and with a reason.
+{
+	my $start = time;
+	my ($queue) = $s->pids('sekisho-queue');
+	kill 'STOP', $queue;
+	says('status while the queue hangs', 0, qr/^the queue does not answer$/m, 'status');
+	says('quota set while the queue hangs', 2, qr/no answer within \d+ s.*sekishoctl status/, 'quota', 'set', $me, 77);
+	cmp_ok(time - $start, '<', 25, 'both in time');
+	kill 'CONT', $queue;
+	ok(Sekisho::wait_for(10, sub { $s->json('queue', 'list') }), 'and it goes on');
+	my ($auth) = $s->pids('sekisho-auth');
+	kill 'STOP', $auth;
+	says('quota set while auth hangs', 2, qr/no answer within \d+ s/, 'quota', 'set', $me, 78);
+	kill 'CONT', $auth;
+	ok(Sekisho::wait_for(10, sub { $s->json('account', 'list') }), 'it goes on, too');
+	isnt($s->json('quota', 'show', $me)->{limit}, 78, 'what was given up is not done later');
+	my ($admin) = $s->pids('sekisho-admin');
+	kill 'STOP', $admin;
+	says('status while admin hangs', 2, qr/no answer from \S+ within \d+ s; is sekisho-admin stopped/, 'status');
+	kill 'CONT', $admin;
+}
 
 # Who may
 SKIP: {
@@ -148,8 +195,9 @@ like(`$ctl -s $dir/none.sock status 2>&1`, qr/cannot reach the service at \S+non
 is($? >> 8, 2, 'exit status 2');
 
 # The end
-says('stop', 0, qr/\Astopping\n\z/, 'stop');
 my @pids = map { $_->{pid} } @{$status->{processes}};
+says('stop', 0, qr/\Astopped\n\z/, 'stop');
+is(scalar(grep { kill 0, $_ } @pids), 0, 'which returns when all of it is down');
 ok(Sekisho::wait_for(20, sub { waitpid($s->{daemon}, 1) > 0 }), 'sekishod ends');
 is($?, 0, 'with 0');
 delete $s->{daemon};

@@ -1,0 +1,65 @@
+#include "admin/command.h"
+
+/* account: sekisho-auth owns them. */
+
+#include <string.h>
+
+#include "core/log.h"
+
+static void
+on_accounts(void *arg, enum auth_result result, const char *error, const struct auth_entry *list,
+            size_t count, const char *next)
+{
+	static const char *const codes[] = {"", "exists", "not-found", "invalid", "unavailable"};
+	struct request *request = arg;
+	json_t *accounts;
+
+	if (result != AUTH_DONE) {
+		request_refuse(request, codes[result], error);
+		return;
+	}
+	accounts = json_array();
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(accounts, json_pack("{s:o,s:o,s:o,s:o,s:o}", "account",
+		                                          json_text(list[i].account), "class",
+		                                          json_text(list[i].class), "state",
+		                                          json_text(list[i].state), "created",
+		                                          json_time(list[i].created), "changed",
+		                                          json_time(list[i].changed)));
+	request_answer(request, json_pack("{s:o,s:o}", "accounts", accounts, "next",
+	                                  next[0] != '\0' ? json_text(next) : json_null()));
+}
+
+void
+cmd_account_add(struct request *request)
+{
+	const char *account = request_account(request),
+	           *password = request_text(request, "password");
+
+	log_info("-", "account-add", "account=%s by=\"%s\"", account, request_by(request));
+	auth_account_add(request_peers(request)->auth, account, password, strlen(password),
+	                 on_accounts, request);
+}
+
+void
+cmd_account_remove(struct request *request)
+{
+	const char *account = request_account(request);
+
+	log_info("-", "account-remove", "account=%s by=\"%s\"", account, request_by(request));
+	auth_account_remove(request_peers(request)->auth, account, on_accounts, request);
+}
+
+void
+cmd_account_show(struct request *request)
+{
+	auth_account_show(request_peers(request)->auth, request_account(request), on_accounts,
+	                  request);
+}
+
+void
+cmd_account_list(struct request *request)
+{
+	auth_account_list(request_peers(request)->auth, request_account(request), on_accounts,
+	                  request);
+}

@@ -1,0 +1,94 @@
+#include "admin/command.h"
+
+/* status and stop: the service as a whole. */
+
+#include "core/log.h"
+#include "core/service.h"
+
+#define STOP_DELAY 100 /* msec */
+
+static void
+on_status(void *arg, enum queue_answer got, const struct queue_status *status)
+{
+	struct request *request = arg;
+	json_t *queue = json_null(), *lanes;
+
+	if (got == QUEUE_DONE) {
+		lanes = json_object();
+		for (int i = 0; i < QUEUE_LANES; i++)
+			json_object_set_new(
+			    lanes, queue_lane_name((enum queue_lane)i),
+			    json_pack("{s:o,s:o}", "messages", json_number(status->messages[i]),
+			              "recipients", json_number(status->recipients[i])));
+		queue = json_object();
+		json_object_set_new(queue, "lanes", lanes);
+		json_object_set_new(queue, "in_flight", json_number(status->in_flight));
+		json_object_set_new(queue, "oldest", json_time(status->oldest));
+		json_object_set_new(queue, "accepted", json_number(status->accepted));
+		json_object_set_new(queue, "generated", json_number(status->generated));
+		json_object_set_new(queue, "delivered", json_number(status->delivered));
+		json_object_set_new(queue, "bounced", json_number(status->bounced));
+		json_object_set_new(queue, "expired", json_number(status->expired));
+		json_object_set_new(queue, "removed", json_number(status->removed));
+		json_object_set_new(queue, "accounts", json_number(status->accounts));
+		json_object_set_new(queue, "commits", json_number(status->commits));
+		json_object_set_new(queue, "committed", json_number(status->committed));
+		json_object_set_new(queue, "refusing", json_boolean(status->refusing));
+		json_object_set_new(queue, "refusing_why", json_text(status->refusing_why));
+		json_object_set_new(queue, "ledger_time", json_time(status->ledger_time));
+		json_object_set_new(queue, "ledger_held", json_boolean(status->ledger_held));
+	}
+	json_object_set_new(request_notes(request), "queue", queue);
+	request_answer(request, json_incref(request_notes(request)));
+}
+
+static void
+on_processes(void *arg, const struct service_process *list, size_t count)
+{
+	struct request *request = arg;
+	json_t *processes = json_array();
+
+	for (size_t i = 0; i < count; i++) {
+		json_t *one = json_object();
+
+		json_object_set_new(one, "role", json_string(service_role_name(list[i].role)));
+		json_object_set_new(one, "index", json_number(list[i].index));
+		json_object_set_new(one, "pid", json_integer(list[i].pid));
+		json_object_set_new(one, "since", json_time(list[i].since));
+		json_object_set_new(one, "restarts", json_number(list[i].restarts));
+		json_object_set_new(one, "layers", json_text(list[i].layers));
+		json_array_append_new(processes, one);
+	}
+	json_object_set_new(request_notes(request), "processes", processes);
+	queue_ask_status(request_peers(request)->queue, on_status, request);
+}
+
+void
+cmd_status(struct request *request)
+{
+	service_ask_processes(on_processes, request);
+}
+
+/* A queue that hangs is what somebody who asks for the status wants to see. */
+void
+cmd_status_late(struct request *request)
+{
+	json_object_set_new(request_notes(request), "queue", json_null());
+	request_answer(request, json_incref(request_notes(request)));
+}
+
+static void
+ask_stop(void *arg)
+{
+	(void)arg;
+	service_ask_stop();
+}
+
+/* The answer goes first: sekishod ends this process, too, as soon as it is asked. */
+void
+cmd_stop(struct request *request)
+{
+	log_info("-", "stop", "by=\"%s\"", request_by(request));
+	request_answer(request, json_object());
+	loop_timer_arm(loop_timer_new(service_loop(), ask_stop, NULL), STOP_DELAY);
+}

@@ -1,0 +1,84 @@
+/* What the functions behind the admin commands share: the row that describes a command, and the
+ * request it is run for.
+ *
+ * A new command is one row in protocol.c's table and one function in a cmd_*.c. The function finds
+ * its arguments checked and canonical, asks the owner, and ends with request_answer or
+ * request_refuse: once, now or from the owner's callback. */
+#ifndef ADMIN_COMMAND_H
+#define ADMIN_COMMAND_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "admin/protocol.h"
+#include "core/clock.h"
+#include "queue/control.h"
+#include "queue/id.h"
+
+struct request;
+
+enum argument_type {
+	ARGUMENT_ACCOUNT, /* request_account gives it in its canonical spelling */
+	ARGUMENT_MESSAGE, /* request_message */
+	ARGUMENT_TEXT,    /* one line of at most ARGUMENT_TEXT_MAX octets: request_text */
+	ARGUMENT_SECRET,  /* any text: request_text */
+	ARGUMENT_COUNT,   /* 0 to 4294967295: request_count */
+};
+#define ARGUMENT_TEXT_MAX 127
+
+struct argument {
+	const char *name; /* NULL ends the list */
+	enum argument_type type;
+	bool needed;
+};
+
+struct command {
+	const char *name;
+	enum protocol_role role; /* what it takes at least */
+	msec_t patience;         /* how long its owners may take */
+	void (*run)(struct request *request);
+	void (*late)(struct request *request); /* patience is over; NULL: say so */
+	struct argument arguments[4];
+};
+
+/* Arguments; those not given are "" or 0 or NULL. */
+const char *request_account(const struct request *request);
+const struct queue_id *request_message(const struct request *request);
+const char *request_text(const struct request *request, const char *name);
+uint32_t request_count(const struct request *request, const char *name);
+
+const struct protocol_peers *request_peers(const struct request *request);
+/* Who asks, for the record. */
+const char *request_by(const struct request *request);
+/* A place for what a command that asks twice heard first: an object, borrowed. */
+json_t *request_notes(struct request *request);
+
+/* Both end the request. result is taken. */
+void request_answer(struct request *request, json_t *result);
+void request_refuse(struct request *request, const char *code, const char *text);
+/* For a command that would act on what it heard first: true, and the request is gone, when its
+ * asker has been told already that nobody answered. */
+bool request_is_over(struct request *request);
+/* True for QUEUE_DONE; otherwise ends the request. */
+bool request_queue_done(struct request *request, enum queue_answer got);
+
+/* Structs to JSON: a time (null for 0), a number, text that may be a stranger's. */
+json_t *json_time(msec_t wall);
+json_t *json_number(uint64_t n);
+json_t *json_text(const char *text);
+
+void cmd_account_add(struct request *request);
+void cmd_account_list(struct request *request);
+void cmd_account_remove(struct request *request);
+void cmd_account_show(struct request *request);
+void cmd_queue_audit(struct request *request);
+void cmd_queue_list(struct request *request);
+void cmd_queue_show(struct request *request);
+void cmd_quota_clear(struct request *request);
+void cmd_quota_set(struct request *request);
+void cmd_quota_show(struct request *request);
+void cmd_status(struct request *request);
+void cmd_status_late(struct request *request);
+void cmd_stop(struct request *request);
+
+#endif

@@ -1,0 +1,239 @@
+#include "admin/ctl_ask.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define REPLY_MAX (16u * 1024 * 1024)
+
+static const char *place; /* where the service is, or should be */
+static bool json_wanted;
+static int fd = -1;
+
+void
+ctl_die(int status, const char *format, ...)
+{
+	va_list args;
+
+	fflush(stdout);
+	va_start(args, format);
+	fputs("sekishoctl: ", stderr);
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+	va_end(args);
+	exit(status);
+}
+
+void
+ctl_usage(const char *why)
+{
+	ctl_die(CTL_USAGE, "%s; sekishoctl --help lists the commands", why);
+}
+
+void
+ctl_ask_init(const char *socket_path, bool as_json)
+{
+	place = socket_path != NULL ? socket_path : getenv("SEKISHO_SOCKET");
+	if (place != NULL && *place == '\0')
+		place = NULL;
+	json_wanted = as_json;
+}
+
+static void
+set_patience(int socket_fd, int patience)
+{
+	struct timeval timeout = {.tv_sec = patience};
+
+	setsockopt(socket_fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+	setsockopt(socket_fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+}
+
+static int
+try_connect(const char *path, int patience)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int made;
+
+	if (strlen(path) >= sizeof(address.sun_path)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	strcpy(address.sun_path, path);
+	made = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (made < 0)
+		return -1;
+	/* Before connect: with the backlog full it waits for somebody to accept. */
+	set_patience(made, patience);
+	if (connect(made, (struct sockaddr *)&address, sizeof(address)) != 0) {
+		int saved = errno;
+
+		close(made);
+		errno = saved;
+		return -1;
+	}
+	return made;
+}
+
+static const char *
+advice(int error)
+{
+	if (error == EACCES || error == EPERM)
+		return "become root or a member of the socket's group";
+	if (error == EAGAIN)
+		return "it does not accept connections; is sekisho-admin stopped or hung?";
+	return "is sekishod running, and is this the admin.socket of its configuration? -s SOCKET "
+	       "names another";
+}
+
+static void
+reach(int patience)
+{
+	static const char *const places[] = {"/run/sekisho/admin.sock", "./run/admin.sock"};
+
+	if (place != NULL) {
+		fd = try_connect(place, patience);
+	} else {
+		for (size_t i = 0; fd < 0 && i < 2; i++) {
+			place = places[i];
+			fd = try_connect(place, patience);
+			if (fd < 0 && errno != ENOENT && errno != ECONNREFUSED)
+				break;
+		}
+	}
+	if (fd < 0)
+		ctl_die(CTL_UNREACHABLE, "cannot reach the service at %s: %s; %s", place,
+		        strerror(errno), advice(errno));
+}
+
+static void __attribute__((noreturn)) no_answer(int patience)
+{
+	if (errno == EAGAIN)
+		ctl_die(CTL_UNREACHABLE,
+		        "no answer from %s within %d s; is sekisho-admin stopped or hung? The log "
+		        "and ps tell",
+		        place, patience);
+	ctl_die(CTL_UNREACHABLE, "the connection to %s broke: %s; the log says why", place,
+	        strerror(errno));
+}
+
+static void
+send_line(const char *line, size_t len, int patience)
+{
+	for (size_t at = 0; at < len;) {
+		ssize_t n = send(fd, line + at, len - at, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		/* Who was turned away finds the reason waiting. */
+		if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
+			return;
+		if (n < 0)
+			no_answer(patience);
+		at += (size_t)n;
+	}
+}
+
+/* One line, *len octets of it; the caller frees it. */
+static char *
+receive_line(size_t *len, int patience)
+{
+	char *reply = NULL, *bigger;
+	size_t at = 0, size = 0;
+
+	while (at == 0 || reply[at - 1] != '\n') {
+		ssize_t n;
+
+		if (at == size) {
+			size = size == 0 ? 65536 : size * 2;
+			if (size > REPLY_MAX || (bigger = realloc(reply, size)) == NULL)
+				ctl_die(CTL_UNREACHABLE, "the answer is too long");
+			reply = bigger;
+		}
+		n = recv(fd, reply + at, size - at, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == 0)
+			ctl_die(CTL_UNREACHABLE,
+			        "no answer from the service: it hung up; its log says why");
+		if (n < 0)
+			no_answer(patience);
+		at += (size_t)n;
+	}
+	*len = at;
+	return reply;
+}
+
+static void __attribute__((noreturn)) refused(const json_t *answer)
+{
+	const json_t *error = json_object_get(answer, "error");
+	const char *code = json_string_value(json_object_get(error, "code"));
+	const char *words = json_string_value(json_object_get(error, "text"));
+	int status = CTL_REFUSED;
+
+	if (code == NULL)
+		code = "";
+	if (json_wanted && error != NULL) {
+		json_dumpf(error, stdout, JSON_COMPACT);
+		putchar('\n');
+	}
+	if (strcmp(code, "unavailable") == 0 || strcmp(code, "busy") == 0)
+		status = CTL_UNREACHABLE;
+	else if (strcmp(code, "usage") == 0)
+		status = CTL_USAGE;
+	ctl_die(status, "%s", words != NULL ? words : "refused");
+}
+
+json_t *
+ctl_ask(json_t *request, int patience)
+{
+	char *line = json_dumps(request, JSON_COMPACT);
+	json_t *answer, *result;
+	size_t len;
+
+	json_decref(request);
+	if (line == NULL)
+		ctl_usage("the arguments are no UTF-8 text");
+	if (fd < 0)
+		reach(patience);
+	set_patience(fd, patience);
+	len = strlen(line);
+	line[len++] = '\n';
+	send_line(line, len, patience);
+	explicit_bzero(line, len); /* it may hold a password */
+	free(line);
+	line = receive_line(&len, patience);
+	answer = json_loadb(line, len, 0, NULL);
+	free(line);
+	if (!json_is_object(answer))
+		ctl_die(CTL_UNREACHABLE, "the service's answer is no JSON");
+	if (!json_is_true(json_object_get(answer, "ok")))
+		refused(answer);
+	result = json_incref(json_object_get(answer, "result"));
+	json_decref(answer);
+	return result;
+}
+
+/* sekishod holds the listening socket until the last of its processes is gone. A connection it
+ * never accepts ends with it; so every attempt either waits for that, or finds nobody. */
+void
+ctl_ask_await_end(int patience)
+{
+	char octet;
+	ssize_t n;
+
+	do {
+		n = recv(fd, &octet, 1, 0);
+		if (n < 0 && errno == EAGAIN)
+			ctl_die(CTL_UNREACHABLE,
+			        "the service was asked to stop and still runs after %d s; the log "
+			        "says who is late",
+			        patience);
+		close(fd);
+	} while ((fd = try_connect(place, patience)) >= 0);
+}

@@ -1,0 +1,29 @@
+/* What sekishoctl prints. What the service says may quote strangers, so control characters are
+ * never printed raw. */
+#ifndef ADMIN_CTL_PRINT_H
+#define ADMIN_CTL_PRINT_H
+
+#include <jansson.h>
+#include <stddef.h>
+
+#define CTL_COLUMNS_MAX 16
+
+/* The value as text, "-" for nothing; in one of a few static buffers. */
+const char *ctl_show(const json_t *object, const char *key);
+/* "title            value" */
+void ctl_line(const char *title, const json_t *object, const char *key);
+
+struct ctl_column {
+	const char *key, *head; /* NULL ends the list */
+	size_t width;           /* 0 at first */
+};
+/* Prints rows, which may come in several parts: a column is as wide as what it has had to hold so
+ * far, the heads come with the first part. */
+void ctl_table(struct ctl_column *columns, const json_t *rows);
+
+/* A compact document; the caller ends the line. */
+void ctl_json(const json_t *value);
+/* At the end: fails where what was printed did not get where it should. */
+void ctl_print_done(void);
+
+#endif

@@ -1,0 +1,15 @@
+/* The one spelling of an account's name. Store, ledger, log and the session's ownership check all
+ * compare names octet by octet, so whoever takes a name from a person asks here first. */
+#ifndef AUTH_NAME_H
+#define AUTH_NAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "auth/client.h"
+
+/* The account name for what somebody typed: a valid address, quoted only where it must be, in lower
+ * case. False, and out "", when it is none. */
+bool name_canonical(const char *text, size_t len, char out[AUTH_ACCOUNT_MAX + 1]);
+
+#endif
