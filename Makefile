@@ -35,7 +35,7 @@ MAIN_sekisho-relay = relay/main.c
 MAIN_sekisho-keys  = keys/main.c
 MAIN_sekisho-admin = $(filter-out $(MAIN_sekishoctl),$(wildcard admin/*.c))
 MAIN_sekishoctl    = admin/sekishoctl.c $(wildcard admin/ctl_*.c)
-EXTRA_sekisho-auth  = -lsasl2
+EXTRA_sekisho-auth  = -lsasl2 -lidn
 EXTRA_sekisho-relay = -lunbound -lresolv
 EXTRA_sekisho-admin = -ljansson
 EXTRA_sekishoctl    = -ljansson
@@ -66,7 +66,7 @@ $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 UNIT = $(patsubst t/unit/%.c,$(B)/unit/%.t,$(wildcard t/unit/*.c))
 $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
-	@$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2 -lunbound -lresolv
+	@$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2 -lidn -lunbound -lresolv
 unit: $(UNIT) build/peers/usr/sbin/nsd
 build/peers/usr/sbin/nsd:
 	@sh t/packages.sh test

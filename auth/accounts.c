@@ -6,14 +6,17 @@
  *
  * LMDB's ways: the tables are opened in one transaction that commits, before any other; MDB_NOTLS,
  * so that a thread may read while it holds nothing; plain synchronous commits, so ACCOUNTS_OK is
- * durable; one thread writes. The lock file's table of readers is swept at open because a killed
- * process leaves its slots behind. */
+ * durable; threads that write wait for each other in mdb_txn_begin. The lock file's table of
+ * readers is swept at open because a killed process leaves its slots behind. */
 
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/buf.h"
 #include "core/log.h"
@@ -26,6 +29,7 @@
 struct accounts {
 	MDB_env *env;
 	MDB_dbi account, meta;
+	uint32_t iterations; /* most of any account when opened */
 };
 
 static int
@@ -49,6 +53,71 @@ check_version(struct accounts *store, MDB_txn *txn, unsigned *version)
 		if (!wire_done(&wire))
 			rc = MDB_CORRUPTED;
 	}
+	return rc;
+}
+
+static bool
+decode(const MDB_val *key, const MDB_val *value, struct accounts_record *out)
+{
+	struct wire wire = wire_from(value->mv_data, value->mv_size);
+
+	memset(out, 0, sizeof(*out));
+	if (key->mv_size > AUTH_ACCOUNT_MAX || wire_u16(&wire) != RECORD_VERSION)
+		return false;
+	memcpy(out->entry.account, key->mv_data, key->mv_size);
+	wire_str(&wire, out->entry.class, sizeof(out->entry.class));
+	wire_str(&wire, out->entry.state, sizeof(out->entry.state));
+	out->entry.created = (msec_t)wire_u64(&wire);
+	out->entry.changed = (msec_t)wire_u64(&wire);
+	out->verifier.iterations = wire_u32(&wire);
+	wire_raw(&wire, out->verifier.salt, sizeof(out->verifier.salt));
+	wire_raw(&wire, out->verifier.stored_key, sizeof(out->verifier.stored_key));
+	wire_raw(&wire, out->verifier.server_key, sizeof(out->verifier.server_key));
+	/* Zero iterations would be an endless or a free check; neither was ever written. */
+	return wire_done(&wire) && out->verifier.iterations >= 1 &&
+	       out->verifier.iterations <= 1u << 20;
+}
+
+/* What a check costs must not tell which accounts there are, so the dearest sets the price. */
+static int
+find_iterations(struct accounts *store)
+{
+	struct accounts_record record;
+	MDB_val key, value;
+	MDB_cursor *cursor;
+	MDB_txn *txn;
+	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+
+	if (rc != 0)
+		return rc;
+	if ((rc = mdb_cursor_open(txn, store->account, &cursor)) == 0) {
+		while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
+			if (decode(&key, &value, &record) &&
+			    record.verifier.iterations > store->iterations)
+				store->iterations = record.verifier.iterations;
+		mdb_cursor_close(cursor);
+	}
+	mdb_txn_abort(txn);
+	mem_wipe(&record, sizeof(record));
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+uint32_t
+accounts_iterations(const struct accounts *store)
+{
+	return store->iterations;
+}
+
+/* LMDB syncs the file, not its name: a store made a moment ago would be gone with the power. */
+static int
+sync_directory(void)
+{
+	int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+
+	if (fd < 0 || fsync(fd) != 0)
+		rc = errno;
+	if (fd >= 0)
+		close(fd);
 	return rc;
 }
 
@@ -85,10 +154,13 @@ accounts_open(uint64_t map_size, char *error, size_t size)
 	}
 	rc = mdb_txn_commit(txn);
 	txn = NULL;
-	if (rc == 0)
+	if (rc == 0 && (rc = sync_directory()) == 0 && (rc = find_iterations(store)) == 0)
 		return store;
 fail:
-	snprintf(error, size, "%s: %s", FILE_NAME, mdb_strerror(rc));
+	snprintf(error, size, "%s: %s; %s", FILE_NAME, mdb_strerror(rc),
+	         rc == MDB_INVALID || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND
+	             ? "put the copy from your backup in its place"
+	             : "it must be a file on a local disk that the service's user may write");
 	if (txn != NULL)
 		mdb_txn_abort(txn);
 	accounts_close(store);
@@ -124,28 +196,6 @@ encode(const struct accounts_record *record, struct buf *out)
 	wire_put_raw(out, record->verifier.salt, sizeof(record->verifier.salt));
 	wire_put_raw(out, record->verifier.stored_key, sizeof(record->verifier.stored_key));
 	wire_put_raw(out, record->verifier.server_key, sizeof(record->verifier.server_key));
-}
-
-static bool
-decode(const MDB_val *key, const MDB_val *value, struct accounts_record *out)
-{
-	struct wire wire = wire_from(value->mv_data, value->mv_size);
-
-	memset(out, 0, sizeof(*out));
-	if (key->mv_size > AUTH_ACCOUNT_MAX || wire_u16(&wire) != RECORD_VERSION)
-		return false;
-	memcpy(out->entry.account, key->mv_data, key->mv_size);
-	wire_str(&wire, out->entry.class, sizeof(out->entry.class));
-	wire_str(&wire, out->entry.state, sizeof(out->entry.state));
-	out->entry.created = (msec_t)wire_u64(&wire);
-	out->entry.changed = (msec_t)wire_u64(&wire);
-	out->verifier.iterations = wire_u32(&wire);
-	wire_raw(&wire, out->verifier.salt, sizeof(out->verifier.salt));
-	wire_raw(&wire, out->verifier.stored_key, sizeof(out->verifier.stored_key));
-	wire_raw(&wire, out->verifier.server_key, sizeof(out->verifier.server_key));
-	/* Zero iterations would be an endless or a free check; neither was ever written. */
-	return wire_done(&wire) && out->verifier.iterations >= 1 &&
-	       out->verifier.iterations <= 1u << 20;
 }
 
 static MDB_val
@@ -196,6 +246,8 @@ accounts_add(struct accounts *store, const struct accounts_record *record)
 		mdb_txn_abort(txn);
 	if (rc == MDB_KEYEXIST)
 		return ACCOUNTS_EXISTS;
+	if (rc == MDB_MAP_FULL)
+		return ACCOUNTS_FULL;
 	return rc == 0 ? ACCOUNTS_OK : failed("add", rc);
 }
 

@@ -19,17 +19,20 @@ struct accounts_record {
  * it. */
 struct accounts *accounts_open(uint64_t map_size, char *error, size_t size);
 void accounts_close(struct accounts *store);
+/* The most iterations any account's verifier had when the store was opened; 0 without accounts. */
+uint32_t accounts_iterations(const struct accounts *store);
 
 enum accounts_result {
 	ACCOUNTS_OK,
 	ACCOUNTS_UNKNOWN, /* no such account */
 	ACCOUNTS_EXISTS,
+	ACCOUNTS_FULL,   /* the map is; raise queue.map_size */
 	ACCOUNTS_FAILED, /* disk or damage; logged */
 };
-/* From any thread. */
+/* All of these from any thread. */
 enum accounts_result accounts_get(struct accounts *store, const char *account,
                                   struct accounts_record *out);
-/* The next two only from the one writing thread; ACCOUNTS_OK means durable. */
+/* ACCOUNTS_OK means durable. */
 enum accounts_result accounts_add(struct accounts *store, const struct accounts_record *record);
 enum accounts_result accounts_remove(struct accounts *store, const char *account);
 /* Up to max entries in order of name after the given one; *more says whether others follow. */

@@ -1,22 +1,20 @@
 /* sekisho-auth: knows who you are. */
 #include "core/service.h"
 
-/* The loop's thread serves the channels, owns every exchange and is the only writer of the store. A
- * few threads run the exchanges' steps, because Cyrus SASL answers synchronously and a password
- * check is milliseconds of pure CPU.
+/* The loop's thread serves the channels and owns every exchange. A pool of threads runs the
+ * exchanges' steps, because Cyrus SASL answers synchronously and a password check is milliseconds
+ * of pure CPU, and the changes of accounts, which derive a key and wait for the disk.
  *
- * An exchange is in one of three hands: waiting for its client, in the queue or with a thread, or
- * done and on its way back. While it is not waiting the loop touches nothing but its gone flag; a
- * client that cancels or dies meanwhile sets that, and the exchange is freed when it comes back. So
- * threads and loop share only the two lists, under one lock.
+ * An exchange is in one of two hands: waiting for its client, or with the pool. While it is with
+ * the pool the loop touches nothing but its gone flag; a client that cancels or dies meanwhile sets
+ * that, and the exchange is freed when it comes back.
  *
- * Threads start with the first login, not at start: a sandbox binds the thread that enters it and
- * what that thread starts later. Everything a stranger can multiply is bounded: queued steps by
- * QUEUE_MAX, exchanges by EXCHANGES_MAX. */
+ * Everything a stranger can multiply is bounded: steps that wait for a thread by the pool, in which
+ * clients take turns; exchanges by EXCHANGES_MAX, beyond which the one whose client has been silent
+ * longest makes room. */
 
+#include <assert.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,26 +23,25 @@
 #include "auth/client.h"
 #include "auth/mech.h"
 #include "auth/name.h"
+#include "auth/pool.h"
 #include "auth/proto.h"
 #include "auth/accounts.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/sandbox.h"
 
-#define THREADS       4
-#define QUEUE_MAX     1024 /* steps waiting for a thread: about 2 s of work */
 #define EXCHANGES_MAX 8192
 #define DEFAULT_CLASS "standard"
 
 struct exchange {
-	struct exchange *prev, *next; /* among all; the loop's alone */
-	struct exchange *queued;      /* next in the list it is in, under the lock */
+	struct pool_job job;          /* its step; first, so that one pointer names both */
+	struct exchange *prev, *next; /* among all, the newest first */
 	struct ipc_from from;         /* the request to answer */
 	uint64_t number;
 	uint64_t session;
 	char ip[64];
 	struct mech *mech;
-	bool busy; /* with the threads */
+	bool busy; /* with the pool */
 	bool gone; /* nobody waits for it any more */
 	bool has_message;
 	uint8_t *message; /* owned; wiped after the step */
@@ -54,47 +51,13 @@ struct exchange {
 	size_t challenge_len;
 };
 
-struct list {
-	struct exchange *head, **tail;
-	size_t count;
-};
-
 static const struct conf *conf;
 static struct ipc_hub *hub;
 static struct accounts *store;
 static struct cache *cache;
-static struct loop_wake *wake;
 static struct exchange *exchanges;
+static struct exchange *oldest;
 static size_t exchange_count;
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t work_came = PTHREAD_COND_INITIALIZER;
-static struct list todo = {NULL, &todo.head, 0}; /* under lock */
-static struct list done = {NULL, &done.head, 0}; /* under lock */
-static bool threads_started;
-
-static void
-list_push(struct list *list, struct exchange *exchange)
-{
-	exchange->queued = NULL;
-	*list->tail = exchange;
-	list->tail = &exchange->queued;
-	list->count++;
-}
-
-static struct exchange *
-list_pop(struct list *list)
-{
-	struct exchange *exchange = list->head;
-
-	if (exchange == NULL)
-		return NULL;
-	list->head = exchange->queued;
-	if (list->head == NULL)
-		list->tail = &list->head;
-	list->count--;
-	return exchange;
-}
 
 static void
 drop_message(struct exchange *exchange)
@@ -106,52 +69,6 @@ drop_message(struct exchange *exchange)
 	exchange->len = 0;
 }
 
-static void *
-work(void *arg)
-{
-	struct exchange *exchange;
-
-	(void)arg;
-	for (;;) {
-		pthread_mutex_lock(&lock);
-		while ((exchange = list_pop(&todo)) == NULL)
-			pthread_cond_wait(&work_came, &lock);
-		pthread_mutex_unlock(&lock);
-
-		exchange->outcome =
-		    mech_step(exchange->mech, exchange->has_message ? exchange->message : NULL,
-		              exchange->len, &exchange->challenge, &exchange->challenge_len);
-		drop_message(exchange);
-
-		pthread_mutex_lock(&lock);
-		list_push(&done, exchange);
-		pthread_mutex_unlock(&lock);
-		loop_wake_ring(wake);
-	}
-	return NULL;
-}
-
-/* Threads take no signals: those are the loop's. */
-static bool
-start_threads(void)
-{
-	sigset_t all, old;
-	unsigned started = 0;
-	pthread_t thread;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	for (unsigned i = 0; i < THREADS; i++)
-		if (pthread_create(&thread, NULL, work, NULL) == 0) {
-			pthread_detach(thread);
-			started++;
-		}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (started == 0)
-		log_error("-", "threads-failed", "wanted=%d", THREADS);
-	return started > 0;
-}
-
 static void
 exchange_free(struct exchange *exchange)
 {
@@ -161,6 +78,8 @@ exchange_free(struct exchange *exchange)
 		exchanges = exchange->next;
 	if (exchange->next != NULL)
 		exchange->next->prev = exchange->prev;
+	else
+		oldest = exchange->prev;
 	exchange_count--;
 	drop_message(exchange);
 	mech_free(exchange->mech);
@@ -223,52 +142,61 @@ exchange_answer(struct exchange *exchange)
 }
 
 static void
-on_done(void *arg)
+exchange_work(struct pool_job *job)
 {
-	struct exchange *exchange;
+	struct exchange *exchange = (struct exchange *)job;
 
-	(void)arg;
-	for (;;) {
-		pthread_mutex_lock(&lock);
-		exchange = list_pop(&done);
-		pthread_mutex_unlock(&lock);
-		if (exchange == NULL)
-			return;
-		exchange->busy = false;
-		if (!exchange->gone)
-			exchange_answer(exchange);
-		if (exchange->gone || exchange->outcome != AUTH_CONTINUE)
-			exchange_free(exchange);
-	}
+	exchange->outcome =
+	    mech_step(exchange->mech, exchange->has_message ? exchange->message : NULL,
+	              exchange->len, &exchange->challenge, &exchange->challenge_len);
+	drop_message(exchange);
 }
 
-/* Hands one step to the threads, or answers that there are too many. */
+static void
+exchange_done(struct pool_job *job, bool worked)
+{
+	struct exchange *exchange = (struct exchange *)job;
+
+	exchange->busy = false;
+	if (!worked)
+		exchange->outcome = AUTH_UNAVAILABLE;
+	if (!exchange->gone)
+		exchange_answer(exchange);
+	if (exchange->gone || exchange->outcome != AUTH_CONTINUE)
+		exchange_free(exchange);
+}
+
+/* Hands one step to the pool. */
 static void
 exchange_run(struct exchange *exchange, const uint8_t *message, size_t len, bool has_message)
 {
-	bool full;
+	exchange->busy = true;
+	exchange->has_message = has_message;
+	exchange->message = xmalloc(len + 1);
+	if (len > 0)
+		memcpy(exchange->message, message, len);
+	exchange->message[len] = '\0';
+	exchange->len = len;
+	exchange->job.work = exchange_work;
+	exchange->job.done = exchange_done;
+	pool_run(exchange->ip, &exchange->job);
+}
 
-	if (!threads_started)
-		threads_started = start_threads();
-	pthread_mutex_lock(&lock);
-	full = todo.count >= QUEUE_MAX || !threads_started;
-	if (!full) {
-		exchange->busy = true;
-		exchange->has_message = has_message;
-		exchange->message = xmalloc(len + 1);
-		if (len > 0)
-			memcpy(exchange->message, message, len);
-		exchange->message[len] = '\0';
-		exchange->len = len;
-		list_push(&todo, exchange);
-		pthread_cond_signal(&work_came);
-	}
-	pthread_mutex_unlock(&lock);
-	if (full) {
-		log_warn("-", "login-overload", "queued=%d ip=%s", QUEUE_MAX, exchange->ip);
-		answer_outcome(exchange->from, AUTH_UNAVAILABLE);
-		exchange_free(exchange);
-	}
+/* False when all exchanges are with the pool. The step that an exchange which made room still gets
+ * finds nothing, and is a temporary failure. */
+static bool
+make_room(void)
+{
+	struct exchange *silent = oldest;
+
+	if (exchange_count < EXCHANGES_MAX)
+		return true;
+	while (silent != NULL && silent->busy)
+		silent = silent->prev;
+	if (silent == NULL)
+		return false;
+	exchange_free(silent);
+	return true;
 }
 
 static void
@@ -291,8 +219,7 @@ on_start_frame(struct ipc_from from, struct wire *wire)
 		answer_outcome(from, AUTH_NO_MECHANISM);
 		return;
 	}
-	if (len > AUTH_MESSAGE_MAX || exchange_count >= EXCHANGES_MAX ||
-	    exchange_find(from.channel, number) != NULL) {
+	if (len > AUTH_MESSAGE_MAX || exchange_find(from.channel, number) != NULL || !make_room()) {
 		answer_outcome(from, AUTH_UNAVAILABLE);
 		return;
 	}
@@ -305,6 +232,8 @@ on_start_frame(struct ipc_from from, struct wire *wire)
 	exchange->next = exchanges;
 	if (exchanges != NULL)
 		exchanges->prev = exchange;
+	else
+		oldest = exchange;
 	exchanges = exchange;
 	exchange_count++;
 	exchange_run(exchange, message, len, has_message);
@@ -372,34 +301,99 @@ answer_stored(struct ipc_from to, enum accounts_result result, const struct auth
 	case ACCOUNTS_EXISTS:
 		answer_accounts(to, AUTH_EXISTS, "the account exists already", NULL, 0, "");
 		return;
+	case ACCOUNTS_FULL:
+		answer_accounts(to, AUTH_FAILED,
+		                "the account store is full; raise queue.map_size and restart the "
+		                "service",
+		                NULL, 0, "");
+		return;
 	case ACCOUNTS_FAILED:
 		break;
 	}
 	answer_accounts(to, AUTH_FAILED, "the account store failed; the log says why", NULL, 0, "");
 }
 
+/* A change of an account on its way through the pool. */
+struct change {
+	struct pool_job job; /* first, so that one pointer names both */
+	struct ipc_from from;
+	enum accounts_result result;
+	bool remove;
+	struct accounts_record record;
+	int password_len;
+	char password[VERIFY_PREPARED_SIZE];
+};
+
+static void
+change_work(struct pool_job *job)
+{
+	struct change *change = (struct change *)job;
+
+	if (change->remove) {
+		change->result = accounts_remove(store, change->record.entry.account);
+		return;
+	}
+	verify_make(&change->record.verifier, change->password, (size_t)change->password_len,
+	            (uint32_t)conf->scram_iterations);
+	change->result = accounts_add(store, &change->record);
+}
+
+static void
+change_done(struct pool_job *job, bool worked)
+{
+	struct change *change = (struct change *)job;
+	const struct auth_entry *entry = &change->record.entry;
+
+	if (!worked)
+		answer_accounts(change->from, AUTH_FAILED,
+		                "the authenticator is overloaded; try again", NULL, 0, "");
+	else
+		answer_stored(change->from, change->result, change->remove ? NULL : entry);
+	if (worked && change->result == ACCOUNTS_OK)
+		log_info("-", change->remove ? "account-removed" : "account-added", "account=%s",
+		         entry->account);
+	mem_wipe(change, sizeof(*change));
+	free(change);
+}
+
+static struct change *
+change_new(struct ipc_from from, const char *name)
+{
+	struct change *change = xcalloc(1, sizeof(*change));
+
+	change->job.work = change_work;
+	change->job.done = change_done;
+	change->from = from;
+	strcpy(change->record.entry.account, name);
+	return change;
+}
+
 static void
 account_add(struct ipc_from from, const char *name, const char *password, size_t len)
 {
-	struct accounts_record record;
-	enum accounts_result result;
 	const char *why = verify_policy(password, len);
+	struct change *change;
 
 	if (why != NULL) {
 		answer_accounts(from, AUTH_INVALID, why, NULL, 0, "");
 		return;
 	}
-	memset(&record, 0, sizeof(record));
-	strcpy(record.entry.account, name);
-	strcpy(record.entry.class, DEFAULT_CLASS);
-	strcpy(record.entry.state, "active");
-	record.entry.created = record.entry.changed = clock_wall();
-	verify_make(&record.verifier, password, len, (uint32_t)conf->scram_iterations);
-	result = accounts_add(store, &record);
-	if (result == ACCOUNTS_OK)
-		log_info("-", "account-added", "account=%s", name);
-	answer_stored(from, result, &record.entry);
-	mem_wipe(&record, sizeof(record));
+	change = change_new(from, name);
+	strcpy(change->record.entry.class, DEFAULT_CLASS);
+	strcpy(change->record.entry.state, "active");
+	change->record.entry.created = change->record.entry.changed = clock_wall();
+	change->password_len = verify_prepare(password, len, change->password);
+	assert(change->password_len >= 0); /* or verify_policy had refused it */
+	pool_run("admin", &change->job);
+}
+
+static void
+account_remove(struct ipc_from from, const char *name)
+{
+	struct change *change = change_new(from, name);
+
+	change->remove = true;
+	pool_run("admin", &change->job);
 }
 
 static void
@@ -449,10 +443,7 @@ on_account_frame(struct ipc_from from, uint16_t type, struct wire *wire)
 		account_add(from, name, (const char *)password, len);
 		break;
 	case AUTH_FRAME_REMOVE:
-		result = accounts_remove(store, name);
-		if (result == ACCOUNTS_OK)
-			log_info("-", "account-removed", "account=%s", name);
-		answer_stored(from, result, NULL);
+		account_remove(from, name);
 		break;
 	default:
 		result = accounts_get(store, name, &record);
@@ -572,7 +563,7 @@ on_start(void *arg)
 		return -1;
 	}
 	cache = cache_new(conf->auth_cache);
-	wake = loop_wake_new(service_loop(), on_done, NULL);
+	pool_init(service_loop());
 	opts = (struct mech_opts){.store = store,
 	                          .cache = cache,
 	                          .iterations = (uint32_t)conf->scram_iterations,

@@ -10,7 +10,8 @@
  * A new sasl_conn_t serves each attempt. Accounts are canonical before they are compared: lower
  * case, no realm added. PLAIN's authorization identity must be empty or the same account. Passwords
  * go to check_password, which compares with the verifier; for an unknown account it derives one
- * anyway, so that time does not tell who exists. When it says no the library would go on to ask the
+ * anyway, and where an account's has fewer iterations than another's the rest of them, so that time
+ * does not tell who exists. When it says no the library would go on to ask the
  * password checkers of its own; the one named in our options does not exist.
  *
  * Every failure is one outcome, AUTH_REFUSED, except a store that cannot be read, which is
@@ -80,7 +81,7 @@ get_option(void *context, const char *plugin, const char *option, const char **r
 {
 	static const char *const table[][2] = {{"mech_list", "PLAIN"},
 	                                       {"pwcheck_method", "none"},
-	                                       {"auxprop_plugin", "none"},
+	                                       {"auxprop_plugin", "sekisho"},
 	                                       {"log_level", "0"}};
 
 	(void)context;
@@ -167,7 +168,8 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
 	struct accounts_record record;
 	enum accounts_result result = ACCOUNTS_UNKNOWN;
 	msec_t now = clock_mono();
-	char name[AUTH_ACCOUNT_MAX + 1];
+	char name[AUTH_ACCOUNT_MAX + 1], prepared[VERIFY_PREPARED_SIZE];
+	int prepared_len;
 	bool right = false;
 
 	(void)conn;
@@ -181,28 +183,60 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
 		mech->store_failed = true;
 		return SASL_FAIL;
 	}
-	if (len > AUTH_PASSWORD_MAX) {
-		/* Longer than any account's; the derivation below costs the same for all. */
-		len = AUTH_PASSWORD_MAX;
-		result = ACCOUNTS_UNKNOWN;
-	}
-	if (result == ACCOUNTS_UNKNOWN) {
-		memset(&record.verifier, 0, sizeof(record.verifier));
-		record.verifier.iterations = options.iterations;
-		(void)verify_check(&record.verifier, password, len);
-	} else if (cache_has(options.cache, name, &record.verifier, password, len, now)) {
+	prepared_len = verify_prepare(password, len, prepared);
+	if (prepared_len < 0 || result == ACCOUNTS_UNKNOWN) {
+		/* Nobody's password, or nobody. How long it takes depends on neither. */
+		len = len < AUTH_PASSWORD_MAX ? len : AUTH_PASSWORD_MAX;
+		verify_burn(password, len, options.iterations);
+	} else if (cache_has(options.cache, name, &record.verifier, prepared, (size_t)prepared_len,
+	                     now)) {
 		right = true;
 	} else {
-		right = verify_check(&record.verifier, password, len);
+		right = verify_check(&record.verifier, prepared, (size_t)prepared_len);
 		if (right)
-			cache_add(options.cache, name, &record.verifier, password, len, now);
+			cache_add(options.cache, name, &record.verifier, prepared,
+			          (size_t)prepared_len, now);
+		else if (record.verifier.iterations < options.iterations)
+			verify_burn(prepared, (size_t)prepared_len,
+			            options.iterations - record.verifier.iterations);
 	}
+	mem_wipe(prepared, sizeof(prepared));
 	if (right && strcmp(record.entry.state, "active") != 0)
 		right = false;
 	if (right)
 		mech->account = record.entry;
 	mem_wipe(&record, sizeof(record));
 	return right ? SASL_OK : SASL_BADAUTH;
+}
+
+/* The library looks properties up for an authorization identity that is not written as the
+ * authentication identity is, before it asks may_act_as, and gives up where nobody can be asked.
+ * There are none to tell. */
+static int
+look_up(void *context, sasl_server_params_t *params, unsigned flags, const char *user, unsigned len)
+{
+	(void)context;
+	(void)params;
+	(void)flags;
+	(void)user;
+	(void)len;
+	return SASL_OK;
+}
+
+static int
+init_properties(const sasl_utils_t *utils, int max_version, int *version,
+                sasl_auxprop_plug_t **plugin, const char *name)
+{
+	static char own_name[] = "sekisho";
+	static sasl_auxprop_plug_t properties = {.name = own_name, .auxprop_lookup = look_up};
+
+	(void)utils;
+	(void)name;
+	if (max_version < SASL_AUXPROP_PLUG_VERSION)
+		return SASL_BADVERS;
+	*version = SASL_AUXPROP_PLUG_VERSION;
+	*plugin = &properties;
+	return SASL_OK;
 }
 
 static int
@@ -251,10 +285,16 @@ mech_init(const struct mech_opts *opts, char *error, size_t size)
 	int rc;
 
 	options = *opts;
+	if (accounts_iterations(options.store) > options.iterations)
+		options.iterations = accounts_iterations(options.store);
 	sasl_set_mutex(lock_new, lock_take, lock_give, lock_free);
 	if ((rc = sasl_server_init(callbacks, "sekisho")) != SASL_OK) {
 		snprintf(error, size, "Cyrus SASL does not start: %s",
 		         sasl_errstring(rc, NULL, NULL));
+		return -1;
+	}
+	if (sasl_auxprop_add_plugin("sekisho", init_properties) != SASL_OK) {
+		snprintf(error, size, "Cyrus SASL refuses our source of properties");
 		return -1;
 	}
 	return load_plain(error, size);

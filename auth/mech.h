@@ -13,7 +13,7 @@
 struct mech_opts { /* borrowed for the process's life */
 	struct accounts *store;
 	struct cache *cache;
-	uint32_t iterations; /* what an unknown account costs */
+	uint32_t iterations; /* what a wrong password costs at least, whosever it is */
 	const char *hostname;
 };
 

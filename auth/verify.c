@@ -5,14 +5,30 @@
  * serves PLAIN, where we derive StoredKey from the password we were told, and SCRAM, where the
  * client proves it.
  *
- * Passwords are octets; they are not normalised (SASLprep), so an account's password must be typed
- * as it was set. */
+ * SASLprep's table of characters is that of Unicode 3.2. RFC 4013 forbids later ones where a string
+ * is stored; we let them through, as SCRAM clients do, because people use them. */
 
 #include <string.h>
+#include <stringprep.h>
 
 #include "auth/proto.h"
 #include "core/mem.h"
 #include "core/random.h"
+
+int
+verify_prepare(const char *password, size_t len, char out[VERIFY_PREPARED_SIZE])
+{
+	out[0] = '\0';
+	if (len > AUTH_PASSWORD_MAX || memchr(password, '\0', len) != NULL)
+		return -1;
+	memcpy(out, password, len);
+	out[len] = '\0';
+	if (stringprep(out, VERIFY_PREPARED_SIZE, 0, stringprep_saslprep) != STRINGPREP_OK) {
+		mem_wipe(out, VERIFY_PREPARED_SIZE);
+		return -1;
+	}
+	return (int)strlen(out);
+}
 
 void
 verify_derive(struct verifier *verifier, const char *password, size_t len)
@@ -48,14 +64,30 @@ verify_check(const struct verifier *verifier, const char *password, size_t len)
 	return same;
 }
 
+void
+verify_burn(const char *password, size_t len, uint32_t iterations)
+{
+	struct verifier nobody = {.iterations = iterations};
+
+	(void)verify_check(&nobody, password, len);
+}
+
 const char *
 verify_policy(const char *password, size_t len)
 {
-	if (len < AUTH_PASSWORD_MIN)
-		return "the password is too short; give at least 8 octets";
+	char prepared[VERIFY_PREPARED_SIZE];
+	int prepared_len;
+
 	if (len > AUTH_PASSWORD_MAX)
 		return "the password is too long; give at most 256 octets";
 	if (memchr(password, '\0', len) != NULL)
 		return "the password holds a NUL octet, which PLAIN cannot carry";
+	prepared_len = verify_prepare(password, len, prepared);
+	mem_wipe(prepared, sizeof(prepared));
+	if (prepared_len < 0)
+		return "the password holds control characters or others that SASLprep (RFC 4013) "
+		       "forbids, or is no UTF-8 text";
+	if (prepared_len < AUTH_PASSWORD_MIN)
+		return "the password is too short; give at least 8 octets";
 	return NULL;
 }

@@ -18,14 +18,24 @@ struct verifier {
 	uint8_t server_key[CRYPT_SHA256_SIZE];
 };
 
-/* Fills the keys from password, iterations and salt. */
+/* The octets that are derived from and compared: the password prepared with SASLprep (RFC 4013), so
+ * that it is right however a keyboard composes its characters, in PLAIN as in SCRAM, whose clients
+ * prepare theirs. Returns the length in out, which the caller wipes, or -1 when it holds what
+ * SASLprep forbids, is no UTF-8 or too long. */
+#define VERIFY_PREPARED_SIZE 1024
+int verify_prepare(const char *password, size_t len, char out[VERIFY_PREPARED_SIZE]);
+
+/* All of these take prepared passwords. Fills the keys from password, iterations and salt. */
 void verify_derive(struct verifier *verifier, const char *password, size_t len);
 /* A verifier with a fresh random salt. */
 void verify_make(struct verifier *verifier, const char *password, size_t len, uint32_t iterations);
 /* Constant time in everything but iterations and len. */
 bool verify_check(const struct verifier *verifier, const char *password, size_t len);
+/* Takes as long as a check with so many iterations. */
+void verify_burn(const char *password, size_t len, uint32_t iterations);
 
-/* NULL when the password may be used for a new account, else a sentence that says why not. */
+/* NULL when the password, not yet prepared, may be used for a new account, else a sentence that
+ * says why not. */
 const char *verify_policy(const char *password, size_t len);
 
 #endif

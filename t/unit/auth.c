@@ -1,10 +1,12 @@
 /* Verifiers against RFC 7677's example, the cache's rules, the store on disk, and whole PLAIN
  * exchanges. */
 #include "auth/mech.h"
+#include "auth/turns.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static unsigned tests, bad;
@@ -75,6 +77,62 @@ test_cache(void)
 	cache_free(cache);
 }
 
+static int
+prepared(const char *text, char out[VERIFY_PREPARED_SIZE])
+{
+	return verify_prepare(text, strlen(text), out);
+}
+
+static void
+test_prepare(void)
+{
+	char a[VERIFY_PREPARED_SIZE], b[VERIFY_PREPARED_SIZE];
+
+	/* The examples of RFC 4013 section 3. */
+	ok(prepared("I\xc2\xadX", a) == 2 && strcmp(a, "IX") == 0, "SASLprep: soft hyphen");
+	ok(prepared("USER", a) == 4 && strcmp(a, "USER") == 0, "SASLprep: case stays");
+	ok(prepared("\xc2\xaa", a) == 1 && strcmp(a, "a") == 0, "SASLprep: NFKC");
+	ok(prepared("\xe2\x85\xa8", a) == 2 && strcmp(a, "IX") == 0, "SASLprep: roman nine");
+	ok(prepared("\a", a) == -1 && prepared("\xd8\xa7\x31", a) == -1,
+	   "SASLprep: prohibited and bidirectional");
+	ok(prepared("caf\xc3\xa9", a) == prepared("cafe\xcc\x81", b) && strcmp(a, b) == 0,
+	   "composed and decomposed are one password");
+	ok(prepared("\xff\xfe", a) == -1, "what is no UTF-8 is no password");
+	ok(prepared("\xf0\x9f\x90\x8e horse", a) == 10, "but characters newer than SASLprep are");
+	ok(verify_policy("1234567\xc2\xad", 9) != NULL && verify_policy("12345678\a", 9) != NULL,
+	   "the policy looks at what counts");
+}
+
+/* The order in which the jobs of text come out: each letter is a client, in order of arrival. */
+static struct turns_job jobs[100];
+
+static void
+test_turns(void)
+{
+	struct turns *turns = turns_new(6);
+	struct turns_job *order[6];
+
+	ok(turns_take(turns) == NULL, "nobody waits");
+	for (unsigned i = 0; i < 4; i++)
+		ok(turns_add(turns, "192.0.2.1", &jobs[i]) == NULL, "a client may wait with many");
+	turns_add(turns, "192.0.2.2", &jobs[4]);
+	turns_add(turns, "2001:db8::1", &jobs[5]);
+	ok(turns_add(turns, "2001:db8::2", &jobs[6]) == &jobs[3],
+	   "when all is full, the one with most loses its newest");
+	for (unsigned i = 0; i < 6; i++)
+		order[i] = turns_take(turns);
+	ok(order[0] == &jobs[0] && order[1] == &jobs[4] && order[2] == &jobs[5] &&
+	       order[3] == &jobs[1] && order[4] == &jobs[6] && order[5] == &jobs[2] &&
+	       turns_take(turns) == NULL,
+	   "clients take turns; a /64 is one client");
+	for (unsigned i = 0; i < 6; i++)
+		turns_add(turns, "192.0.2.1", &jobs[i]);
+	ok(turns_add(turns, "192.0.2.1", &jobs[6]) == &jobs[6] && turns_take(turns) == &jobs[0] &&
+	       turns_add(turns, "192.0.2.1", &jobs[7]) == NULL,
+	   "a client alone loses its own newest, and its list stays whole");
+	turns_free(turns);
+}
+
 static enum auth_outcome
 plain(const char *message, size_t len, char account[AUTH_ACCOUNT_MAX + 1])
 {
@@ -89,6 +147,25 @@ plain(const char *message, size_t len, char account[AUTH_ACCOUNT_MAX + 1])
 	return outcome;
 }
 #define PLAIN(text) plain(text, sizeof(text) - 1, who)
+
+/* The least CPU that a wrong password for the account took. */
+static clock_t
+cost(const char *account)
+{
+	char message[128], who[AUTH_ACCOUNT_MAX + 1];
+	int len = snprintf(message, sizeof(message), "%c%s%cwrong horse", 0, account, 0);
+	clock_t least = 0;
+
+	for (unsigned i = 0; i < 5; i++) {
+		clock_t start = clock();
+
+		plain(message, (size_t)len, who);
+		start = clock() - start;
+		if (i == 0 || start < least)
+			least = start;
+	}
+	return least;
+}
 
 static void
 test_store_and_mech(void)
@@ -126,7 +203,7 @@ test_store_and_mech(void)
 
 	struct cache *cache = cache_new(60000);
 	struct mech_opts opts = {
-	    .store = store, .cache = cache, .iterations = 4096, .hostname = "mx.example.net"};
+	    .store = store, .cache = cache, .iterations = 65536, .hostname = "mx.example.net"};
 
 	ok(mech_init(&opts, error, sizeof(error)) == 0, "Cyrus SASL starts");
 	ok(PLAIN("\0alice@example.net\0correct horse") == AUTH_OK &&
@@ -143,6 +220,18 @@ test_store_and_mech(void)
 	   "a wrong password is refused");
 	ok(PLAIN("\0nobody@example.net\0correct horse") == AUTH_REFUSED,
 	   "an unknown account is refused");
+	ok(PLAIN("\0\"Alice\"@example.net\0correct horse") == AUTH_OK, "a quoted name is the same");
+	ok(PLAIN("alice@EXAMPLE.net\0ALICE@example.net\0correct horse") == AUTH_OK,
+	   "authzid is compared as accounts are");
+	ok(PLAIN("x\0alice@example.net\0correct horse") == AUTH_REFUSED,
+	   "authzid that is no account is nobody's");
+	ok(PLAIN("\0cafe\xcc\x81@example.net\0correct horse") == AUTH_REFUSED &&
+	       PLAIN("\0alice@example.net\0\xff\xfe\xfd") == AUTH_REFUSED,
+	   "names and passwords in other scripts and none");
+	ok(PLAIN("\0\xff@example.net\0correct horse") == AUTH_REFUSED, "a name that is no UTF-8");
+	ok(cost("nobody@example.net") < 3 * cost("alice@example.net") &&
+	       cost("alice@example.net") < 3 * cost("nobody@example.net"),
+	   "an account made when checks were cheaper is not told by its speed");
 	ok(PLAIN("\0alice\0correct horse") == AUTH_REFUSED, "a name that is no address is refused");
 	ok(PLAIN("") == AUTH_REFUSED && PLAIN("\0\0") == AUTH_REFUSED &&
 	       PLAIN("xyz") == AUTH_REFUSED && PLAIN("\0alice@example.net\0") == AUTH_REFUSED &&
@@ -176,6 +265,8 @@ main(void)
 {
 	test_verifier();
 	test_cache();
+	test_prepare();
+	test_turns();
 	test_store_and_mech();
 	printf("1..%u\n", tests);
 	return bad != 0;
