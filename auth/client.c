@@ -24,6 +24,8 @@ struct auth_client {
 	uint64_t next;         /* number of the next exchange */
 	uint32_t asking;       /* the call that asks for mechanisms, or 0 */
 	bool heard;            /* mechanisms holds their word */
+	auth_on_revoked *on_revoked;
+	void *revoked_arg;
 	char mechanisms[AUTH_MECHANISMS_MAX];
 };
 
@@ -78,8 +80,28 @@ take_mechanisms(struct auth_client *client, struct ipc_frame *frame)
 }
 
 void
+auth_client_on_revoked(struct auth_client *client, auth_on_revoked *on_revoked, void *arg)
+{
+	client->on_revoked = on_revoked;
+	client->revoked_arg = arg;
+}
+
+static void
+take_revoked(struct auth_client *client, struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	char account[AUTH_ACCOUNT_MAX + 1];
+
+	wire_str(&wire, account, sizeof(account));
+	if (wire_done(&wire) && client->on_revoked != NULL)
+		client->on_revoked(client->revoked_arg, account);
+}
+
+void
 auth_client_on_push(struct auth_client *client, struct ipc_frame *frame)
 {
+	if (frame->type == AUTH_FRAME_REVOKED)
+		take_revoked(client, frame);
 	if (frame->type == AUTH_FRAME_MECHANISMS)
 		take_mechanisms(client, frame);
 }

@@ -22,8 +22,12 @@ struct auth_client *auth_client_new(struct ipc_link *link);
 /* Logins must have been cancelled before; account requests under way lose their callback's link
  * with it. */
 void auth_client_free(struct auth_client *client);
-/* For the link's on_push: takes note of announced mechanisms. Other frames are ignored. */
+/* For the link's on_push: takes note of announced mechanisms, and of accounts whose logins do not
+ * count any more. Other frames are ignored. */
 void auth_client_on_push(struct auth_client *client, struct ipc_frame *frame);
+/* on_revoked hears of an account that was removed: sessions logged in before begin nothing new. */
+typedef void auth_on_revoked(void *arg, const char *account);
+void auth_client_on_revoked(struct auth_client *client, auth_on_revoked *on_revoked, void *arg);
 
 struct auth_account { /* who logged in; borrowed for the callback */
 	char account[AUTH_ACCOUNT_MAX + 1];
@@ -83,7 +87,7 @@ typedef void auth_on_result(void *arg, enum auth_result result, const char *erro
                             const struct auth_entry *list, size_t count, const char *next);
 void auth_account_add(struct auth_client *client, const char *account, const char *password,
                       size_t password_len, auth_on_result *on_result, void *arg);
-/* New logins fail at once; the queue keeps what was promised. */
+/* New logins fail at once, open sessions are revoked; the queue keeps what was promised. */
 void auth_account_remove(struct auth_client *client, const char *account, auth_on_result *on_result,
                          void *arg);
 void auth_account_show(struct auth_client *client, const char *account, auth_on_result *on_result,

@@ -152,6 +152,19 @@ exchange_work(struct pool_job *job)
 	drop_message(exchange);
 }
 
+/* An account can be removed between its check in a thread and this moment; whoever is answered
+ * after the removal was announced must not be let in. */
+static bool
+is_revoked(const struct auth_entry *who)
+{
+	struct accounts_record record;
+	bool revoked = accounts_get(store, who->account, &record) != ACCOUNTS_OK ||
+	               record.entry.created != who->created;
+
+	mem_wipe(&record, sizeof(record));
+	return revoked;
+}
+
 static void
 exchange_done(struct pool_job *job, bool worked)
 {
@@ -160,6 +173,8 @@ exchange_done(struct pool_job *job, bool worked)
 	exchange->busy = false;
 	if (!worked)
 		exchange->outcome = AUTH_UNAVAILABLE;
+	else if (exchange->outcome == AUTH_OK && is_revoked(mech_account(exchange->mech)))
+		exchange->outcome = AUTH_REFUSED;
 	if (!exchange->gone)
 		exchange_answer(exchange);
 	if (exchange->gone || exchange->outcome != AUTH_CONTINUE)
@@ -339,11 +354,24 @@ change_work(struct pool_job *job)
 }
 
 static void
+tell_revoked(const char *account)
+{
+	struct buf payload;
+
+	buf_init(&payload);
+	wire_put_str(&payload, account);
+	ipc_hub_push_all(hub, SERVICE_MSA, AUTH_FRAME_REVOKED, &payload);
+	buf_clear(&payload);
+}
+
+static void
 change_done(struct pool_job *job, bool worked)
 {
 	struct change *change = (struct change *)job;
 	const struct auth_entry *entry = &change->record.entry;
 
+	if (worked && change->remove && change->result == ACCOUNTS_OK)
+		tell_revoked(entry->account); /* before the answer: what it says is true then */
 	if (!worked)
 		answer_accounts(change->from, AUTH_FAILED,
 		                "the authenticator is overloaded; try again", NULL, 0, "");

@@ -15,6 +15,7 @@ enum auth_frame {
 	AUTH_FRAME_REMOVE,     /* str account */
 	AUTH_FRAME_SHOW,       /* str account */
 	AUTH_FRAME_LIST,       /* str after */
+	AUTH_FRAME_REVOKED,    /* push: str account */
 };
 /* Answer to START and STEP: u8 outcome; then for AUTH_CONTINUE bytes challenge; for AUTH_OK str
  * account, str class, u32 count, str identity each. Answer to the account frames: u8 result, str

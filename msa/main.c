@@ -85,6 +85,15 @@ on_auth_push(void *arg, struct ipc_frame *frame)
 	auth_client_on_push(self.msa.auth, frame);
 }
 
+static void
+on_revoked(void *arg, const char *account)
+{
+	(void)arg;
+	for (struct session *s = self.msa.sessions; s != NULL; s = s->next)
+		if (s->account != NULL && strcmp(s->account, account) == 0)
+			s->revoked = true;
+}
+
 static const struct ipc_link_events quiet_events = {0};
 static const struct ipc_link_events auth_events = {.on_push = on_auth_push};
 static const struct ipc_link_events queue_events = {.on_up = on_queue_up, .on_down = on_queue_down};
@@ -104,6 +113,7 @@ on_config(void *arg, const struct conf *conf)
 	self.queue_link = ipc_link_new(loop, "queue", &queue_events, NULL);
 	self.keys_link = ipc_link_new(loop, "keys", &quiet_events, NULL);
 	self.msa.auth = auth_client_new(self.auth_link);
+	auth_client_on_revoked(self.msa.auth, on_revoked, NULL);
 	self.msa.queue = queue_client_new(loop, self.queue_link);
 	self.keys = keys_client_new(self.keys_link);
 }

@@ -31,6 +31,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     SAY(TOO_MANY_MESSAGES,
         "421 4.7.0 Limit of %llu messages in one session reached, please reconnect"),
     SAY(TOO_MANY_LOGINS, "421 4.7.0 Too many authentication failures, closing connection"),
+    SAY(REVOKED, "421 4.7.0 The account has changed, please log in again"),
     SAY(HTTP, "554 5.5.1 This is a mail server, closing connection"),
 
     BLAME(LINE_TOO_LONG, "500 5.5.2 Line too long"),

@@ -101,6 +101,7 @@ struct session {
 	char mechanism[24];
 	char *account;                   /* owned; NULL before a login */
 	char class[QUEUE_CLASS_MAX + 1]; /* the account's plan */
+	bool revoked;                    /* the account is gone: no further transaction */
 	struct address
 	    *identities; /* owned: the addresses it may send from, the account's own first */
 	size_t identity_count;

@@ -162,6 +162,24 @@ ok($s->login($me), 'while they are there, mail is taken');
 ok(Sekisho::wait_for(10, sub { $s->ctl('status'); $? == 0 }), 'and when they are gone, the NOC is served again');
 is($s->json('status')->{processes}[$_]{restarts}, 0, 'no restart') for 0 .. $#{$status->{processes}};
 
+# A session that is open when its account goes.
+{
+	my $eve = 'eve@example.test';
+	$s->account($eve);
+	my ($idle, $busy) = map { $s->login($eve) } 1, 2;
+	like($busy->cmd("MAIL FROM:<$eve>"), qr/^250/, 'an account in a transaction');
+	$s->ctl('account', 'remove', $eve);
+	is($s->login($eve), undef, 'a removed account does not log in again');
+	like($busy->cmd('RCPT TO:<x@example.org>'), qr/^250/, 'the transaction that was open may end');
+	like($busy->cmd('RSET'), qr/^250/, 'or not');
+	like($_->cmd("MAIL FROM:<$eve>"), qr/^421 4\.7\.0 /, 'but its sessions begin no other') for $idle, $busy;
+	is($idle->reply, '', 'and end');
+	$s->account($eve);
+	ok($s->login($eve), 'made again it logs in');
+	like($s->login($me)->cmd("MAIL FROM:<$me>"), qr/^250/, 'others were not touched');
+	$s->ctl('account', 'remove', $eve);
+}
+
 # Hung processes: each answer in bounded time, and with a reason.
 {
 	my $start = time;
