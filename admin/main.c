@@ -36,6 +36,7 @@ struct client {
 	struct request *request; /* under way, or NULL */
 	bool running;            /* inside serve */
 	bool waiting;            /* a request is under way */
+	bool ended;              /* it sends no more, and waits for what it asked */
 	bool closing;
 	msec_t active; /* clock_mono of the last request or answer */
 	char by[64];
@@ -107,7 +108,10 @@ serve(struct client *client)
 		char *line;
 
 		if (end == NULL) {
-			if (input != NULL && len >= PROTOCOL_LINE_MAX) {
+			if (client->ended) {
+				client->closing = true;
+				conn_finish(client->conn, FINISH_TIMEOUT);
+			} else if (input != NULL && len >= PROTOCOL_LINE_MAX) {
 				client->closing = true;
 				line = protocol_complaint("syntax",
 				                          "the line is longer than 64 KiB", &len);
@@ -134,6 +138,16 @@ on_input(void *arg)
 }
 
 static void
+on_input_end(void *arg)
+{
+	struct client *client = arg;
+
+	client->ended = true;
+	if (!client->running)
+		serve(client);
+}
+
+static void
 on_end(void *arg, enum conn_end why)
 {
 	(void)why;
@@ -141,7 +155,7 @@ on_end(void *arg, enum conn_end why)
 }
 
 static const struct conn_events conn_events = {
-    .on_input = on_input, .on_drained = on_input, .on_end = on_end};
+    .on_input = on_input, .on_drained = on_input, .on_input_end = on_input_end, .on_end = on_end};
 
 static bool
 is_allowed(int fd, char *by, size_t size)

@@ -83,14 +83,15 @@ struct conn {
 
 	bool is_connecting;
 	bool is_paused;
-	bool is_finishing; /* conn_finish was called */
-	bool is_half_shut; /* our FIN is out */
-	bool is_ended;     /* on_end was called */
-	bool is_freed;     /* by the owner; the struct waits for depth and kicked */
-	bool is_kicked;    /* loop_defer holds this connection */
-	bool is_drain_due; /* output was queued since the last on_drained */
-	unsigned depth;    /* callbacks under way */
-	msec_t finish_by;  /* clock_mono */
+	bool is_input_ended; /* on_input_end was called */
+	bool is_finishing;   /* conn_finish was called */
+	bool is_half_shut;   /* our FIN is out */
+	bool is_ended;       /* on_end was called */
+	bool is_freed;       /* by the owner; the struct waits for depth and kicked */
+	bool is_kicked;      /* loop_defer holds this connection */
+	bool is_drain_due;   /* output was queued since the last on_drained */
+	unsigned depth;      /* callbacks under way */
+	msec_t finish_by;    /* clock_mono */
 	char error[200];
 };
 
@@ -193,7 +194,7 @@ wants_input(const struct conn *conn)
 		return false;
 	if (conn->is_finishing)
 		return conn->is_half_shut;
-	return !conn->is_paused && in_len(conn) < conn->in_max &&
+	return !conn->is_paused && !conn->is_input_ended && in_len(conn) < conn->in_max &&
 	       conn_pending(conn) <= CONN_OUTPUT_HIGH;
 }
 
@@ -473,6 +474,10 @@ read_some(struct conn *conn)
 			fail_errno(conn, "read", errno);
 			return false;
 		}
+		if (n == 0 && conn->events->on_input_end != NULL) {
+			conn->is_input_ended = true;
+			return call(conn, conn->events->on_input_end);
+		}
 		if (n == 0) {
 			end(conn, CONN_EOF);
 			return false;
@@ -498,7 +503,7 @@ on_retry(void *arg)
 	 * yet. */
 	if (!wants_input(conn) && conn->tls != TLS_HANDSHAKE && poll(&look, 1, 0) == 1 &&
 	    ((look.revents & (POLLHUP | POLLERR)) ||
-	     (ioctl(conn->fd, FIONREAD, &unread) == 0 && unread == 0 &&
+	     (!conn->is_input_ended && ioctl(conn->fd, FIONREAD, &unread) == 0 && unread == 0 &&
 	      !(conn->ssl && SSL_pending(conn->ssl) > 0)))) {
 		conn->depth++;
 		end(conn, CONN_EOF);

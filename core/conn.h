@@ -35,6 +35,9 @@ struct conn_events {
 	void (*on_end)(
 	    void *arg,
 	    enum conn_end why); /* at most once; the owner calls conn_free, now or later */
+	/* The peer of a plain connection will send no more but may still read; once. NULL: that is
+	 * the end, CONN_EOF. */
+	void (*on_input_end)(void *arg);
 };
 
 /* Takes an accepted socket. input_max bounds unconsumed input. Events and arg are borrowed. Plain

@@ -148,6 +148,13 @@ for my $name (sort keys %garbage) {
 	my $line = <$g>;
 	ok(!defined $line || $line =~ /longer than 64 KiB/, 'a line of 1 MiB ends the connection');
 }
+{
+	my $g = raw();
+	syswrite $g, qq({"id":1,"command":"status"}\n{"id":2,"command":"account.list"}\n{"id":3);
+	shutdown $g, 1;
+	my @lines = <$g>;
+	is_deeply([map { eval { decode_json($_)->{id} } } @lines], [1, 2], 'a client that has said all it wants gets its answers, and an end');
+}
 my $half = raw();
 syswrite $half, '{"command":"sta';
 my $gone = raw();
