@@ -3,8 +3,9 @@
 #include <string.h>
 #include <strings.h>
 
-/* Problem: a command line comes from anybody. Idea: lines end at CRLF alone, hold printable ASCII
- * alone, and are then taken apart by position, without copies. The one lenience is a blank after
+/* Problem: a command line comes from anybody. Idea: lines end at CRLF alone, hold no control
+ * octet, and are then taken apart by position, without copies. An 8-bit octet can be read, for the
+ * sake of an address that has a reply of its own; no grammar here accepts one. The one lenience is a blank after
  * "FROM:" and "TO:" and at the end of a line, which real programs send and which cannot mean
  * anything else (RFC 5321 section 4.1.1 asks to tolerate the latter). Everything else that is not
  * in the grammar is refused, so that no two readers of the same command disagree. */
@@ -29,7 +30,7 @@ command_split(const char *line, size_t len, size_t *verb_len, const char **args,
 	const char *space;
 
 	for (size_t i = 0; i < len; i++)
-		if (line[i] < 32 || line[i] > 126)
+		if ((unsigned char)line[i] < 32 || line[i] == 127)
 			return false;
 	while (len && line[len - 1] == ' ')
 		len--;

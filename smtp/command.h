@@ -10,7 +10,7 @@
 #include "smtp/address.h"
 
 #define COMMAND_LINE_MAX 2048  /* with its CRLF; RFC 5321 asks for 512 and extensions add to it */
-#define COMMAND_AUTH_MAX 12288 /* RFC 4954 section 4 */
+#define COMMAND_AUTH_MAX 12290 /* with its CRLF; RFC 4954 section 4 */
 
 /* Finds the end of the first line: its length without CRLF in *line, and the octets to consume as
  * the return value; 0 when no whole line is there. A bare LF or CR does not end a line (it is
@@ -18,7 +18,7 @@
 size_t command_line(const uint8_t *data, size_t len, size_t *line);
 
 /* Splits "VERB arguments": the verb's length, and where its arguments start (one space skipped).
- * False when the line holds octets that no command may hold (controls, 8-bit). */
+ * False when the line holds octets that no command may hold (controls). */
 bool command_split(const char *line, size_t len, size_t *verb_len, const char **args,
                    size_t *args_len);
 

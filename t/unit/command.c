@@ -93,9 +93,13 @@ main(void)
 	ok(command_split("", 0, &verb, &args, &len) && verb == 0, "split of nothing");
 	ok(!command_split("NO\nOP", 5, &verb, &args, &len) &&
 	       !command_split("A\tB", 3, &verb, &args, &len) &&
-	       !command_split("\xc3\xa4", 2, &verb, &args, &len) &&
-	       !command_split("A\0B", 3, &verb, &args, &len),
-	   "controls and 8-bit are refused");
+	       !command_split("A\0B", 3, &verb, &args, &len) &&
+	       !command_split("A\x7f", 2, &verb, &args, &len),
+	   "controls are refused");
+	ok(command_parse_rcpt("TO:<\xc3\xa4@x.example>", 17, &address, &why) ==
+	           COMMAND_BAD_ADDRESS &&
+	       why == ADDRESS_NON_ASCII && !command_parse_ehlo("\xc3\xa4", 2, ehlo),
+	   "8-bit is a kind of its own in an address, and none in a name");
 	ok(command_parse_ehlo("[192.0.2.1]", 11, ehlo) && !strcmp(ehlo, "[192.0.2.1]"), "EHLO");
 	ok(!command_parse_ehlo("", 0, ehlo) && !command_parse_ehlo("a b", 3, ehlo), "bad EHLO");
 
