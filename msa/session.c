@@ -300,37 +300,39 @@ line_too_long(struct session *session)
 	return HANDLED_REPLY;
 }
 
-/* Takes one line, or what there is of one that is too long. False: more input is needed. */
+/* Takes one line. One that is too long is refused at once, since its end may never come, and the
+ * rest of it is dropped. False: more input is needed. */
 static bool
 take_line(struct session *session, const uint8_t *data, size_t len)
 {
 	size_t line;
 	size_t whole = command_line(data, len, &line);
+	/* Without an end, the last octet may be the CR of a CRLF still to come. */
+	size_t taken = whole != 0 ? whole : data[len - 1] == '\r' ? len - 1 : len;
 	size_t limit = line_limit(session, data, len);
 	unsigned errors = session->errors;
 	enum handled handled;
 
-	if (whole == 0) {
-		if (!session->skipping && len < limit)
-			return false;
-		session->skipping = true;
-		/* The last octet may be the CR of a CRLF still to come. */
-		consume_line(session, data, data[len - 1] == '\r' ? len - 1 : len);
-		return false;
+	if (session->skipping) {
+		session->skipping = whole == 0;
+		consume_line(session, data, taken);
+		return whole != 0;
 	}
+	if (whole == 0 && len < limit)
+		return false;
 	if (session->errors >= session->msa->conf->errors_hard) {
 		log_info(session->id, "refused", "rule=errors_hard ip=%s errors=%u", session->ip,
 		         session->errors);
 		session_say(session, REPLY_TOO_MANY_ERRORS);
 		handled = HANDLED_HANG_UP;
-	} else if (session->skipping || whole > limit)
+	} else if (whole == 0 || whole > limit)
 		handled = line_too_long(session);
 	else if (session->state == SESSION_SASL)
 		handled = cmd_auth_response(session, (const char *)data, line);
 	else
 		handled = command_run(session, (const char *)data, line);
-	session->skipping = false;
-	consume_line(session, data, whole);
+	session->skipping = whole == 0;
+	consume_line(session, data, taken);
 	settle(session, handled, errors);
 	return true;
 }

@@ -88,7 +88,7 @@ struct session {
 	bool waiting;                /* an answer is pending: no command is read */
 	bool closing;                /* only the rest of the output and the end are still to come */
 	bool ended;                  /* on_end was called: freed when the outermost call returns */
-	bool skipping;               /* inside a line that is over its limit */
+	bool skipping;               /* inside a line that was refused as too long */
 	bool start_tls;              /* set by a handler: TLS starts behind the reply */
 	unsigned depth;              /* calls of the driver on the stack */
 	struct buf out;              /* replies not yet given to conn */
