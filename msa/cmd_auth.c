@@ -14,14 +14,16 @@
  *
  * Decoded credentials live in one buffer on the heap for the duration of a call and are overwritten
  * before it is freed; the line they came in is overwritten by the driver. A refusal waits
- * (auth.failure_delay, doubling up to 15 s) before it is told, and after limits.auth_failures the
- * session ends. What a client is told never depends on whether the account exists. */
+ * (auth.failure_delay, doubling up to 15 s) before it is told, and the one that reaches
+ * limits.auth_failures ends the session: with 421 behind its own 535, so that a mail program shows
+ * its user the reason and not a temporary failure. What a client is told never depends on whether the account exists. */
 
 #define DELAY_MAX 15000
 
 static void
 tell_refusal(struct session *session)
 {
+	session_say(session, REPLY_AUTH_REFUSED);
 	if (session->auth_failures >= session->msa->conf->auth_failures) {
 		log_info(session->id, "refused", "rule=auth_failures ip=%s failures=%u",
 		         session->ip, session->auth_failures);
@@ -29,7 +31,6 @@ tell_refusal(struct session *session)
 		session_done(session, HANDLED_HANG_UP);
 		return;
 	}
-	session_say(session, REPLY_AUTH_REFUSED);
 	session_done(session, HANDLED_REPLY);
 }
 
@@ -67,7 +68,7 @@ log_in(struct session *session, const struct auth_account *account)
 	session->account = xstrdup(account->account);
 	_Static_assert(sizeof(session->class) == sizeof(account->class), "a class name fits");
 	memcpy(session->class, account->class, sizeof(session->class));
-	session->identities = xcalloc(AUTH_IDENTITIES_MAX + 1, sizeof(*session->identities));
+	session->identities = xcalloc(account->identity_count + 1, sizeof(*session->identities));
 	add_identity(session, account->account);
 	for (unsigned i = 0; i < account->identity_count; i++)
 		add_identity(session, account->identities[i]);
@@ -145,10 +146,7 @@ cmd_auth(struct session *session, const char *args, size_t len)
 		session_say(session, REPLY_AUTH_TWICE);
 		return HANDLED_REPLY;
 	}
-	if (session->state != SESSION_READY) {
-		session_say(session, REPLY_AUTH_IN_TRANSACTION);
-		return HANDLED_REPLY;
-	}
+	assert(session->state == SESSION_READY); /* no transaction without a login */
 	const char *space = memchr(args, ' ', len);
 	size_t name_len = space != NULL ? (size_t)(space - args) : len;
 	if (!is_mechanism(args, name_len)) {

@@ -12,6 +12,9 @@
  * instead of checking. Order of refusals: unknown verb, TLS, login, EHLO missing, sequence,
  * argument where none may be.
  *
+ * AUTH says "already authenticated" in a transaction too, because MAIL needs a login: so RFC 4954's
+ * rule against AUTH in a transaction needs no check of its own.
+ *
  * The rows of HTTP methods are there because browsers can be talked into sending forms to any port:
  * the session ends at the first such line, before a request body could be read as commands. */
 

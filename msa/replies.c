@@ -57,7 +57,6 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(AUTH_NEEDS_TLS,
           "538 5.7.11 Encryption required for authentication, issue STARTTLS first"),
     BLAME(AUTH_TWICE, "503 5.5.1 Already authenticated"),
-    BLAME(AUTH_IN_TRANSACTION, "503 5.5.1 AUTH is not permitted during a mail transaction"),
     SAY(AUTH_CHALLENGE, "334 %s"),
     BLAME(AUTH_CANCELLED, "501 5.7.0 Authentication cancelled"),
     BLAME(AUTH_BASE64, "501 5.5.2 Invalid base64"),
