@@ -63,11 +63,18 @@ $(B)/$(1): $(call objects,$(MAIN_$(1))) $(LIBS)
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
+FUZZERS = $(filter-out replay,$(patsubst t/fuzz/%.c,%,$(wildcard t/fuzz/*.c)))
+SESSION = $(filter-out msa/main.c,$(wildcard msa/*.c))
 UNIT = $(patsubst t/unit/%.c,$(B)/unit/%.t,$(wildcard t/unit/*.c))
 $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2 -lidn -lunbound -lresolv
-unit: $(UNIT) build/peers/usr/sbin/nsd
+# The corpus of each fuzz harness, as an ordinary test.
+REPLAY = $(FUZZERS:%=$(B)/unit/fuzz-%.t)
+$(B)/unit/fuzz-%.t: $(B)/obj/t/fuzz/%.o $(B)/obj/t/fuzz/replay.o $(SESSION:%.c=$(B)/obj/%.o) $(LIBS)
+	@mkdir -p $(@D)
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$(if $(filter %/session.o,$<),$^,$(filter-out $(B)/obj/msa/%,$^))) $(LINK)
+unit: $(UNIT) $(REPLAY) build/peers/usr/sbin/nsd
 build/peers/usr/sbin/nsd:
 	@sh t/packages.sh test
 
@@ -82,10 +89,10 @@ $(B)/bench/load: t/bench/load.c Makefile
 	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -o $@ $< -lssl -lcrypto -lpthread
 tools: $(B)/record.so $(B)/recover
 
-FUZZERS = $(patsubst t/fuzz/%.c,%,$(wildcard t/fuzz/*.c))
-$(B)/fuzz/%: t/fuzz/%.c $(wildcard core/*.c core/*.h smtp/*.c smtp/*.h) Makefile
+$(B)/fuzz/%: t/fuzz/%.c $(wildcard core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
 	@mkdir -p $(@D)
-	clang -std=gnu11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -o $@ $< smtp/*.c core/arena.c core/buf.c core/mem.c
+	clang -std=gnu11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -o $@ $< $(if $(filter session,$*),$(SESSION)) \
+		smtp/*.c core/arena.c core/buf.c core/mem.c
 
 # What people type. ----------------------------------------------------------------------------------------------
 
@@ -116,7 +123,7 @@ torture: ## the kill test with its full count
 fuzz: ## each parser fuzzed for FUZZ_SECONDS (60)
 	@sh t/packages.sh build fuzz
 	@$(MAKE) --no-print-directory $(FUZZERS:%=$(B)/fuzz/%)
-	@for f in $(FUZZERS); do echo "--- $$f"; $(B)/fuzz/$$f -seed=1 -max_len=4096 -max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=0 -verbosity=0 || exit 1; done
+	@for f in $(FUZZERS); do echo "--- $$f"; mkdir -p $(B)/fuzz/corpus/$$f; $(B)/fuzz/$$f $(B)/fuzz/corpus/$$f t/fuzz/corpus/$$f -seed=1 -max_len=4096 -max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=0 -verbosity=0 || exit 1; done
 
 bench-quick: ## messages/s, latency and CPU per message of each process
 	@sh t/packages.sh build run test

@@ -16,7 +16,8 @@
  * before it is freed; the line they came in is overwritten by the driver. A refusal waits
  * (auth.failure_delay, doubling up to 15 s) before it is told, and the one that reaches
  * limits.auth_failures ends the session: with 421 behind its own 535, so that a mail program shows
- * its user the reason and not a temporary failure. What a client is told never depends on whether the account exists. */
+ * its user the reason and not a temporary failure. What a client is told never depends on whether
+ * the account exists. */
 
 #define DELAY_MAX 15000
 

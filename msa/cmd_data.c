@@ -12,7 +12,8 @@
  *
  * Nothing is promised before the queue's QUEUE_OK: the content it holds until then is dropped with
  * the submission. A message over the limit is read to its end (a client that is cut off in the
- * middle would try again for days), but no longer passed on. Every mailbox of From and Sender must
+ * middle would try again for days), but no longer passed on; the driver gives up at ten times
+ * the limit. Every mailbox of From and Sender must
  * be the account's own; a missing From, Date or Message-ID is added (RFC 6409 section 8). */
 
 static void

@@ -19,7 +19,9 @@
  *
  * Idea: one driver, run(), takes the next line only when the last one is answered. While `waiting`
  * is set, input stays in the connection's bounded buffer, which stops reading when full: order and
- * back-pressure are the same mechanism. Handlers only say replies and return what they did.
+ * back-pressure are the same mechanism. A client that does not read its replies is not served
+ * either: run() rests while CONN_OUTPUT_HIGH waits to be written, or short commands would turn into
+ * any amount of memory. Handlers only say replies and return what they did.
  *
  * Invariants: at most one command is being worked on. A deadline of the client runs exactly while
  * we wait for the client, and starts at our last reply, not at its last octet, so a command dripped
@@ -33,6 +35,7 @@
 #define FINISH_TIMEOUT 5000
 #define RATE_GRACE     30000
 #define SOFT_DELAY     1000
+#define OVERSIZE_READ  10 /* times limits.message_size */
 
 static void run(struct session *session);
 
@@ -347,6 +350,13 @@ is_too_slow(const struct session *session)
 	       transaction->received * 1000 < session->msa->conf->data_rate * (uint64_t)elapsed;
 }
 
+/* A message over the limit is read to its end so that its sender hears why; but not for ever. */
+static bool
+is_endless(const struct session *session)
+{
+	return session->transaction.received / OVERSIZE_READ > session->msa->conf->message_size;
+}
+
 static void
 take_data(struct session *session, const uint8_t *data, size_t len)
 {
@@ -359,6 +369,10 @@ take_data(struct session *session, const uint8_t *data, size_t len)
 	if (at_end) {
 		session_unpause(session);
 		settle(session, cmd_data_end(session), errors);
+	} else if (is_endless(session)) {
+		session_say(session, REPLY_TOO_BIG,
+		            (unsigned long long)session->msa->conf->message_size);
+		hang_up(session);
 	} else if (is_too_slow(session)) {
 		log_info(session->id, "refused", "rule=data_rate account=%s received=%" PRIu64,
 		         session->account, session->transaction.received);
@@ -374,7 +388,8 @@ run(struct session *session)
 {
 	enter(session);
 	while (!session->waiting && !session->closing && !session->ended &&
-	       session->transaction.paused_at == 0) {
+	       session->transaction.paused_at == 0 &&
+	       conn_pending(session->conn) <= CONN_OUTPUT_HIGH) {
 		size_t len = 0;
 		const uint8_t *data = conn_input(session->conn, &len);
 		if (data == NULL || len == 0)
@@ -494,6 +509,7 @@ on_end(void *arg, enum conn_end why)
 static const struct conn_events events = {
     .on_secure = on_secure,
     .on_input = on_input,
+    .on_drained = on_input,
     .on_end = on_end,
 };
 

@@ -5,10 +5,10 @@
 
 /* Problem: a command line comes from anybody. Idea: lines end at CRLF alone, hold no control
  * octet, and are then taken apart by position, without copies. An 8-bit octet can be read, for the
- * sake of an address that has a reply of its own; no grammar here accepts one. The one lenience is a blank after
- * "FROM:" and "TO:" and at the end of a line, which real programs send and which cannot mean
- * anything else (RFC 5321 section 4.1.1 asks to tolerate the latter). Everything else that is not
- * in the grammar is refused, so that no two readers of the same command disagree. */
+ * sake of an address that has a reply of its own; no grammar here accepts one. The one lenience is
+ * a blank after "FROM:" and "TO:" and at the end of a line, which real programs send and which
+ * cannot mean anything else (RFC 5321 section 4.1.1 asks to tolerate the latter). Everything else
+ * that is not in the grammar is refused, so that no two readers of the same command disagree. */
 
 size_t
 command_line(const uint8_t *data, size_t len, size_t *line)
