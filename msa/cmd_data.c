@@ -28,8 +28,7 @@ take(void *arg, const uint8_t *data, size_t len)
 	struct session *session = arg;
 	struct transaction *transaction = &session->transaction;
 
-	transaction->size += len;
-	if (transaction->size > session->msa->conf->message_size)
+	if (transaction->in.size > session->msa->conf->message_size)
 		transaction->over_size = true;
 	if (transaction->over_size)
 		return;
@@ -120,7 +119,7 @@ on_verdict(void *arg, enum queue_verdict verdict, const struct queue_quota *quot
 	if (verdict == QUEUE_OK) {
 		log_info(session->id, "accepted", "id=%s account=%s recipients=%zu size=%" PRIu64,
 		         transaction->id, session->account, transaction->recipient_count,
-		         transaction->size);
+		         transaction->in.size);
 		const msec_t wait = quota->start ? quota->start - clock_wall() : 0;
 		if (wait > 0)
 			session_say(session, REPLY_QUEUED_PACED, transaction->id,

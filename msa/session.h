@@ -67,7 +67,6 @@ struct transaction {
 	struct header *header; /* in the arena */
 	bool header_open;      /* it still wants to be fed */
 	bool over_size;        /* content is consumed and dropped */
-	uint64_t size;         /* decoded octets */
 	uint64_t received;     /* octets of the data phase as they came */
 	msec_t started;        /* clock_mono of 354 */
 	msec_t paused_at; /* clock_mono since which the queue keeps us waiting; 0: it does not */

@@ -12,6 +12,9 @@
  * dot in LF.CRLF is content, and in CRLF.LF it is a stuffed dot that is taken off, as RFC 5321
  * section 4.5.2 says of every line that begins with a dot and goes on.
  *
+ * A line may have any length: nothing here holds one, RFC 5321 section 4.5.3.1 asks for no limits
+ * where none are needed, and who refuses lines over 998 octets refuses real mail.
+ *
  * Speed: octets are looked for with memchr, and what needs no change goes to the sink as one run,
  * over as many lines as there are. A CR that ends a slice is held back in the state until its
  * successor is known; that is all that is ever held, so any slicing of the input gives the same
@@ -25,8 +28,6 @@ enum in_state {
 	IN_DOT_CR, /* and a CR after it, held back */
 	IN_END,    /* the end was seen */
 };
-
-#define LINE_MAX_OCTETS 998u
 
 void
 data_in_init(struct data_in *in)
@@ -75,22 +76,7 @@ static void
 emit_crlf(struct data_in *in, data_sink *sink, void *arg)
 {
 	in->size += 2;
-	in->column = 0;
 	sink(arg, (const uint8_t *)"\r\n", 2);
-}
-
-/* Counts a line once, when it grows beyond the limit. */
-static void
-advance(struct data_in *in, size_t len)
-{
-	if (in->column > LINE_MAX_OCTETS)
-		return;
-	if (len > LINE_MAX_OCTETS - in->column) {
-		in->long_lines++;
-		in->column = LINE_MAX_OCTETS + 1;
-	} else {
-		in->column += (unsigned)len;
-	}
 }
 
 bool
@@ -149,7 +135,6 @@ data_in_feed(struct data_in *in, const uint8_t *data, size_t len, size_t *used, 
 		}
 		cr = memchr(p, '\r', (size_t)(lf - p));
 		if (!cr) {
-			advance(in, (size_t)(lf - p));
 			p = lf;
 			if (lf < end) { /* a bare LF */
 				emit(in, run, lf, sink, arg);
@@ -158,7 +143,6 @@ data_in_feed(struct data_in *in, const uint8_t *data, size_t len, size_t *used, 
 			}
 			continue;
 		}
-		advance(in, (size_t)(cr - p));
 		p = cr + 1;
 		if (p == end) {
 			emit(in, run, cr, sink, arg);
@@ -166,7 +150,6 @@ data_in_feed(struct data_in *in, const uint8_t *data, size_t len, size_t *used, 
 			in->state = IN_CR;
 		} else if (p == lf) {
 			p++;
-			in->column = 0;
 			in->state = IN_LINE;
 		} else { /* a bare CR */
 			emit(in, run, cr, sink, arg);

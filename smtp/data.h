@@ -15,12 +15,10 @@
 typedef void data_sink(void *arg, const uint8_t *data, size_t len);
 
 struct data_in {
-	unsigned state;      /* private */
-	unsigned column;     /* private: octets in this line */
-	uint64_t size;       /* decoded octets so far */
-	bool has_nul;        /* a NUL was seen: refuse with 554 5.6.0 at the end */
-	bool has_8bit;       /* an octet above 127 was seen */
-	uint64_t long_lines; /* lines over 998 octets */
+	unsigned state; /* private */
+	uint64_t size;  /* decoded octets so far */
+	bool has_nul;   /* a NUL was seen: refuse with 554 5.6.0 at the end */
+	bool has_8bit;  /* an octet above 127 was seen */
 };
 void data_in_init(struct data_in *in);
 /* Feeds octets; *used tells how many belong to this data phase (the rest is the next command). True

@@ -190,20 +190,12 @@ main(void)
 	struct data_in in;
 	struct buf out;
 	size_t used;
-	static char line[2500];
 	buf_init(&out);
 	feed_in(S("a\0b\r\n"), 1, 1, &in, &out, &used);
 	ok(in.has_nul && !in.has_8bit, "in", "NUL is seen");
 	feed_in(S("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xe9\r\n"), 100, 100, &in, &out,
 	        &used);
 	ok(in.has_8bit && !in.has_nul, "in", "8-bit is seen");
-	memset(line, 'a', sizeof line);
-	memcpy(line + 998, "\r\n", 2);
-	memcpy(line + 1999, "\r\n", 2);
-	feed_in(line, sizeof line, 1, 1, &in, &out, &used);
-	bool good = in.long_lines == 1;
-	feed_in(line, sizeof line, 2500, 2500, &in, &out, &used);
-	ok(good && in.long_lines == 1, "in", "998 octets are a line, 999 are too many");
 	buf_clear(&out);
 	printf("1..%d\n", count);
 	return failures != 0;
