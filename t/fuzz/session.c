@@ -338,7 +338,8 @@ answer_login(enum event event)
 {
 	struct auth_login login = *world.login;
 	static uint8_t challenge[AUTH_MESSAGE_MAX];
-	struct auth_account account = {.account = "alice@example.test", .identity_count = 1};
+	struct auth_account account = {
+	    .account = "alice@example.test", .class = "standard", .identity_count = 1};
 
 	strcpy(account.identities[0], "alias@example.test");
 	if (event == MORE) {
@@ -359,11 +360,11 @@ answer_login(enum event event)
 /* The queue. */
 
 struct queue_submission *
-queue_submission_new(struct queue_client *client, const char *account)
+queue_submission_new(struct queue_client *client, const char *account, const char *class)
 {
 	(void)client;
 	assert(world.submission == NULL && world.logged_in);
-	assert(!strcmp(account, "alice@example.test"));
+	assert(!strcmp(account, "alice@example.test") && class[0] != '\0');
 	world.submission = xcalloc(1, sizeof(*world.submission));
 	return world.submission;
 }
