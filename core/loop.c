@@ -65,6 +65,7 @@ struct loop {
 	SLIST_HEAD(, loop_signal) signals;
 	TAILQ_HEAD(deferred_list, deferred) deferred; /* in the order they were asked for */
 	struct event *defer_event;
+	bool is_deferring; /* on_deferred runs */
 #ifdef SEKISHO_TEST
 	struct event *test_poll;
 	uint64_t test_changes; /* as of the last poll */
@@ -110,10 +111,12 @@ on_deferred(evutil_socket_t fd, short what, void *arg)
 	struct loop *loop = arg;
 	struct deferred *last = TAILQ_LAST(&loop->deferred, deferred_list);
 	struct deferred *first;
+	const struct timeval at_once = {0};
 	bool done = false;
 
 	(void)fd;
 	(void)what;
+	loop->is_deferring = true;
 	while (!done && (first = TAILQ_FIRST(&loop->deferred))) {
 		const struct deferred job = *first;
 
@@ -122,21 +125,24 @@ on_deferred(evutil_socket_t fd, short what, void *arg)
 		free(first);
 		job.callback(job.arg);
 	}
+	loop->is_deferring = false;
+	if (!TAILQ_EMPTY(&loop->deferred))
+		evtimer_add(loop->defer_event, &at_once);
 }
 
 void
 loop_defer(struct loop *loop, loop_callback *callback, void *arg)
 {
 	struct deferred *job = xcalloc(1, sizeof *job);
-	const struct timeval at_once = {0};
+	bool is_first = TAILQ_EMPTY(&loop->deferred);
 
 	job->callback = callback;
 	job->arg = arg;
 	TAILQ_INSERT_TAIL(&loop->deferred, job, link);
-	/* Timers are looked at after the descriptors of a turn, so this comes behind whatever is
-	 * ready now. */
-	if (!evtimer_pending(loop->defer_event, NULL))
-		evtimer_add(loop->defer_event, &at_once);
+	/* An activated event comes behind all that are active now, in the same turn: no further
+	 * look at the descriptors in between. */
+	if (is_first && !loop->is_deferring)
+		event_active(loop->defer_event, EV_TIMEOUT, 1);
 }
 
 struct loop *
