@@ -8,8 +8,12 @@
  * one leave in one segment, and no caller is ever called back from inside its own call.
  *
  * - OpenSSL decides what it waits for: a write may need the descriptor readable and the reverse, so
- * a ready descriptor makes drive try everything that is wanted. Decrypted octets inside OpenSSL
- * never make the descriptor ready: while there are some and reading is wanted, drive kicks itself.
+ * a ready descriptor makes drive try everything that is wanted. Octets inside OpenSSL never make
+ * the descriptor ready: while there may be some (has_more) and reading is wanted, drive kicks
+ * itself.
+ * - The loop is told at once what to wait for, and told to stop only when the descriptor was ready
+ * for nothing that is wanted: input is paused and resumed around every question to another process,
+ * and a client that waits for its reply sends nothing meanwhile.
  * - STARTTLS: what was queued before conn_start_tls leaves in clear (clear_left counts it), what is
  * queued after it waits for the handshake. Nothing is read from the descriptor in between but the
  * handshake, so clear text that arrives late is a TLS error; clear text that was already read makes
@@ -24,7 +28,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -77,6 +80,7 @@ struct conn {
 	SSL *ssl;
 	struct tls_wait wait;
 	unsigned tls_interest; /* what the handshake waits for, LOOP_* */
+	bool has_more;         /* OpenSSL holds octets, and the last read did not wait for others */
 	bool read_wants_write; /* OpenSSL's last answers */
 	bool write_wants_read;
 	bool job_is_missing; /* all jobs are taken: retry is armed */
@@ -89,6 +93,7 @@ struct conn {
 	bool is_ended;       /* on_end was called */
 	bool is_freed;       /* by the owner; the struct waits for depth and kicked */
 	bool is_kicked;      /* loop_defer holds this connection */
+	unsigned watched;    /* what the loop waits for, LOOP_* */
 	bool is_drain_due;   /* output was queued since the last on_drained */
 	unsigned depth;      /* callbacks under way */
 	msec_t finish_by;    /* clock_mono */
@@ -282,6 +287,7 @@ handshake_step(struct conn *conn)
 		conn->tls = TLS_SECURE;
 		/* From here on nothing is signed, and a job for each read would be waste. */
 		SSL_clear_mode(conn->ssl, SSL_MODE_ASYNC);
+		conn->has_more = SSL_has_pending(conn->ssl) == 1;
 		return call(conn, conn->events->on_secure);
 	}
 	reason = SSL_get_error(conn->ssl, done);
@@ -450,6 +456,7 @@ read_some(struct conn *conn)
 		done = SSL_read_ex(conn->ssl, to, room, &got);
 		error = errno;
 		conn->read_wants_write = false;
+		conn->has_more = done && SSL_has_pending(conn->ssl) == 1;
 		if (!done) {
 			reason = SSL_get_error(conn->ssl, 0);
 			if (reason == SSL_ERROR_WANT_WRITE)
@@ -504,7 +511,7 @@ on_retry(void *arg)
 	if (!wants_input(conn) && conn->tls != TLS_HANDSHAKE && poll(&look, 1, 0) == 1 &&
 	    ((look.revents & (POLLHUP | POLLERR)) ||
 	     (!conn->is_input_ended && ioctl(conn->fd, FIONREAD, &unread) == 0 && unread == 0 &&
-	      !(conn->ssl && SSL_pending(conn->ssl) > 0)))) {
+	      !conn->has_more))) {
 		conn->depth++;
 		end(conn, CONN_EOF);
 		conn->depth--;
@@ -523,32 +530,40 @@ retry_after(struct conn *conn, msec_t delay)
 		loop_timer_arm(conn->retry, delay);
 }
 
-static void
-set_interest(struct conn *conn)
+/* What the descriptor should be ready for, LOOP_*. */
+static unsigned
+wanted(const struct conn *conn)
 {
 	unsigned interest = 0;
-	bool reading = wants_input(conn);
-	bool writing = conn_pending(conn) > 0 || (conn->is_finishing && !conn->is_half_shut);
 
-	if (conn->is_connecting) {
-		interest = LOOP_WRITE;
-	} else if (conn->tls == TLS_HANDSHAKE) {
-		interest = conn->tls_interest;
-		if (conn->job_is_missing)
-			retry_after(conn, JOB_RETRY);
-	} else {
-		if (reading)
-			interest |= conn->read_wants_write ? LOOP_WRITE : LOOP_READ;
-		if (writing)
-			interest |= conn->write_wants_read ? LOOP_READ : LOOP_WRITE;
-		if (!reading && conn->tls != TLS_WAITING && !conn->is_finishing)
-			retry_after(conn, PAUSE_CHECK);
-		else if (conn->retry)
-			loop_timer_cancel(conn->retry);
-		if (reading && conn->tls == TLS_SECURE && SSL_pending(conn->ssl) > 0)
-			kick(conn);
-	}
-	loop_watch_set(conn->watch, interest);
+	if (conn->is_connecting)
+		return LOOP_WRITE;
+	if (conn->tls == TLS_HANDSHAKE)
+		return conn->tls_interest;
+	if (wants_input(conn))
+		interest |= conn->read_wants_write ? LOOP_WRITE : LOOP_READ;
+	if (conn_pending(conn) > 0 || (conn->is_finishing && !conn->is_half_shut))
+		interest |= conn->write_wants_read ? LOOP_READ : LOOP_WRITE;
+	return interest;
+}
+
+/* in_vain: the descriptor was readable and nobody wanted to read. */
+static void
+set_interest(struct conn *conn, bool in_vain)
+{
+	bool reading = wants_input(conn);
+
+	if (conn->job_is_missing)
+		retry_after(conn, JOB_RETRY);
+	else if (!conn->is_connecting && !reading && !conn->is_finishing &&
+	         conn->tls != TLS_WAITING && conn->tls != TLS_HANDSHAKE)
+		retry_after(conn, PAUSE_CHECK);
+	else if (conn->retry)
+		loop_timer_cancel(conn->retry);
+	if (reading && conn->has_more)
+		kick(conn);
+	conn->watched = wanted(conn) | (in_vain ? 0 : conn->watched & LOOP_READ);
+	loop_watch_set(conn->watch, conn->watched);
 }
 
 /* The whole of the above in its order; false when the connection ended or was freed on the way. */
@@ -569,7 +584,7 @@ drive_steps(struct conn *conn, bool is_readable)
 		if (conn->tls == TLS_HANDSHAKE)
 			return true;
 	}
-	is_readable = is_readable || (conn->tls == TLS_SECURE && SSL_pending(conn->ssl) > 0);
+	is_readable = is_readable || conn->has_more;
 	if (is_readable && wants_input(conn) && !read_some(conn))
 		return false;
 	/* What the callback above wrote leaves at the end of this turn, with what others still add
@@ -582,11 +597,15 @@ drive_steps(struct conn *conn, bool is_readable)
 static void
 drive(struct conn *conn, bool is_readable)
 {
+	bool in_vain = is_readable && !(wanted(conn) & LOOP_READ) && !conn->read_wants_write;
+
 	if (conn->is_ended || conn->is_freed)
 		return;
 	conn->depth++;
-	if (drive_steps(conn, is_readable) && !conn->is_ended && !conn->is_freed)
-		set_interest(conn);
+	/* Kicked, it is driven again in this turn, and most often writes all of its output then. */
+	if (drive_steps(conn, is_readable) && !conn->is_ended && !conn->is_freed &&
+	    !conn->is_kicked)
+		set_interest(conn, in_vain);
 	conn->depth--;
 	release(conn);
 }
@@ -614,11 +633,13 @@ static struct conn *
 conn_new(struct loop *loop, int fd, size_t input_max, const struct conn_events *events, void *arg)
 {
 	struct conn *conn = xcalloc(1, sizeof(*conn));
+	static bool is_deaf;
 	int on = 1;
 
 	assert(input_max > 0 && events->on_input && events->on_end);
 	/* OpenSSL writes with write(2): a peer that left must not kill us. */
-	signal(SIGPIPE, SIG_IGN);
+	if (!is_deaf)
+		is_deaf = signal(SIGPIPE, SIG_IGN) != SIG_ERR;
 	conn->loop = loop;
 	conn->fd = fd;
 	conn->in_max = input_max;
@@ -627,7 +648,6 @@ conn_new(struct loop *loop, int fd, size_t input_max, const struct conn_events *
 	buf_init(&conn->in);
 	buf_init(&conn->out);
 	if (fd >= 0) {
-		(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 		conn->watch = loop_watch_new(loop, fd, on_ready, conn);
 	}

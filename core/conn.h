@@ -40,7 +40,7 @@ struct conn_events {
 	void (*on_input_end)(void *arg);
 };
 
-/* Takes an accepted socket. input_max bounds unconsumed input. Events and arg are borrowed. Plain
+/* Takes an accepted non-blocking socket. input_max bounds unconsumed input. Events and arg are borrowed. Plain
  * until conn_start_tls. */
 struct conn *conn_accept(struct loop *loop, int fd_take, size_t input_max,
                          const struct conn_events *events, void *arg);

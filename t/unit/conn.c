@@ -215,7 +215,7 @@ pair_open(struct side *a, struct side *b, bool is_echo)
 	b->other = a;
 	b->conn =
 	    conn_connect(loop, (struct sockaddr *)&address, sizeof(address), 20000, &events, b);
-	fd = accept(listener, NULL, NULL);
+	fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	a->conn = conn_accept(loop, fd, 20000, &events, a);
 	if (is_implicit)
 		conn_start_tls_server(a->conn, server);

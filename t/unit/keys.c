@@ -163,7 +163,7 @@ handshake(struct tls_server *server, struct tls_client *client)
 	int ends[2];
 
 	secure = ended = 0;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0)
 		abort();
 	a = conn_accept(loop, ends[0], 4096, &events, NULL);
 	b = conn_accept(loop, ends[1], 4096, &events, NULL);
