@@ -530,14 +530,18 @@ on_reply(struct client *client, const struct reply *reply)
 		settle_rest(client, fate_of(reply), reply);
 		finish(client, true);
 		return;
+	case CLIENT_FINAL:
+		if (conn_pending(client->conn) == 0) {
+			settle_rest(client, good ? QUEUE_DELIVERED : fate_of(reply), reply);
+			finish(client, true);
+			return;
+		}
+		/* The final dot is still here. */
+		/* fall through */
 	case CLIENT_BODY: /* an answer to a message that is not complete: refused early, or nonsense
 	                   */
 		settle_rest(client, fate_of(reply), reply);
 		finish(client, false);
-		return;
-	case CLIENT_FINAL:
-		settle_rest(client, good ? QUEUE_DELIVERED : fate_of(reply), reply);
-		finish(client, true);
 		return;
 	case CLIENT_QUIT:
 		client_free(client);

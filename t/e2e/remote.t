@@ -1,0 +1,125 @@
+#!/usr/bin/perl
+# Setup: a service whose only route leads to a server of this test, which plays a part for each message: it hangs up, says 421, answers in pieces, answers
+# nonsense, answers what was not asked, or says nothing to QUIT.
+# Expectation: whatever it does, the message has the one outcome that follows: delivered only when the reply to the final dot, and nothing before it, said so;
+# bounced only by a 5xx about the mail; otherwise queued with the reason. A connection that did well is used again; one that was closed meanwhile costs nothing.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Sekisho;
+use IO::Socket::INET;
+use Test::More;
+
+my $s = Sekisho->new(no_sink => 1, no_start => 1, clock => 1);
+my $me = 'alice@example.test';
+my $listener = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1', LocalPort => $s->{ports}{sink}, ReuseAddr => 1) or die $!;
+my $events = "$s->{dir}/events";
+
+sub part { # the part to be played from the next connection on
+	open my $f, '>', "$s->{dir}/part.new" or die $!;
+	print $f join "\t", @_;
+	close $f;
+	rename "$s->{dir}/part.new", "$s->{dir}/part";
+}
+sub current { open my $f, '<', "$s->{dir}/part" or return ('ok'); return split /\t/, <$f> // 'ok' }
+sub event { open my $f, '>>', $events or die $!; syswrite $f, "$_[0]\n" }
+sub happened { my ($what) = @_; open my $f, '<', $events or return 0; return scalar grep { /$what/ } <$f> }
+
+sub play {
+	my ($c) = @_;
+	my $buf = '';
+	my $say = sub {
+		my ($text) = @_;
+		my ($part) = current();
+		return syswrite $c, $text if $part ne 'bytes';
+		syswrite $c, $_ for split //, $text;
+	};
+	my $turn = sub { # at a phase: plays the part, true when that was all
+		my ($phase) = @_;
+		my ($part, $when, $what) = current();
+		event("$$ $phase");
+		return 0 if !defined $when || $when ne $phase;
+		exit 0 if $part eq 'close';
+		$say->($what . "\r\n"), return 1 if $part eq 'say';
+		if ($part eq 'raw') { syswrite $c, eval $what or 1; exit 0 }
+		return 0;
+	};
+	my $line = sub {
+		while ($buf !~ /\n/) { sysread $c, $buf, 4096, length $buf or exit 0 }
+		$buf =~ s/^([^\n]*)\r?\n//;
+		return $1 =~ s/\r$//r;
+	};
+	$c->setsockopt(6, 1, 1); # TCP_NODELAY
+	$turn->('greeting') or $say->("220 ready\r\n");
+	while (1) {
+		my $command = $line->();
+		my ($verb) = $command =~ /^(\w+)/;
+		exit 0 if $verb eq 'QUIT' && (current())[0] eq 'ok';
+		next if $turn->($verb);
+		if ($verb eq 'QUIT') { sleep 60; exit 0 }
+		if ($verb eq 'EHLO') { $say->("250-remote\r\n250 PIPELINING\r\n"); next }
+		if ($verb ne 'DATA') { $say->("250 ok\r\n"); next }
+		$say->("354 go\r\n");
+		my $first = $line->();
+		$turn->('body') and next;
+		while ($line->() ne '.') { }
+		event("$$ complete");
+		$turn->('dot') or $say->("250 taken\r\n");
+	}
+}
+
+my $server = fork // die $!;
+if (!$server) {
+	$SIG{CHLD} = 'IGNORE';
+	while (1) {
+		my $c = $listener->accept or next;
+		event('connection');
+		my $pid = fork // die $!;
+		next if $pid;
+		play($c);
+		exit 0;
+	}
+}
+close $listener;
+END { my $status = $?; kill 'TERM', $server if $server; $? = $status }
+
+$s->write_conf;
+$s->start;
+$s->account($me);
+my $c = $s->login($me) or BAIL_OUT $s->log;
+
+sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
+
+my $number = 0;
+sub outcome { # sends one message to the part and returns its state and last reply after the attempt
+	my (@part) = @_;
+	part(@part);
+	my ($id) = $c->send_mail($me, 'carol@d' . ++$number . '.example', "message $number") =~ /^250 2\.0\.0 Queued as (\w+)/ or return ('not accepted', '');
+	my $m;
+	Sekisho::wait_for(30, sub { $m = show($id); $m->{finished} || ($m->{lane} // '') eq 'retry' });
+	return (join(' ', map { $_->{state} } @{ $m->{rcpt} // [] }), $m->{rcpt}[0]{reply} // $m->{last_reply} // '');
+}
+
+sub expect {
+	my ($name, $state, $words, @part) = @_;
+	my ($is, $reply) = outcome(@part);
+	ok($is eq $state && $reply =~ $words, $name) or diag "$is: $reply";
+}
+
+# No part before this one leaves a connection that could be used again.
+expect('a 5xx greeting is about the host', 'queued', qr/554/, 'say', 'greeting', '554 no service');
+expect("hangs up at $_", 'queued', qr/closed the connection/, 'close', $_) for qw(greeting EHLO MAIL RCPT DATA body dot);
+expect("421 at $_", 'queued', qr/421/, 'say', $_, '421 4.3.2 going down') for qw(greeting EHLO MAIL RCPT DATA dot);
+expect('4xx to the dot', 'queued', qr/451/, 'say', 'dot', '451 4.3.0 later');
+expect('5xx to the dot', 'bounced', qr/554/, 'say', 'dot', '554 5.7.1 no');
+expect('5xx to MAIL', 'bounced', qr/550/, 'say', 'MAIL', '550 5.7.1 not you');
+expect('every recipient refused', 'bounced', qr/550/, 'say', 'RCPT', '550 5.1.1 unknown');
+expect('2xx to DATA', 'queued', qr/250/, 'say', 'DATA', '250 what?');
+expect('garbage', 'queued', qr/no SMTP reply/, 'raw', 'greeting', '"\x00\xff\r\n" x 10');
+expect('a line without end', 'queued', qr/no SMTP reply/, 'raw', 'EHLO', '"250-" . "x" x 100_000');
+expect('a reply without end', 'queued', qr/no SMTP reply/, 'raw', 'MAIL', '"250-x\r\n" x 100_000');
+expect('an answer to the dot before the dot', 'queued', qr/250/, 'raw', 'DATA', '"354 go\r\n250 taken\r\n"');
+expect('answers in single octets', 'delivered', qr/250/, 'bytes');
+is($s->json('queue', 'audit')->{conserved}, JSON::PP::true, 'conserved');
+done_testing;
