@@ -25,7 +25,12 @@
  *
  * Two lives: the connection (greeting, EHLO, TLS; tries one address after the other) and, inside,
  * the transaction (envelope, data), which alone knows the job. on_done ends the second one; the
- * first stays to say QUIT, so a later client can put another transaction on it instead.
+ * first waits for the next job, or says QUIT. Only a 2xx to the final dot keeps a connection: what
+ * state a server is in after anything else is not worth finding out.
+ *
+ * A kept connection may have been closed meanwhile, or its server may have had enough of it. So
+ * until MAIL is answered, a loss or a refusal on it is not about the job: the job begins again with
+ * a connection of its own.
  *
  * Choices. A 5xx to greeting, EHLO or HELO is about the host, not about the mail (RFC 5321
  * section 4.2.4.2): the next address, then deferred. 421 anywhere defers what is unsettled. TLS is
@@ -38,7 +43,9 @@
 #define BLOCK     (64u * 1024)
 #define PIPELINE                                                                                   \
 	50 /* commands unanswered at once, so that neither side can fill the other's window */
-#define QUIT_WAIT 5000 /* ms for the farewell */
+#define QUIT_WAIT  5000  /* ms for the farewell */
+#define KEEP       10000 /* ms that a connection waits for its next job */
+#define DELIVERIES 100   /* on one connection */
 
 enum state {
 	CLIENT_CONNECTING, /* no connection yet */
@@ -51,7 +58,8 @@ enum state {
 	CLIENT_DATA,     /* DATA sent */
 	CLIENT_BODY,     /* 354 seen, content being written; no final dot yet */
 	CLIENT_FINAL,    /* the final dot may have left */
-	CLIENT_QUIT,     /* the job is done */
+	CLIENT_KEPT,     /* the job is done, the next may come */
+	CLIENT_QUIT,     /* the job is done, and so is the connection */
 };
 static const char *const state_words[] = {
     "connecting",    "waiting for the greeting",
@@ -64,7 +72,7 @@ static const char *const state_words[] = {
 
 struct client {
 	struct client_opts opts;
-	struct route_result route;
+	struct route_result route; /* of the present or last job */
 	char host[256];
 	bool dead; /* freed at the end of this turn of the loop, so callbacks on the stack may look
 	            */
@@ -72,12 +80,17 @@ struct client {
 	/* connection */
 	struct conn *conn;
 	struct loop_timer *kick;     /* connection work that must not run inside a callback of the
-	                                connection it replaces */
+	                                connection it replaces; the end of KEEP */
 	size_t next;                 /* the address to try next */
 	char peer[INET6_ADDRSTRLEN]; /* the present one */
 	bool no_tls;                 /* the handshake failed with this address */
 	bool has_8bitmime, has_size, has_pipelining, has_starttls;
+	unsigned deliveries; /* on this connection */
 	/* transaction */
+	struct queue_job *job; /* NULL between two */
+	client_on_done *on_done;
+	void *arg;
+	bool is_unproven;               /* on a kept connection, and MAIL is not answered */
 	struct queue_outcome *outcomes; /* in the job's arena */
 	bool *settled;
 	bool *accepted;
@@ -94,7 +107,8 @@ static void on_secure(void *arg);
 static void on_input(void *arg);
 static void on_drained(void *arg);
 static void on_end(void *arg, enum conn_end why);
-static void next_address(void *arg);
+static void on_kick(void *arg);
+static void begin_transaction(struct client *client);
 
 static const struct conn_events events = {
     .on_open = on_open,
@@ -128,13 +142,13 @@ settle(struct client *client, size_t i, enum queue_fate fate, const struct reply
 	client->settled[i] = true;
 	client->outcomes[i].fate = fate;
 	client->outcomes[i].reply = *reply;
-	log_outcome(client->opts.job, i, &client->outcomes[i], client->host, client->peer);
+	log_outcome(client->job, i, &client->outcomes[i], client->host, client->peer);
 }
 
 static void
 settle_rest(struct client *client, enum queue_fate fate, const struct reply *reply)
 {
-	for (size_t i = 0; i < client->opts.job->recipient_count; i++)
+	for (size_t i = 0; i < client->job->recipient_count; i++)
 		if (!client->settled[i])
 			settle(client, i, fate, reply);
 }
@@ -182,27 +196,53 @@ struct client *
 client_new(const struct client_opts *opts)
 {
 	struct client *client = xcalloc(1, sizeof *client);
-	size_t count = opts->job->recipient_count;
 
-	assert(opts->route->count);
 	client->opts = *opts;
-	client->route = *opts->route;
-	snprintf(client->host, sizeof client->host, "%s", opts->route->host);
-	client->route.host = client->host;
-	client->opts.route = &client->route;
-	client->outcomes = arena_alloc(opts->job->arena, count * sizeof *client->outcomes);
-	client->settled = arena_alloc(opts->job->arena, count * sizeof *client->settled);
-	client->accepted = arena_alloc(opts->job->arena, count * sizeof *client->accepted);
-	for (size_t i = 0; i < count; i++)
-		client->outcomes[i].index = opts->job->recipients[i].index;
-	client->kick = loop_timer_new(opts->loop, next_address, client);
-	loop_timer_arm(client->kick, 0);
+	client->kick = loop_timer_new(opts->loop, on_kick, client);
 	return client;
+}
+
+static void
+clear_transaction(struct client *client)
+{
+	client->accepted_count = 0;
+	client->mail_sent = client->mail_answered = false;
+	client->rcpt_sent = client->rcpt_answered = 0;
+	client->sent = 0;
+}
+
+void
+client_begin(struct client *client, const struct route_result *route, struct queue_job *job,
+             client_on_done *on_done, void *arg)
+{
+	size_t count = job->recipient_count;
+
+	assert(!client->job && route->count);
+	client->route = *route;
+	snprintf(client->host, sizeof client->host, "%s", route->host);
+	client->route.host = client->host;
+	client->job = job;
+	client->on_done = on_done;
+	client->arg = arg;
+	client->outcomes = arena_alloc(job->arena, count * sizeof *client->outcomes);
+	client->settled = arena_alloc(job->arena, count * sizeof *client->settled);
+	client->accepted = arena_alloc(job->arena, count * sizeof *client->accepted);
+	for (size_t i = 0; i < count; i++)
+		client->outcomes[i].index = job->recipients[i].index;
+	clear_transaction(client);
+	client->next = 0;
+	client->is_unproven = client->state == CLIENT_KEPT;
+	loop_timer_cancel(client->kick);
+	if (client->is_unproven)
+		begin_transaction(client);
+	else
+		loop_timer_arm(client->kick, 0);
 }
 
 void
 client_free(struct client *client)
 {
+	client->opts.on_use(client->opts.arg, CLIENT_GONE);
 	conn_free(client->conn);
 	client->conn = NULL;
 	loop_timer_free(client->kick);
@@ -211,27 +251,45 @@ client_free(struct client *client)
 	loop_defer(client->opts.loop, free, client);
 }
 
-/* Everything is settled: answers the job, and either says QUIT or drops the connection. The client
- * may be gone afterwards. */
 static void
-finish(struct client *client, bool polite)
+quit(struct client *client)
 {
-	client_on_done *on_done = client->opts.on_done;
-	void *arg = client->opts.arg;
+	client->state = CLIENT_QUIT;
+	client->opts.on_use(client->opts.arg, CLIENT_LEAVING);
+	conn_write(client->conn, "QUIT\r\n", 6);
+	conn_set_timeout(client->conn, QUIT_WAIT);
+}
+
+static void
+keep(struct client *client)
+{
+	client->state = CLIENT_KEPT;
+	conn_set_timeout(client->conn, 0);
+	loop_timer_arm(client->kick, KEEP);
+	client->opts.on_use(client->opts.arg, CLIENT_IDLE);
+}
+
+enum farewell { DROP, QUIT, STAY };
+
+/* Everything is settled: ends the attempt, and says what becomes of the connection. The client may
+ * be gone afterwards. */
+static void
+finish(struct client *client, enum farewell farewell)
+{
+	client_on_done *on_done = client->on_done;
+	void *arg = client->arg;
 	const struct queue_outcome *outcomes = client->outcomes;
-	size_t count = client->opts.job->recipient_count;
+	size_t count = client->job->recipient_count;
 
 	for (size_t i = 0; i < count; i++)
 		assert(client->settled[i]);
-	assert(client->state != CLIENT_QUIT);
-	client->state = CLIENT_QUIT;
-	client->opts.job = NULL;
-	if (polite && client->conn) {
-		conn_write(client->conn, "QUIT\r\n", 6);
-		conn_set_timeout(client->conn, QUIT_WAIT);
-	} else {
+	client->job = NULL;
+	if (farewell == STAY && ++client->deliveries < DELIVERIES)
+		keep(client);
+	else if (farewell != DROP && client->conn)
+		quit(client);
+	else
 		client_free(client);
-	}
 	on_done(arg, outcomes, count);
 }
 
@@ -246,15 +304,24 @@ give_up_address(struct client *client)
 	loop_timer_arm(client->kick, 0);
 }
 
+/* The kept connection is of no use any more: the job gets one of its own. */
 static void
-next_address(void *arg)
+begin_again(struct client *client)
 {
-	struct client *client = arg;
+	clear_transaction(client);
+	client->next = 0;
+	client->is_unproven = false;
+	give_up_address(client);
+}
+
+static void
+next_address(struct client *client)
+{
 	const struct route_address *address;
 
 	if (client->next == client->route.count) {
 		settle_rest(client, QUEUE_DEFERRED, &client->last);
-		finish(client, false);
+		finish(client, DROP);
 		return;
 	}
 	address = &client->route.list[client->next++];
@@ -265,6 +332,7 @@ next_address(void *arg)
 		inet_ntop(AF_INET, &((const struct sockaddr_in *)&address->addr)->sin_addr,
 		          client->peer, sizeof client->peer);
 	client->state = CLIENT_CONNECTING;
+	client->deliveries = 0;
 	client->has_8bitmime = client->has_size = client->has_pipelining = client->has_starttls =
 	    false;
 	client->conn = conn_connect(client->opts.loop, (const struct sockaddr *)&address->addr,
@@ -275,6 +343,17 @@ next_address(void *arg)
 		return;
 	}
 	conn_set_timeout(client->conn, client->opts.conf->connect_timeout);
+}
+
+static void
+on_kick(void *arg)
+{
+	struct client *client = arg;
+
+	if (client->state == CLIENT_KEPT)
+		quit(client);
+	else
+		next_address(client);
 }
 
 static void
@@ -328,7 +407,7 @@ say_hello(struct client *client, enum state state)
 static void
 say_envelope(struct client *client)
 {
-	const struct queue_job *job = client->opts.job;
+	const struct queue_job *job = client->job;
 	size_t window = client->has_pipelining ? PIPELINE : 1;
 	char text[ADDRESS_TEXT_SIZE];
 
@@ -368,7 +447,7 @@ sink(void *arg, const uint8_t *data, size_t len)
 static void
 pump(struct client *client)
 {
-	struct queue_job *job = client->opts.job;
+	struct queue_job *job = client->job;
 	static uint8_t block[BLOCK]; /* one loop, one thread */
 
 	set_state(client, CLIENT_BODY);
@@ -387,7 +466,7 @@ pump(struct client *client)
 			          n ? strerror(errno) : "file too short");
 			put_words(&words, "our copy of the message could not be read");
 			settle_rest(client, QUEUE_DEFERRED, &words);
-			finish(client, false); /* no dot: the server must not take half a message */
+			finish(client, DROP); /* no dot: the server must not take half a message */
 			return;
 		}
 		data_out_feed(&client->out, block, (size_t)n, sink, client);
@@ -444,23 +523,28 @@ static void
 on_envelope_reply(struct client *client, const struct reply *reply)
 {
 	if (!client->mail_answered) {
+		if (client->is_unproven && reply->code / 100 != 2) {
+			begin_again(client);
+			return;
+		}
+		client->is_unproven = false;
 		client->mail_answered = true;
 		if (reply->code / 100 != 2) {
 			settle_rest(client, fate_of(reply), reply);
-			finish(client, true);
+			finish(client, QUIT);
 			return;
 		}
 	} else if (client->rcpt_answered < client->rcpt_sent) {
 		on_rcpt_reply(client, reply);
 	}
-	if (client->rcpt_answered < client->opts.job->recipient_count) {
+	if (client->rcpt_answered < client->job->recipient_count) {
 		set_state(client, CLIENT_ENVELOPE);
 		say_envelope(client);
 	} else if (client->accepted_count) {
 		set_state(client, CLIENT_DATA);
 		say(client, "DATA\r\n");
 	} else {
-		finish(client, true);
+		finish(client, QUIT);
 	}
 }
 
@@ -470,10 +554,10 @@ on_reply(struct client *client, const struct reply *reply)
 {
 	bool good = reply->code / 100 == 2;
 
-	if (reply->code == 421 && client->state >= CLIENT_ENVELOPE &&
-	    client->state != CLIENT_QUIT) {
+	if (reply->code == 421 && client->job && client->state >= CLIENT_ENVELOPE &&
+	    !client->is_unproven) {
 		settle_rest(client, QUEUE_DEFERRED, reply);
-		finish(client, false);
+		finish(client, DROP);
 		return;
 	}
 	switch (client->state) {
@@ -521,19 +605,19 @@ on_reply(struct client *client, const struct reply *reply)
 		return;
 	case CLIENT_DATA:
 		if (reply->code == 354) {
-			const struct queue_job *job = client->opts.job;
+			const struct queue_job *job = client->job;
 			data_out_init(&client->out);
 			data_out_feed(&client->out, job->prefix, job->prefix_len, sink, client);
 			pump(client);
 			return;
 		}
 		settle_rest(client, fate_of(reply), reply);
-		finish(client, true);
+		finish(client, QUIT);
 		return;
 	case CLIENT_FINAL:
 		if (conn_pending(client->conn) == 0) {
 			settle_rest(client, good ? QUEUE_DELIVERED : fate_of(reply), reply);
-			finish(client, true);
+			finish(client, good ? STAY : QUIT);
 			return;
 		}
 		/* The final dot is still here. */
@@ -541,8 +625,9 @@ on_reply(struct client *client, const struct reply *reply)
 	case CLIENT_BODY: /* an answer to a message that is not complete: refused early, or nonsense
 	                   */
 		settle_rest(client, fate_of(reply), reply);
-		finish(client, false);
+		finish(client, DROP);
 		return;
+	case CLIENT_KEPT: /* nothing was asked: most likely a 421 */
 	case CLIENT_QUIT:
 		client_free(client);
 		return;
@@ -570,21 +655,25 @@ on_secure(void *arg)
 static void
 lost(struct client *client, const char *why)
 {
-	if (client->state == CLIENT_QUIT) {
+	if (!client->job) {
 		client_free(client);
+		return;
+	}
+	if (client->is_unproven) {
+		begin_again(client);
 		return;
 	}
 	put_words(&client->last, "%s (%s): %s", client->peer, state_words[client->state], why);
 	if (client->state == CLIENT_HANDSHAKE) {
 		char id[QUEUE_ID_TEXT_SIZE];
-		log_info(queue_id_format(&client->opts.job->id, id), "tls-failed",
+		log_info(queue_id_format(&client->job->id, id), "tls-failed",
 		         "host=%s ip=%s error=\"%s\"", client->host, client->peer, why);
 		try_in_clear(client);
 	} else if (client->state < CLIENT_ENVELOPE) {
 		give_up_address(client);
 	} else {
 		settle_rest(client, QUEUE_DEFERRED, &client->last);
-		finish(client, false);
+		finish(client, DROP);
 	}
 }
 

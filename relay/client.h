@@ -1,4 +1,5 @@
-/* One delivery attempt: the SMTP client's side of RFC 5321 for one job, with opportunistic TLS. */
+/* The SMTP client of RFC 5321, with opportunistic TLS: one connection to a host, and one delivery
+ * attempt after the other on it. */
 #ifndef RELAY_CLIENT_H
 #define RELAY_CLIENT_H
 
@@ -13,23 +14,31 @@
 struct client;
 
 /* The outcomes (one for each recipient, in their order) live in the job's arena. The client does
- * not touch the job any more; it says its farewell to the server and frees itself. */
+ * not touch the job any more. */
 typedef void client_on_done(void *arg, const struct queue_outcome *outcomes, size_t count);
 
-struct client_opts { /* copied; what it points to is borrowed until the attempt is done, conf and
-	                tls for the process's life */
+enum client_use {
+	CLIENT_IDLE, /* the connection did its work well and waits a while for the next attempt */
+	CLIENT_LEAVING, /* it is saying farewell */
+	CLIENT_GONE,    /* the client frees itself in this turn of the loop */
+};
+/* What becomes of a client that has no attempt; CLIENT_GONE comes always, and last. */
+typedef void client_on_use(void *arg, enum client_use use);
+
+struct client_opts { /* copied; conf and tls are borrowed for the process's life */
 	struct loop *loop;
 	const struct conf *conf;
 	struct tls_client *tls;
-	const struct route_result *route; /* copied; with at least one address */
-	struct queue_job *job;
-	client_on_done *on_done;
+	client_on_use *on_use;
 	void *arg;
 };
-
-/* Starts the attempt; on_done is never called before this has returned. */
 struct client *client_new(const struct client_opts *opts);
-/* Drops the attempt at once; on_done is not called. Not after on_done. */
+/* Starts an attempt on a client that is new or idle. The route is copied, with at least one
+ * address, and leads to the same host each time; the job is borrowed until the attempt is done;
+ * on_done is never called before this has returned. */
+void client_begin(struct client *client, const struct route_result *route, struct queue_job *job,
+                  client_on_done *on_done, void *arg);
+/* Drops attempt and connection at once; on_done is not called, CLIENT_GONE is told. */
 void client_free(struct client *client);
 
 /* The outcomes of an attempt that could not even begin, logged as one: all deferred, with these

@@ -7,12 +7,12 @@
 #include "core/service.h"
 #include "core/tls.h"
 #include "queue/worker.h"
-#include "relay/client.h"
+#include "relay/pool.h"
 #include "relay/route.h"
 
 /* sekisho-relay: takes jobs of one lane from the queue, finds the next host, lets a client deliver,
  * says the outcomes back. It keeps nothing: killed at any moment it loses attempts and no mail. One
- * attempt per job and one connection per attempt. */
+ * attempt per job. */
 
 struct attempt { /* in the job's arena */
 	struct relay *relay;
@@ -26,7 +26,7 @@ struct relay {
 	const struct conf *conf;
 	struct queue_worker *worker;
 	struct route *route;
-	struct tls_client *tls;
+	struct pool *pool;
 	struct attempt *attempts;
 };
 
@@ -62,15 +62,7 @@ on_route(void *arg, const struct route_result *result)
 		        attempt->job->recipient_count);
 		return;
 	}
-	attempt->client = client_new(&(struct client_opts){
-	    .loop = service_loop(),
-	    .conf = relay->conf,
-	    .tls = relay->tls,
-	    .route = result,
-	    .job = attempt->job,
-	    .on_done = on_done,
-	    .arg = attempt,
-	});
+	attempt->client = pool_begin(relay->pool, result, attempt->job, on_done, attempt);
 }
 
 static void
@@ -112,8 +104,8 @@ on_config(void *arg, const struct conf *conf)
 	relay->conf = conf;
 	if (relay->worker)
 		return;
-	relay->tls = tls_client_new();
 	relay->route = route_new(service_loop());
+	relay->pool = pool_new(service_loop(), conf, tls_client_new(), conf->relay_connections);
 	relay->worker = queue_worker_new(service_loop(), (enum queue_lane)service_index(),
 	                                 (unsigned)conf->relay_connections, &worker_events, relay);
 }

@@ -31,7 +31,6 @@ struct route_lookup {
 	route_on_done *on_done; /* NULL: cancelled */
 	void *arg;
 	char host[256];
-	uint16_t port;
 	struct route_result result;
 };
 
@@ -147,8 +146,8 @@ add_address(struct route_result *result, const void *addr, size_t len)
 static bool
 try_literal(struct route_lookup *lookup, const char *text)
 {
-	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(lookup->port)};
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(lookup->port)};
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(lookup->result.port)};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(lookup->result.port)};
 
 	if (inet_pton(AF_INET, text, &v4.sin_addr) == 1)
 		add_address(&lookup->result, &v4, sizeof v4);
@@ -171,7 +170,7 @@ resolve(void *arg)
 	                *list = NULL;
 	char service[8];
 
-	snprintf(service, sizeof service, "%u", (unsigned)lookup->port);
+	snprintf(service, sizeof service, "%u", (unsigned)lookup->result.port);
 	if (getaddrinfo(lookup->host, service, &hints, &list) == 0) {
 		for (struct addrinfo *a = list; a; a = a->ai_next)
 			if (a->ai_addrlen <= sizeof(struct sockaddr_storage))
@@ -250,7 +249,7 @@ route_find(struct route *route, const struct conf *conf, const char *domain, rou
 	           (int)sizeof lookup->host) {
 		lookup->result.error = "the name of the next host is too long";
 	} else {
-		lookup->port = found->port;
+		lookup->result.port = found->port;
 		if (!strcasecmp(lookup->host, "localhost")) {
 			try_literal(lookup, "127.0.0.1");
 			try_literal(lookup, "::1");

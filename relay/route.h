@@ -3,6 +3,7 @@
 #define RELAY_ROUTE_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/socket.h>
 
 #include "core/conf.h"
@@ -15,7 +16,8 @@ struct route_address {
 	socklen_t len;
 };
 struct route_result {
-	const char *host;  /* as configured, for log and SNI; "" when there is no route */
+	const char *host; /* as configured, for log and SNI; "" when there is no route */
+	uint16_t port;
 	const char *error; /* NULL, or why there is no address, in words for the sender */
 	size_t count;
 	struct route_address list[ROUTE_ADDRESSES_MAX];

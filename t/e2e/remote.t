@@ -2,7 +2,8 @@
 # Setup: a service whose only route leads to a server of this test, which plays a part for each message: it hangs up, says 421, answers in pieces, answers
 # nonsense, answers what was not asked, or says nothing to QUIT.
 # Expectation: whatever it does, the message has the one outcome that follows: delivered only when the reply to the final dot, and nothing before it, said so;
-# bounced only by a 5xx about the mail; otherwise queued with the reason. A connection that did well is used again; one that was closed meanwhile costs nothing.
+# bounced only by a 5xx about the mail; otherwise queued with the reason. A connection that did well is used again, a hundred times at most; one that is of no
+# use any more costs nothing. With one connection allowed, a server that is silent to QUIT holds nobody up.
 use strict;
 use warnings;
 use FindBin;
@@ -11,7 +12,7 @@ use Sekisho;
 use IO::Socket::INET;
 use Test::More;
 
-my $s = Sekisho->new(no_sink => 1, no_start => 1, clock => 1);
+my $s = Sekisho->new(no_sink => 1, no_start => 1, clock => 1, conf => "relay: { connections: 1 }\n");
 my $me = 'alice@example.test';
 my $listener = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1', LocalPort => $s->{ports}{sink}, ReuseAddr => 1) or die $!;
 my $events = "$s->{dir}/events";
@@ -28,7 +29,7 @@ sub happened { my ($what) = @_; open my $f, '<', $events or return 0; return sca
 
 sub play {
 	my ($c) = @_;
-	my $buf = '';
+	my ($buf, $served) = ('', 0);
 	my $say = sub {
 		my ($text) = @_;
 		my ($part) = current();
@@ -39,7 +40,7 @@ sub play {
 		my ($phase) = @_;
 		my ($part, $when, $what) = current();
 		event("$$ $phase");
-		return 0 if !defined $when || $when ne $phase;
+		return 0 if !defined $when || $when ne $phase || ($part =~ s/^kept-// && !$served);
 		exit 0 if $part eq 'close';
 		$say->($what . "\r\n"), return 1 if $part eq 'say';
 		if ($part eq 'raw') { syswrite $c, eval $what or 1; exit 0 }
@@ -55,9 +56,9 @@ sub play {
 	while (1) {
 		my $command = $line->();
 		my ($verb) = $command =~ /^(\w+)/;
-		exit 0 if $verb eq 'QUIT' && (current())[0] eq 'ok';
 		next if $turn->($verb);
-		if ($verb eq 'QUIT') { sleep 60; exit 0 }
+		exit 0 if $verb eq 'QUIT' && (current())[0] eq 'ok';
+		if ($verb eq 'QUIT') { 1 while sysread $c, my $ignored, 4096; exit 0 }
 		if ($verb eq 'EHLO') { $say->("250-remote\r\n250 PIPELINING\r\n"); next }
 		if ($verb ne 'DATA') { $say->("250 ok\r\n"); next }
 		$say->("354 go\r\n");
@@ -66,6 +67,7 @@ sub play {
 		while ($line->() ne '.') { }
 		event("$$ complete");
 		$turn->('dot') or $say->("250 taken\r\n");
+		$served++;
 	}
 }
 
@@ -121,5 +123,25 @@ expect('a line without end', 'queued', qr/no SMTP reply/, 'raw', 'EHLO', '"250-"
 expect('a reply without end', 'queued', qr/no SMTP reply/, 'raw', 'MAIL', '"250-x\r\n" x 100_000');
 expect('an answer to the dot before the dot', 'queued', qr/250/, 'raw', 'DATA', '"354 go\r\n250 taken\r\n"');
 expect('answers in single octets', 'delivered', qr/250/, 'bytes');
+
+# Connections that are kept.
+my $connections = happened('connection');
+expect("message $_ on the kept connection", 'delivered', qr/250/, 'ok') for 1 .. 3;
+is(happened('connection'), $connections, 'needs no other');
+for (['kept-close', 'MAIL', ''], ['kept-say', 'MAIL', '421 4.3.2 enough'], ['kept-say', 'MAIL', '550 5.7.1 enough']) {
+	expect("of no use any more, @$_", 'delivered', qr/250/, @$_);
+	is(happened('connection'), ++$connections, 'another one is made');
+}
+part('ok');
+my $quits = happened('QUIT');
+$s->advance(11_000);
+ok(Sekisho::wait_for(10, sub { happened('QUIT') == $quits + 1 }), 'after 10 s without work: QUIT');
+my $complete = happened('complete');
+for my $i (0 .. 101) {
+	$c = $s->login($me) if $i % 51 == 0;
+	$c->send_mail($me, "carol\@many.example", "many $i") =~ /^250/ or fail("message $i");
+}
+ok(Sekisho::wait_for(30, sub { happened('complete') == $complete + 102 }), '102 messages are delivered');
+is(happened('connection'), $connections + 2, 'over two connections');
 is($s->json('queue', 'audit')->{conserved}, JSON::PP::true, 'conserved');
 done_testing;

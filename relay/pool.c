@@ -1,0 +1,118 @@
+#include "relay/pool.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <sys/queue.h>
+
+#include "core/mem.h"
+
+/* A connection that waits for work, or for a server's answer to its QUIT, costs a descriptor which
+ * an attempt may need: such a one goes at once, the oldest first, when a new connection would be
+ * one too many. Of those that wait, the one used last is used again, so that the others grow old.
+ */
+
+TAILQ_HEAD(members, member);
+
+struct member {
+	TAILQ_ENTRY(member) link;
+	struct members *in; /* one of the pool's lists */
+	struct pool *pool;
+	struct client *client;
+	char host[256];
+	uint16_t port;
+};
+
+struct pool {
+	struct client_opts client; /* what all clients have in common */
+	size_t max, count;
+	struct members busy;
+	struct members idle, leaving; /* in the order they came here */
+};
+
+struct pool *
+pool_new(struct loop *loop, const struct conf *conf, struct tls_client *tls, size_t max)
+{
+	struct pool *pool = xcalloc(1, sizeof *pool);
+
+	pool->client.loop = loop;
+	pool->client.conf = conf;
+	pool->client.tls = tls;
+	pool->max = max;
+	TAILQ_INIT(&pool->busy);
+	TAILQ_INIT(&pool->idle);
+	TAILQ_INIT(&pool->leaving);
+	return pool;
+}
+
+static void
+move(struct member *member, struct members *to)
+{
+	if (member->in)
+		TAILQ_REMOVE(member->in, member, link);
+	member->in = to;
+	TAILQ_INSERT_TAIL(to, member, link);
+}
+
+static void
+on_use(void *arg, enum client_use use)
+{
+	struct member *member = arg;
+	struct pool *pool = member->pool;
+
+	switch (use) {
+	case CLIENT_IDLE:
+		move(member, &pool->idle);
+		return;
+	case CLIENT_LEAVING:
+		move(member, &pool->leaving);
+		return;
+	case CLIENT_GONE:
+		TAILQ_REMOVE(member->in, member, link);
+		pool->count--;
+		free(member);
+		return;
+	}
+}
+
+static struct member *
+member_new(struct pool *pool, const struct route_result *route)
+{
+	struct member *member = xcalloc(1, sizeof *member);
+	struct client_opts opts = pool->client;
+
+	if (pool->count == pool->max) {
+		struct member *oldest = TAILQ_FIRST(&pool->leaving);
+		if (!oldest)
+			oldest = TAILQ_FIRST(&pool->idle);
+		assert(oldest);
+		client_free(oldest->client);
+	}
+	pool->count++;
+	member->pool = pool;
+	snprintf(member->host, sizeof member->host, "%s", route->host);
+	member->port = route->port;
+	opts.on_use = on_use;
+	opts.arg = member;
+	member->client = client_new(&opts);
+	return member;
+}
+
+struct client *
+pool_begin(struct pool *pool, const struct route_result *route, struct queue_job *job,
+           client_on_done *on_done, void *arg)
+{
+	struct member *member;
+
+	TAILQ_FOREACH_REVERSE(member, &pool->idle, members, link)
+	{
+		if (member->port == route->port && !strcasecmp(member->host, route->host))
+			break;
+	}
+	if (!member)
+		member = member_new(pool, route);
+	move(member, &pool->busy);
+	client_begin(member->client, route, job, on_done, arg);
+	return member->client;
+}

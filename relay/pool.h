@@ -1,0 +1,19 @@
+/* The connections of one relay process: which of them carries an attempt, and how many there are.
+ */
+#ifndef RELAY_POOL_H
+#define RELAY_POOL_H
+
+#include "relay/client.h"
+
+struct pool;
+/* max: connections at once, those that wait for work or say farewell included. conf and tls are
+ * borrowed for the pool's life. */
+struct pool *pool_new(struct loop *loop, const struct conf *conf, struct tls_client *tls,
+                      size_t max);
+/* Starts an attempt (client_begin's contract) on a connection that waits for work to the route's
+ * host, or on a new one. No more than max attempts at once. The client is the pool's; client_free
+ * drops the attempt. */
+struct client *pool_begin(struct pool *pool, const struct route_result *route,
+                          struct queue_job *job, client_on_done *on_done, void *arg);
+
+#endif
