@@ -40,8 +40,8 @@ struct conn_events {
 	void (*on_input_end)(void *arg);
 };
 
-/* Takes an accepted non-blocking socket. input_max bounds unconsumed input. Events and arg are borrowed. Plain
- * until conn_start_tls. */
+/* Takes an accepted non-blocking socket. input_max bounds unconsumed input. Events and arg are
+ * borrowed. Plain until conn_start_tls. */
 struct conn *conn_accept(struct loop *loop, int fd_take, size_t input_max,
                          const struct conn_events *events, void *arg);
 /* Starts a non-blocking connect; on_open or on_end follows. */

@@ -522,6 +522,7 @@ on_rcpt_reply(struct client *client, const struct reply *reply)
 static void
 on_envelope_reply(struct client *client, const struct reply *reply)
 {
+	assert(client->job);
 	if (!client->mail_answered) {
 		if (client->is_unproven && reply->code / 100 != 2) {
 			begin_again(client);
