@@ -12,7 +12,7 @@ use Sekisho;
 use IO::Socket::INET;
 use Test::More;
 
-my $s = Sekisho->new(no_sink => 1, no_start => 1, clock => 1, conf => "relay: { connections: 1 }\n");
+my $s = Sekisho->new(no_sink => 1, no_start => 1, clock => 1, conf => "quota: { $Sekisho::UNPACED }\nrelay: { connections: 1 }\n");
 my $me = 'alice@example.test';
 my $listener = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1', LocalPort => $s->{ports}{sink}, ReuseAddr => 1) or die $!;
 my $events = "$s->{dir}/events";
