@@ -142,23 +142,28 @@ history_sweep(struct store *store, enum queue_lane lane)
 struct prune {
 	struct op op;
 	msec_t before;
+	bool more;
 };
 
-static void
+/* True when older rows may be left. */
+static bool
 prune_table(struct lane_txn *txn, enum table table, msec_t before)
 {
 	MDB_cursor *cursor = txn_cursor(txn, table);
 	MDB_val k, v;
 
+	bool more = true;
+
 	if (cursor == NULL)
-		return;
-	for (unsigned i = 0; i < PRUNE_ROWS && txn->rc == 0; i++) {
-		if (mdb_cursor_get(cursor, &k, &v, MDB_FIRST) != 0 ||
-		    (msec_t)be_get(k.mv_data, 6) >= before)
-			break;
-		txn->rc = mdb_cursor_del(cursor, 0);
+		return false;
+	for (unsigned i = 0; more && i < PRUNE_ROWS && txn->rc == 0; i++) {
+		more = mdb_cursor_get(cursor, &k, &v, MDB_FIRST) == 0 &&
+		       (msec_t)be_get(k.mv_data, 6) < before;
+		if (more)
+			txn->rc = mdb_cursor_del(cursor, 0);
 	}
 	mdb_cursor_close(cursor);
+	return more;
 }
 
 static enum store_result
@@ -166,16 +171,22 @@ prune_apply(struct op *op, struct lane_txn *txn)
 {
 	struct prune *prune = (struct prune *)op;
 
-	prune_table(txn, TABLE_OUTCOME, prune->before);
-	prune_table(txn, TABLE_SUMMARY, prune->before);
+	prune->more = prune_table(txn, TABLE_OUTCOME, prune->before);
+	prune->more |= prune_table(txn, TABLE_SUMMARY, prune->before);
 	return STORE_OK;
 }
 
 static void
 prune_complete(struct op *op)
 {
+	struct prune *prune = (struct prune *)op;
+
+	if (op->result == STORE_OK && prune->more && !op->store->closing) {
+		store_post(op->store, &op->store->history, op);
+		return;
+	}
 	op->store->pruning = false;
-	free(op);
+	free(prune);
 }
 
 void

@@ -126,12 +126,14 @@ extent_of(struct extents *extents, uint64_t number, bool make)
 }
 
 static int
-count_bodies(struct store *store, struct lane *lane, struct extents *extents)
+count_bodies(struct store *store, struct lane *lane, struct extents *extents, char *error,
+             size_t size)
 {
 	struct lane_txn txn;
 	MDB_cursor *cursor;
 	MDB_val k, v;
 
+	error[0] = '\0';
 	txn_read(lane, &txn);
 	cursor = txn_cursor(&txn, TABLE_MESSAGE);
 	while (cursor && txn.rc == 0) {
@@ -145,6 +147,13 @@ count_bodies(struct store *store, struct lane *lane, struct extents *extents)
 		}
 		message = k.mv_size == STORE_ID_SIZE ? record_decode(v.mv_data, v.mv_size) : NULL;
 		if (message == NULL) {
+			unsigned version = v.mv_size ? *(const uint8_t *)v.mv_data : 0;
+
+			if (version > STORE_FORMAT)
+				snprintf(error, size,
+				         "%s: a record was written by a newer version (format %u, "
+				         "this program knows %u)",
+				         lane->name, version, STORE_FORMAT);
 			txn.rc = MDB_CORRUPTED;
 			break;
 		}
@@ -166,6 +175,9 @@ count_bodies(struct store *store, struct lane *lane, struct extents *extents)
 	if (cursor)
 		mdb_cursor_close(cursor);
 	txn_abort(&txn);
+	if (txn.rc && error[0] == '\0')
+		snprintf(error, size, "%s: cannot read the records: %s", lane->name,
+		         mdb_strerror(txn.rc));
 	return txn.rc;
 }
 
@@ -270,11 +282,8 @@ store_recover(struct store *store, char *error, size_t size)
 		snprintf(error, size, "cannot settle moves: %s", mdb_strerror(rc));
 		return -1;
 	}
-	for (unsigned i = 0; i < QUEUE_LANES && rc == 0; i++) {
-		if ((rc = count_bodies(store, &lanes[i], &extents)) != 0)
-			snprintf(error, size, "%s: cannot read the records: %s", lanes[i].name,
-			         mdb_strerror(rc));
-	}
+	for (unsigned i = 0; i < QUEUE_LANES && rc == 0; i++)
+		rc = count_bodies(store, &lanes[i], &extents, error, size);
 	if (rc == 0 && (clean_segments(store, &extents) < 0 || clean_large(store) < 0)) {
 		snprintf(error, size, "bodies or large: cannot be cleaned: %s", strerror(errno));
 		rc = -1;

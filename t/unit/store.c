@@ -453,6 +453,158 @@ test_full(void)
 		abort();
 }
 
+/* --- what is on disk already --- */
+
+static size_t
+last_commit(void)
+{
+	MDB_envinfo info;
+
+	if (mdb_env_info(store->lanes[QUEUE_FRESH].env, &info) != 0)
+		abort();
+	return info.me_last_txnid;
+}
+
+static void
+put_raw(enum queue_lane lane, enum table table, const struct key *key, const void *data, size_t len)
+{
+	struct lane_txn txn;
+
+	txn_write(&store->lanes[lane], &txn);
+	txn_put(&txn, table, key, data, len);
+	if (txn_commit(&txn) != 0)
+		abort();
+}
+
+static void
+test_format(void)
+{
+	struct store_opts opts = {.map_size = 16u << 20, .history_keep = 86400000};
+	uint8_t format[4];
+	char error[256] = "";
+	struct queue_id id;
+	struct key key;
+	size_t before;
+
+	store_close(store);
+	if (mkdir("format", 0700) < 0 || chdir("format") < 0)
+		abort();
+	store = store_open(loop, &opts, error, sizeof(error));
+	before = last_commit();
+	store_close(store);
+	store = store_open(loop, &opts, error, sizeof(error));
+	ok(last_commit() > before, "each start commits, so that what it found is durable");
+
+	enqueue(&id, 1, "x", 1, NULL, 0, on_done, NULL);
+	wait_all();
+	key_id(&key, &id);
+	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, "\002 a record of a newer version", 30);
+	store_close(store);
+	store = store_open(loop, &opts, error, sizeof(error));
+	ok(store == NULL && strstr(error, "fresh") && strstr(error, "newer version"),
+	   "a record of a newer version refuses to start");
+	printf("# %s\n", error);
+	if (system("rm -rf fresh") != 0)
+		abort();
+	for (unsigned i = 0; i < QUEUE_LANES + 1; i++) {
+		const char *name = i < QUEUE_LANES ? queue_lane_name((enum queue_lane)i) : "history";
+		struct lane *lane;
+
+		store = store_open(loop, &opts, error, sizeof(error));
+		lane = i < QUEUE_LANES ? &store->lanes[i] : &store->history;
+		struct lane_txn txn;
+		txn_write(lane, &txn);
+		key_text(&key, "format");
+		be_put(format, sizeof(format), STORE_FORMAT + 1);
+		txn_put(&txn, TABLE_META, &key, format, sizeof(format));
+		if (txn_commit(&txn) != 0)
+			abort();
+		store_close(store);
+		store = store_open(loop, &opts, error, sizeof(error));
+		ok(store == NULL && strstr(error, name) && strstr(error, "newer version"),
+		   "an environment of a newer version refuses to start");
+		printf("# %s\n", error);
+		char command[64];
+		snprintf(command, sizeof(command), "rm -rf %s", name);
+		if (system(command) != 0)
+			abort();
+	}
+	if (chdir("..") < 0)
+		abort();
+}
+
+static uint64_t
+history_rows(void)
+{
+	struct lane_txn txn;
+	MDB_stat summary = {0}, outcome = {0};
+
+	txn_read(&store->history, &txn);
+	mdb_stat(txn.txn, store->history.dbi[TABLE_SUMMARY], &summary);
+	mdb_stat(txn.txn, store->history.dbi[TABLE_OUTCOME], &outcome);
+	txn_abort(&txn);
+	return summary.ms_entries + outcome.ms_entries;
+}
+
+static void
+on_look(void *arg)
+{
+	if (history_rows() == *(uint64_t *)arg)
+		loop_stop(loop);
+	else
+		loop_defer(loop, on_look, arg);
+}
+
+/* Runs until history has so many rows. */
+static void
+wait_rows(uint64_t rows)
+{
+	loop_defer(loop, on_look, &rows);
+	loop_run(loop);
+}
+
+static void
+test_prune(void)
+{
+	enum { OLD = 5000, YOUNG = 10 };
+	struct store_opts opts = {.map_size = 64u << 20, .history_keep = 86400000};
+	struct store_outcome outcome = {.index = 0, .state = STORE_DELIVERED};
+	static struct queue_id id[OLD + YOUNG];
+	struct store_message *message;
+	char error[256] = "";
+	enum queue_lane lane;
+
+	if (mkdir("prune", 0700) < 0 || chdir("prune") < 0)
+		abort();
+	store = store_open(loop, &opts, error, sizeof(error));
+	for (unsigned i = 0; i < OLD + YOUNG; i++)
+		enqueue(&id[i], 1, "x", 1, NULL, 0, on_done, NULL);
+	wait_all();
+	for (unsigned i = 0; i < OLD + YOUNG; i++) {
+		waiting++;
+		store_finish(store, QUEUE_FRESH, &id[i], 1, &outcome, 1, 1, 1, on_done, NULL);
+	}
+	wait_all();
+	wait_rows(2 * (OLD + YOUNG));
+	/* As if a day had passed since the first: ids are in order of time, and hold it. */
+	history_prune(store, (msec_t)be_get(id[OLD].octets, 6) + opts.history_keep);
+	uint64_t left = 0;
+	for (unsigned i = 0; i < OLD + YOUNG; i++)
+		left += be_get(id[i].octets, 6) >= be_get(id[OLD].octets, 6);
+	wait_rows(2 * left);
+	ok(left >= YOUNG && !store_find(store, &id[0], &lane), "history is pruned by age, all of it at once");
+	message = store_load_detail(store, &id[OLD]);
+	ok(message && message->finished && message->recipient_count == 1, "and what is younger stays whole");
+	store_message_free(message);
+	history_prune(store, 0);
+	wait_rows(2 * left);
+	ok(conserved(0), "conservation does not need history");
+	store_close(store);
+	store = NULL;
+	if (chdir("..") < 0)
+		abort();
+}
+
 /* --- kill -9 --- */
 
 static int pipe_fd;
@@ -583,6 +735,8 @@ main(void)
 	test_recovery();
 	test_settings();
 	test_full();
+	test_format();
+	test_prune();
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
 	if (chdir("/") < 0 || system(command) != 0)
