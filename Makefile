@@ -78,8 +78,8 @@ unit: $(UNIT) $(REPLAY) build/peers/usr/sbin/nsd
 build/peers/usr/sbin/nsd:
 	@sh t/packages.sh test
 
-# What the whole-system tests bring along: the recording layer, the recovery it is replayed into, the load.
-$(B)/record.so: t/durability/record.c Makefile
+# What the whole-system tests bring along: the layers that record and that fail, the recovery a recording is replayed into, the load.
+$(B)/%.so: t/durability/%.c Makefile
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -fPIC -shared -o $@ $<
 $(B)/recover: $(B)/obj/t/durability/recover.o $(LIBS)
@@ -87,7 +87,7 @@ $(B)/recover: $(B)/obj/t/durability/recover.o $(LIBS)
 $(B)/bench/load: t/bench/load.c Makefile
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -o $@ $< -lssl -lcrypto -lpthread
-tools: $(B)/record.so $(B)/recover
+tools: $(B)/record.so $(B)/fault.so $(B)/recover
 
 $(B)/fuzz/%: t/fuzz/%.c $(wildcard core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
 	@mkdir -p $(@D)

@@ -6,7 +6,9 @@
  * next (bounded by weight and octets, to keep transactions in memory and latency short); there are
  * no timers. Order within a group: bodies appended, one sync, then records, then the commit. After
  * a failed put LMDB refuses the whole transaction, so it is aborted and each change gets one of its
- * own: one that does not fit fails alone.
+ * own: one that does not fit fails alone. When the write of the meta page fails, nobody knows whether
+ * the commit is on the disk, and LMDB refuses the environment from then on: the process ends without
+ * a word, sekishod starts it anew, and msa asks the new one for the id.
  *
  * No MDB_WRITEMAP (SIGBUS on a full disk), no MDB_NOSYNC or MDB_NOMETASYNC (acknowledged mail must
  * survive), no duplicate keys. MDB_NOTLS, because the loop's thread nests read transactions. An
@@ -22,6 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/log.h"
 #include "core/mem.h"
 
 #define GROUP_WEIGHT 4096
@@ -295,10 +298,11 @@ open_tables(struct lane *lane, char *error, size_t size)
 			txn_abort(&txn);
 			return -1;
 		}
-	} else {
-		be_put(octets, sizeof(octets), STORE_FORMAT);
-		txn_put(&txn, TABLE_META, &key, octets, sizeof(octets));
 	}
+	/* Written anew each time: a commit of our own. A process killed inside its last meta write left a
+	 * state that we see and the disk may not have; what is built on from here on is durable. */
+	be_put(octets, sizeof(octets), STORE_FORMAT);
+	txn_put(&txn, TABLE_META, &key, octets, sizeof(octets));
 	if (txn_commit(&txn)) {
 		snprintf(error, size, "%s: %s", lane->name, mdb_strerror(txn.rc));
 		return -1;
@@ -407,6 +411,17 @@ fail(struct op *op, int rc)
 	op->result = result_from(rc);
 }
 
+/* Whether a failed write of the meta page has made LMDB refuse the environment until it is opened anew. */
+static bool
+is_lost(struct lane *lane)
+{
+	struct lane_txn txn;
+
+	txn_write(lane, &txn);
+	txn_abort(&txn);
+	return txn.rc == MDB_PANIC;
+}
+
 static void
 run_group(struct lane *lane, struct op *group)
 {
@@ -427,9 +442,14 @@ run_group(struct lane *lane, struct op *group)
 		segments_abandon(&lane->store->segments);
 	}
 	if (lane->env && run_txn(lane, group, NULL) != 0) {
-		for (struct op *op = group; op; op = op->next)
+		for (struct op *op = group; op && !is_lost(lane); op = op->next)
 			if (op->rc == 0 && (rc = run_txn(lane, op, op->next)) != 0)
 				fail(op, rc);
+		if (is_lost(lane)) {
+			log_error("-", "store-lost", "lane=%s error=\"the write that ends a commit failed\"",
+			          lane->name);
+			_exit(EXIT_FAILURE);
+		}
 	}
 	pthread_mutex_lock(&lane->lock);
 	lane->commits++;
@@ -463,7 +483,7 @@ writer(void *arg)
 			weight += (*tail)->weight;
 			octets += (*tail)->octets;
 			tail = &(*tail)->next;
-		} while (*tail && weight + (*tail)->weight <= GROUP_WEIGHT &&
+		} while (lane->env && *tail && weight + (*tail)->weight <= GROUP_WEIGHT &&
 		         octets + (*tail)->octets <= GROUP_OCTETS);
 		lane->head = *tail;
 		*tail = NULL;

@@ -1,0 +1,232 @@
+#!/usr/bin/perl
+# Setup: a service whose every process has t/durability/fault.c preloaded, which kills it or fails its disk at one named step. Relays are stopped while
+# messages are accepted, so that what happens at the step is the message's doing alone.
+# Expectation: whatever the step, the client hears exactly one reply; 250 if and only if the message is kept, charged once and delivered once; 451 or 452
+# if and only if nothing of it is left. A lost reply is answered by the restarted queue, both ways. Moves, outcomes and the copy to history lose nothing
+# and repeat nothing. When the disk works again, so does the service, without anybody's help.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Sekisho;
+use Errno qw(EIO ENOSPC);
+use Test::More;
+use Time::HiRes qw(time sleep);
+
+plan skip_all => 'the fault layer and the address sanitizer both want to be loaded first' if $Sekisho::BUILD =~ /san/;
+my $control = File::Temp->new(TEMPLATE => 'sekisho-fault-XXXXXX', TMPDIR => 1);
+binmode $control;
+chmod 0666, "$control";
+syswrite $control, "\0" x 64;
+my ($later_port) = Sekisho::free_port();
+my $s = Sekisho->new(clock => 1, no_start => 1, env => { LD_PRELOAD => "$Sekisho::BUILD/fault.so", SEKISHO_FAULT => "$control" });
+$s->{extra} = "quota: { recipients: 100000/day }\nlimits: { messages: 10000 }\nroutes:\n  later.example: \"127.0.0.1:$later_port\"\n"
+	. "  \"*\": \"127.0.0.1:$s->{ports}{sink}\"\n";
+$s->write_conf;
+$s->start;
+my $me = 'alice@example.test';
+$s->account($me);
+my %action = (before => 1, after => 2, fail => 3);
+
+sub state_of_fault { sysseek $control, 0, 0; sysread $control, my $c, 64; return unpack 'LLlLLLLL', $c }
+sub fired { return (state_of_fault())[6] }
+sub steps { return (state_of_fault())[7] }
+sub disarm { sysseek $control, 0, 0; syswrite $control, pack 'L', 0 }
+
+sub arm {
+	my ($point, $action, %opt) = @_;
+	disarm();
+	sysseek $control, 4, 0;
+	syswrite $control, pack 'LlLLLL', $action{$action}, $opt{error} // 0, $opt{skip} // 0, $opt{times} // 0, 0, 0;
+	sysseek $control, 32, 0;
+	syswrite $control, pack 'a32', $point;
+	sysseek $control, 0, 0;
+	syswrite $control, pack 'L', 1;
+}
+
+sub recent { return join "\n", (split /\n/, $s->log)[-25 .. -1] }
+sub signal_relays { kill $_[0], $s->pids('sekisho-relay') }
+sub large { return "$_[0]\r\n" . "large body\r\n" x 8000 }
+
+# Nothing was written for longer than the queue's tick: nothing is under way.
+sub at_rest {
+	my ($steps, $since) = (steps(), time);
+	return Sekisho::wait_for(30, sub {
+		my $now = steps();
+		($steps, $since) = ($now, time) if $now != $steps;
+		return time - $since > 1.3;
+	});
+}
+
+my $client;
+my (%kept, %gone, $count);
+
+# Until msa and queue are both there and agree; the message that shows it is one of the kept.
+sub accepts {
+	$s->advance(11_000); # no process is young any more, so the next restart comes at once
+	return Sekisho::wait_for(30, sub {
+		my $name = 'plain-' . ++$count . '-end';
+		$client //= $s->login($me) or return 0;
+		my $said = $client->send_mail($me, 'carol@example.org', "$name\r\n");
+		if ($said =~ /^250/) { return $kept{$name} = 1 }
+		$gone{$name} = 1;
+		undef $client;
+		return 0;
+	});
+}
+
+sub queue_pid { return ($s->pids('sekisho-queue'))[0] // 0 }
+sub used { my $q; Sekisho::wait_for(20, sub { $q = $s->json('quota', 'show', $me); ref $q && defined $q->{used} }); return $q->{used} }
+
+# --- accepting ---
+
+my @accepting = ( # large, point, action, the reply expected
+	[0, 'segment.write', 'before', 451], [0, 'segment.write', 'after', 451],
+	[0, 'segment.sync',  'before', 451], [0, 'segment.sync',  'after', 451],
+	[0, 'fresh.write',   'before', 451], [0, 'fresh.write',   'after', 451],
+	[0, 'fresh.sync',    'before', 451], [0, 'fresh.sync',    'after', 451],
+	[0, 'fresh.meta',    'before', 451], [0, 'fresh.meta',    'after', 250],
+	[1, 'large.make',    'before', 451], [1, 'large.make',    'after', 451],
+	[1, 'large.sync',    'before', 451], [1, 'large.sync',    'after', 451],
+	[1, 'large-dir.sync', 'before', 451], [1, 'large-dir.sync', 'after', 451],
+	[1, 'fresh.write',   'before', 451], [1, 'fresh.meta',    'before', 451],
+	[1, 'fresh.meta',    'after',  250],
+	[1, 'body.write',    'before', 0],   [1, 'body.write',    'after', 0], # msa itself: no reply at all
+);
+for (@accepting) {
+	my ($is_large, $point, $action, $expected) = @$_;
+	my $what = ($is_large ? 'large' : 'small') . ", killed $action $point";
+	ok(accepts(), "$what: ready") or diag recent();
+	signal_relays('STOP');
+	my ($before, $pid) = (used(), queue_pid());
+	my $name = 'case-' . ++$count . '-end';
+	arm($point, $action);
+	my $said = $client->send_mail($me, 'carol@example.org', $is_large ? large($name) : "$name\r\n");
+	is(fired(), 1, "$what: it was");
+	like($said, $expected ? qr/^$expected / : qr/^$/, "$what: " . ($expected || 'no') . ' reply');
+	disarm();
+	$said =~ /^250/ ? $kept{$name} = 1 : $gone{$name} = 1;
+	undef $client if $said !~ /^\d/;
+	is(used() - $before, $expected == 250 ? 1 : 0, "$what: the charge");
+	cmp_ok(queue_pid(), $point =~ /^body/ ? '==' : '!=', $pid, "$what: who died");
+	signal_relays('CONT');
+}
+
+# --- a disk that fails ---
+
+my @failing = map { my $case = $_; map { [@$case, $_] } EIO, ENOSPC } ( # large, point
+	[0, 'segment.write'], [0, 'segment.sync'], [0, 'fresh.write'], [0, 'fresh.sync'], [0, 'fresh.meta'],
+	[1, 'large.make'], [1, 'large.sync'], [1, 'large-dir.sync'], [1, 'body.write'], [1, 'fresh.write'],
+);
+for (@failing) {
+	my ($is_large, $point, $error) = @$_;
+	local $! = $error;
+	my $what = ($is_large ? 'large' : 'small') . ", $point: $!";
+	ok(accepts(), "$what: ready") or diag recent();
+	signal_relays('STOP');
+	my $before = used();
+	my $name = 'case-' . ++$count . '-end';
+	arm($point, 'fail', error => $error);
+	my $said = $client->send_mail($me, 'carol@example.org', $is_large ? large($name) : "$name\r\n");
+	cmp_ok(fired(), '>', 0, "$what: it was");
+	# After a failed meta write nobody knows, so the queue starts anew and is asked, as after a kill.
+	like($said, $error == ENOSPC && $point ne 'fresh.meta' ? qr/^452 4\.3\.1 / : qr/^451 4\.3\.0 /, "$what: refused for now");
+	disarm();
+	$gone{$name} = 1;
+	ok(accepts(), "$what: the disk works again, and so does the service") or diag recent();
+	is(used() - $before, 1, "$what: the charge");
+	signal_relays('CONT');
+}
+
+# --- outcomes, and their way into history ---
+
+sub arrived { my ($name) = @_; return scalar grep { /^\Q$name\E\r?$/m } $s->delivered }
+
+sub finished {
+	my ($id) = @_;
+	my $m;
+	return 1 if Sekisho::wait_for(30, sub { $m = $s->json('queue', 'show', $id); ref $m && $m->{finished} })
+		&& @{$m->{rcpt}} == 1 && $m->{rcpt}[0]{state} eq 'delivered';
+	diag explain $m;
+	return 0;
+}
+
+my @delivering = ( # point, action, passes before it
+	['fresh.write', 'before', 0], ['fresh.write', 'after', 0], ['fresh.sync', 'after', 0], ['fresh.meta', 'before', 0], ['fresh.meta', 'after', 0],
+	['history.write', 'before', 0], ['history.meta', 'before', 0], ['history.meta', 'after', 0],
+	['fresh.write', 'before', 1], ['fresh.meta', 'before', 1], ['fresh.meta', 'after', 1], # deleted from the outbox
+	['fresh.write', 'fail', 0], ['fresh.sync', 'fail', 0], ['fresh.meta', 'fail', 0],
+	['history.write', 'fail', 0], ['history.sync', 'fail', 0], ['history.meta', 'fail', 0],
+);
+for (@delivering) {
+	my ($point, $action, $skip) = @$_;
+	my $what = "outcome, $point $action" . ($skip ? ', of the second commit' : '');
+	ok(accepts(), "$what: ready") or diag recent();
+	ok(at_rest(), "$what: at rest");
+	signal_relays('STOP');
+	my $name = 'case-' . ++$count . '-end';
+	my $said = $client->send_mail($me, 'carol@example.org', "$name\r\n");
+	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
+	ok($id, "$what: accepted") or next;
+	$kept{$name} = 1;
+	arm($point, $action, skip => $skip, error => EIO);
+	signal_relays('CONT');
+	ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was");
+	disarm();
+	ok(finished($id), "$what: finished, with one outcome") or diag recent();
+	is(arrived($name), 1, "$what: delivered once");
+}
+
+# --- moves ---
+
+my @moving = (
+	['fresh.write', 'before', 0], ['fresh.meta', 'before', 0], ['fresh.meta', 'after', 0],                   # the outcome
+	['retry.write', 'before', 0], ['retry.sync', 'after', 0], ['retry.meta', 'before', 0], ['retry.meta', 'after', 0], # the target
+	['fresh.write', 'before', 1], ['fresh.meta', 'before', 1], ['fresh.meta', 'after', 1],                   # the source
+	['retry.write', 'fail', 0], ['retry.meta', 'fail', 0], ['fresh.write', 'fail', 1], ['fresh.meta', 'fail', 1],
+);
+my %moved;
+for (@moving) {
+	my ($point, $action, $skip) = @$_;
+	my $what = "move, $point $action" . ($skip ? ', of the second commit' : '');
+	ok(accepts(), "$what: ready") or diag recent();
+	ok(at_rest(), "$what: at rest");
+	signal_relays('STOP');
+	my $name = 'case-' . ++$count . '-end';
+	my $said = $client->send_mail($me, 'carol@later.example', "$name\r\n");
+	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
+	ok($id, "$what: accepted") or next;
+	$kept{$name} = $moved{$id} = 1;
+	arm($point, $action, skip => $skip, error => EIO);
+	signal_relays('CONT');
+	ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was");
+	disarm();
+	my $m;
+	ok(Sekisho::wait_for(30, sub { $m = $s->json('queue', 'show', $id); ref $m && $m->{attempts} && !$m->{finished} }), "$what: attempted and still there")
+		or diag explain $m;
+	my $audit;
+	ok(Sekisho::wait_for(30, sub { $audit = $s->json('queue', 'audit'); ref $audit && $audit->{conserved} && $audit->{messages} == keys %moved }),
+		"$what: in one place, conserved") or diag explain $audit;
+}
+{ # the host that was away comes back
+	my $port = $s->{ports}{sink};
+	local $s->{sink};
+	local $s->{ports}{sink} = $later_port;
+	$s->start_sink;
+	$s->advance(10 * 60_000);
+	ok(Sekisho::wait_for(60, sub { my $a = $s->json('queue', 'audit'); if (!$a || $a->{queued}) { $s->advance(60_000) } return $a && !$a->{queued} }), 'the host is back: all is delivered')
+		or diag $s->ctl('queue', 'list');
+	$s->stop_sink;
+}
+
+# --- the sum ---
+
+ok(Sekisho::wait_for(60, sub { my $a = $s->json('queue', 'audit'); $a && $a->{conserved} && $a->{queued} == 0 }), 'the queue drains, conserved')
+	or diag $s->ctl('queue', 'audit');
+my %arrived;
+for ($s->delivered) { $arrived{$1}++ if /^((?:plain|case)-\d+-end)/m }
+is_deeply([grep { ($arrived{$_} // 0) != 1 } sort keys %kept], [], keys(%kept) . ' messages got their 250 and were delivered once');
+is_deeply([grep { $arrived{$_} } sort keys %gone], [], keys(%gone) . ' got none and left nothing');
+is(used(), scalar keys %kept, 'each is charged once');
+is(scalar(my @left = glob "$s->{dir}/spool/large/*"), 0, 'no large body is left');
+done_testing;
