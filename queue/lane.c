@@ -6,9 +6,9 @@
  * next (bounded by weight and octets, to keep transactions in memory and latency short); there are
  * no timers. Order within a group: bodies appended, one sync, then records, then the commit. After
  * a failed put LMDB refuses the whole transaction, so it is aborted and each change gets one of its
- * own: one that does not fit fails alone. When the write of the meta page fails, nobody knows whether
- * the commit is on the disk, and LMDB refuses the environment from then on: the process ends without
- * a word, sekishod starts it anew, and msa asks the new one for the id.
+ * own: one that does not fit fails alone. When the write of the meta page fails, nobody knows
+ * whether the commit is on the disk, and LMDB refuses the environment from then on: the process
+ * ends without a word, sekishod starts it anew, and msa asks the new one for the id.
  *
  * No MDB_WRITEMAP (SIGBUS on a full disk), no MDB_NOSYNC or MDB_NOMETASYNC (acknowledged mail must
  * survive), no duplicate keys. MDB_NOTLS, because the loop's thread nests read transactions. An
@@ -299,8 +299,9 @@ open_tables(struct lane *lane, char *error, size_t size)
 			return -1;
 		}
 	}
-	/* Written anew each time: a commit of our own. A process killed inside its last meta write left a
-	 * state that we see and the disk may not have; what is built on from here on is durable. */
+	/* Written anew each time: a commit of our own. A process killed inside its last meta write
+	 * left a state that we see and the disk may not have; what is built on from here on is
+	 * durable. */
 	be_put(octets, sizeof(octets), STORE_FORMAT);
 	txn_put(&txn, TABLE_META, &key, octets, sizeof(octets));
 	if (txn_commit(&txn)) {
@@ -411,7 +412,8 @@ fail(struct op *op, int rc)
 	op->result = result_from(rc);
 }
 
-/* Whether a failed write of the meta page has made LMDB refuse the environment until it is opened anew. */
+/* Whether a failed write of the meta page has made LMDB refuse the environment until it is opened
+ * anew. */
 static bool
 is_lost(struct lane *lane)
 {
@@ -446,7 +448,8 @@ run_group(struct lane *lane, struct op *group)
 			if (op->rc == 0 && (rc = run_txn(lane, op, op->next)) != 0)
 				fail(op, rc);
 		if (is_lost(lane)) {
-			log_error("-", "store-lost", "lane=%s error=\"the write that ends a commit failed\"",
+			log_error("-", "store-lost",
+			          "lane=%s error=\"the write that ends a commit failed\"",
 			          lane->name);
 			_exit(EXIT_FAILURE);
 		}

@@ -12,8 +12,7 @@
  *   - What belongs to (channel, token), reservations and an unfinished large body, ends with
  * COMMIT, END or the channel.
  *   - Frames are handled only from the role that has any business sending them, and a malformed one
- * is refused, logged, and harms nobody else.
- *   - An audit blocks the queue while it reads every body; operators run it knowingly. */
+ * is refused, logged, and harms nobody else. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -654,22 +653,30 @@ on_detail(struct ipc_from from, const struct ipc_frame *frame)
 }
 
 static void
-on_audit(struct ipc_from from)
+on_audit_done(void *arg, const struct queue_audit *audit)
 {
-	struct queue_audit audit = {0};
+	struct ipc_from *from = arg;
 	struct buf reply;
-	store_audit(program.store, &audit);
-	const uint64_t fields[] = {audit.accepted,   audit.generated, audit.delivered,
-	                           audit.bounced,    audit.expired,   audit.removed,
-	                           audit.queued,     audit.messages,  audit.bodies_checked,
-	                           audit.bodies_bad, audit.orphans};
+	const uint64_t fields[] = {audit->accepted,   audit->generated, audit->delivered,
+	                           audit->bounced,    audit->expired,   audit->removed,
+	                           audit->queued,     audit->messages,  audit->bodies_checked,
+	                           audit->bodies_bad, audit->orphans};
 	buf_init(&reply);
 	wire_put_u8(&reply, QUEUE_DONE);
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 		wire_put_u64(&reply, fields[i]);
-	wire_put_u8(&reply, audit.conserved);
-	ipc_hub_reply(program.hub, from, &reply, -1);
+	wire_put_u8(&reply, audit->conserved);
+	ipc_hub_reply(program.hub, *from, &reply, -1);
 	buf_clear(&reply);
+	free(from);
+}
+
+static void
+on_audit(struct ipc_from from)
+{
+	struct ipc_from *kept = xmalloc(sizeof(*kept));
+	*kept = from;
+	store_audit(program.store, on_audit_done, kept);
 }
 
 static void

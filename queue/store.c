@@ -35,7 +35,7 @@
  * both commits, and its second half is asked again until it succeeds.
  *
  * Threads. The loop's thread asks and reads; each lane's writer applies; a sync thread makes large
- * bodies durable, so that no commit waits for one. An op belongs to exactly one of them at a time.
+ * bodies durable, so that no commit waits for one; an audit thread counts and reads. An op belongs to exactly one of them at a time.
  */
 /* clang-format on */
 
@@ -232,6 +232,8 @@ release(struct store *store)
 	lane_close(&store->history);
 	lane_stop(&store->sync);
 	lane_close(&store->sync);
+	lane_stop(&store->audit);
+	lane_close(&store->audit);
 	segments_close(&store->segments);
 	loop_timer_free(store->timer);
 	if (store->wake)
@@ -271,7 +273,8 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 	store->lanes[QUEUE_FRESH].bodies = true;
 	if (lane_open(&store->history, store, "history", HISTORY_TABLES, opts->map_size, error,
 	              size) < 0 ||
-	    lane_open(&store->sync, store, "sync", 0, 0, error, size) < 0)
+	    lane_open(&store->sync, store, "sync", 0, 0, error, size) < 0 ||
+	    lane_open(&store->audit, store, "audit", 0, 0, error, size) < 0)
 		goto fail;
 	cwd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (cwd < 0 || fsync(cwd) < 0) {
@@ -289,7 +292,8 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 		if (lane_start(&store->lanes[i]) < 0)
 			goto fail_thread;
 	}
-	if (lane_start(&store->history) < 0 || lane_start(&store->sync) < 0)
+	if (lane_start(&store->history) < 0 || lane_start(&store->sync) < 0 ||
+	    lane_start(&store->audit) < 0)
 		goto fail_thread;
 	loop_timer_arm(store->timer, 0);
 	return store;

@@ -200,8 +200,10 @@ struct store_counts {
 	unsigned map_percent; /* used pages of the fullest environment */
 };
 void store_counts(struct store *store, struct store_counts *out);
-/* Counts and verifies everything: takes as long as reading all bodies. */
-void store_audit(struct store *store, struct queue_audit *out);
+/* Counts and verifies everything as of now, beside all other work: takes as long as reading all
+ * bodies. One at a time, in order. At store_close what is left is answered without reading on. */
+typedef void store_on_audit(void *arg, const struct queue_audit *audit);
+void store_audit(struct store *store, store_on_audit *on_audit, void *arg);
 
 /* --- ledger, overrides, directives: all in fresh --- */
 

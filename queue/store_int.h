@@ -5,6 +5,7 @@
 
 #include <lmdb.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -155,7 +156,8 @@ struct op { /* one change; embedded first in its kind */
 struct lane {
 	struct store *store;
 	const char *name;
-	MDB_env *env; /* NULL: a thread that only runs prepare (the sync thread) */
+	MDB_env
+	    *env; /* NULL: a thread that only runs prepare (sync, audit), one op after the other */
 	MDB_dbi dbi[TABLES];
 	uint32_t tables; /* bit set of those it has */
 	bool bodies;     /* fresh: syncs segments between prepare and transaction */
@@ -205,6 +207,8 @@ struct store {
 	struct lane lanes[QUEUE_LANES];
 	struct lane history;
 	struct lane sync;
+	struct lane audit;
+	struct auditor *auditor; /* the one at work; others wait behind it */
 	struct segments segments;
 	struct loop_wake *wake;
 	struct loop_timer *timer;
@@ -213,7 +217,7 @@ struct store {
 	pthread_cond_t done_wake;
 	struct op *done, **done_tail;
 	size_t pending; /* ops posted and not completed; loop's thread only */
-	bool closing;
+	atomic_bool closing;
 	bool sweeping[QUEUE_LANES], dirty[QUEUE_LANES]; /* outbox to history */
 	bool pruning;
 	size_t failed; /* ops that failed since the last line about it, and the worst of them */

@@ -1,10 +1,11 @@
-/* A disk that fails, or a process that dies, at one chosen step: preloaded into every process of a service under test and steered by the test
- * through one mapped file.
+/* A disk that fails, or a process that dies, at one chosen step: preloaded into every process of a
+ * service under test and steered by the test through one mapped file.
  *
- * A point is PLACE.STEP. Places: fresh, retry, fallback, history (their data files), segment and large (bodies), bodies and large-dir (their
- * directories), body (a file that came through a socket: msa's end of a large body). Steps: make, write, sync, and meta, the write that makes
- * an LMDB commit true. At the armed point, after `skip` passes, the process is killed before or after the step, or the step fails with an errno
- * `times` times. */
+ * A point is PLACE.STEP. Places: fresh, retry, fallback, history (their data files), segment and
+ * large (bodies), bodies and large-dir (their directories), body (a file that came through a
+ * socket: msa's end of a large body). Steps: make, write, sync, and meta, the write that makes an
+ * LMDB commit true. At the armed point, after `skip` passes, the process is killed before or after
+ * the step, or the step fails with an errno `times` times. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -143,7 +144,7 @@ write_step(int fd)
 	if (control && (flags & O_EXCL))                                                           \
 		where = strncmp(path, "seg-", 4) == 0 ? "segment"                                  \
 		        : strlen(path) == 26          ? "large"                                    \
-		                                      : NULL;                                      \
+		                                      : NULL;                                               \
 	uint32_t action = at(where, "make");                                                       \
 	if (action == KILL_BEFORE)                                                                 \
 		die();                                                                             \

@@ -7,6 +7,20 @@
 #include "core/log.h"
 #include "queue/store.h"
 
+struct audited {
+	struct loop *loop;
+	struct queue_audit audit;
+};
+
+static void
+on_audit(void *arg, const struct queue_audit *audit)
+{
+	struct audited *audited = arg;
+
+	audited->audit = *audit;
+	loop_stop(audited->loop);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -23,8 +37,10 @@ main(int argc, char **argv)
 		printf("audit bad cannot open: %s\n", error);
 		return 1;
 	}
-	struct queue_audit audit;
-	store_audit(store, &audit);
+	struct audited audited = {.loop = loop};
+	store_audit(store, on_audit, &audited);
+	loop_run(loop);
+	const struct queue_audit audit = audited.audit;
 	printf("audit %s bodies=%llu bad=%llu orphans=%llu queued=%llu\n",
 	       audit.conserved ? "ok" : "bad", (unsigned long long)audit.bodies_checked,
 	       (unsigned long long)audit.bodies_bad, (unsigned long long)audit.orphans,
