@@ -31,24 +31,27 @@
  * (id, recipient index).
  *   - The finish of a round's last job carries the next due time, so a crash before the following
  * move costs nothing but the lane.
- *   - A domain with DOMAIN_SHARE pending jobs gets no more of the window: a refill skips its
- * messages (and comes back for them, going on where it stopped so that a long run of them hides
- * nobody), and fresh mail to a domain without a backlog may use a reserve. So a backlog to one dead
- * domain, whatever its length, delays nobody else.
+ *   - A domain may hold as much of the window as it leaves free: one takes half of it, two take a
+ * third each, and whatever number of them stands still, there is room for one more. The same holds
+ * for the relay's places. A refill skips the messages of a crowded domain (and comes back for them,
+ * going on where it stopped so that a long run of them hides nobody), and fresh mail to a domain
+ * without a backlog may use a reserve. So the backlogs of dead domains, whatever their length and
+ * number, delay nobody else.
+ *   - Due times are of the schedule's own clock, which follows the wall clock forward and never
+ * back. What was due later than any step could make it was written under a clock that has since
+ * been set back: it is due now.
  *   - A round interrupted by a crash is repeated for the recipients that have not ended; the due
  * time does not change within a round. */
 
 #define WINDOW_MESSAGES   2000
 #define WINDOW_RECIPIENTS 50000
 #define WINDOW_RESERVE    2000 /* beside the window, for fresh mail to domains without a backlog */
-#define DOMAIN_SHARE                                                                               \
-	(WINDOW_MESSAGES / 2) /* pending jobs of one domain: its next messages stay on disk */
-#define DOMAIN_IDLE      50   /* pending jobs: below that a domain has no backlog */
-#define SKIP_MAX         500  /* messages of crowded domains looked at in one refill */
-#define REFILL_EVERY     50   /* msec between refills that skip */
-#define BUCKETS          4096
-#define SCAN_CHUNK       4000
-#define NULL_SENDER_KEEP (24 * 60 * 60 * 1000)
+#define DOMAIN_IDLE       50   /* pending jobs: below that a domain has no backlog */
+#define SKIP_MAX          500  /* messages of crowded domains looked at in one refill */
+#define REFILL_EVERY      50   /* msec between refills that skip */
+#define BUCKETS           4096
+#define SCAN_CHUNK        4000
+#define NULL_SENDER_KEEP  (24 * 60 * 60 * 1000)
 
 struct domain { /* one domain in one lane; exists while it has a job */
 	LIST_ENTRY(domain) bucket;
@@ -57,6 +60,7 @@ struct domain { /* one domain in one lane; exists while it has a job */
 	bool is_ready;
 	unsigned in_flight;
 	unsigned pending_count;
+	size_t pending_recipients;
 	TAILQ_HEAD(job_queue, job) pending;
 	char name[ADDRESS_DOMAIN_MAX + 1];
 };
@@ -115,7 +119,7 @@ struct lane {
 	    sweep;       /* where a refill that skipped too many goes on; zero: at the front */
 	msec_t refilled; /* monotonic */
 	struct loop_timer *timer;
-	msec_t wake; /* wall clock the timer is armed for; 0: none */
+	msec_t wake; /* schedule's clock the timer is armed for; 0: none */
 };
 
 struct schedule {
@@ -124,6 +128,7 @@ struct schedule {
 	struct ipc_hub *hub;
 	const struct conf *conf;
 	bool stopped;
+	msec_t now, mono; /* the schedule's clock, and clock_mono then */
 	uint64_t next_number;
 	LIST_HEAD(, message) ids[BUCKETS];
 	struct lane lanes[QUEUE_LANES];
@@ -201,11 +206,21 @@ job_to_pending(struct job *job, bool first)
 {
 	job->state = JOB_PENDING;
 	job->domain->pending_count++;
+	job->domain->pending_recipients += job->count;
 	if (first)
 		TAILQ_INSERT_HEAD(&job->domain->pending, job, queue);
 	else
 		TAILQ_INSERT_TAIL(&job->domain->pending, job, queue);
 	domain_settle(job->domain);
+}
+
+/* Its state is the caller's to set, and so is settling the domain. */
+static void
+job_leave_pending(struct job *job)
+{
+	TAILQ_REMOVE(&job->domain->pending, job, queue);
+	job->domain->pending_count--;
+	job->domain->pending_recipients -= job->count;
 }
 
 static void
@@ -230,8 +245,7 @@ static void
 job_free(struct job *job)
 {
 	if (job->state == JOB_PENDING) {
-		TAILQ_REMOVE(&job->domain->pending, job, queue);
-		job->domain->pending_count--;
+		job_leave_pending(job);
 		domain_settle(job->domain);
 	} else {
 		if (job->state == JOB_IN_FLIGHT) {
@@ -274,10 +288,35 @@ message_free(struct message *message)
 	free(message);
 }
 
+/* Now, for due times. */
+static msec_t
+schedule_now(struct schedule *schedule)
+{
+	const msec_t mono = clock_mono(), wall = clock_wall();
+
+	schedule->now += mono - schedule->mono;
+	schedule->mono = mono;
+	if (wall > schedule->now)
+		schedule->now = wall;
+	return schedule->now;
+}
+
+/* The longest that anything waits for its next attempt. */
+static msec_t
+longest_wait(const struct conf *conf)
+{
+	msec_t longest = 60 * 60 * 1000;
+
+	for (size_t i = 0; i < conf->retry_schedule.count; i++)
+		if (conf->retry_schedule.list[i] > longest)
+			longest = conf->retry_schedule.list[i];
+	return longest + longest / 10 + 60 * 1000;
+}
+
 static void
 lane_wake_at(struct lane *lane, msec_t when)
 {
-	msec_t now = clock_wall();
+	msec_t now = schedule_now(lane->schedule);
 	if (lane->wake != 0 && lane->wake <= when && loop_timer_is_armed(lane->timer))
 		return;
 	lane->wake = when;
@@ -351,11 +390,18 @@ lane_has_room(const struct lane *lane)
 	return lane->messages < WINDOW_MESSAGES && lane->recipients < WINDOW_RECIPIENTS;
 }
 
-/* Whether every domain it still has to go to has that many pending jobs. */
+/* Whether every domain it still has to go to holds as many pending jobs, or recipients in them, as
+ * the window (with the reserve, if it may be used) has room for. The message itself does not count.
+ */
 static bool
-is_crowded(const struct message *message, unsigned limit)
+is_crowded(const struct message *message, bool reserve)
 {
 	const struct lane *lane = message->lane;
+	const unsigned jobs =
+	    WINDOW_MESSAGES + (reserve ? WINDOW_RESERVE : 0u) - (lane->messages - 1);
+	const unsigned jobs_free = reserve && jobs > DOMAIN_IDLE ? DOMAIN_IDLE : jobs;
+	const size_t most = reserve ? 2 * WINDOW_RECIPIENTS : WINDOW_RECIPIENTS;
+	const size_t recipients_free = lane->recipients < most ? most - lane->recipients : 0;
 	const char *last = NULL;
 	for (size_t i = 0; i < message->stored->recipient_count; i++) {
 		const struct store_recipient *recipient = &message->stored->recipients[i];
@@ -369,7 +415,8 @@ is_crowded(const struct message *message, unsigned limit)
 			if (strcmp(domain->name, name) == 0)
 				break;
 		}
-		if (!domain || domain->pending_count < limit)
+		if (!domain || (domain->pending_count < jobs_free &&
+		                domain->pending_recipients <= recipients_free))
 			return false;
 	}
 	return last != NULL;
@@ -377,8 +424,8 @@ is_crowded(const struct message *message, unsigned limit)
 
 struct refill {
 	struct lane *lane;
-	msec_t now;
-	msec_t next; /* due time of the first that is not due yet; 0: none seen */
+	msec_t now, latest; /* due behind the latest was written before the clock was set back */
+	msec_t next;        /* due time of the first that is not due yet; 0: none seen */
 	bool full;
 	unsigned skipped;
 };
@@ -387,7 +434,7 @@ static bool
 on_due(void *arg, const struct store_key *key)
 {
 	struct refill *refill = arg;
-	if (key->due > refill->now) {
+	if (key->due > refill->now && key->due <= refill->latest) {
 		refill->next = key->due;
 		return false;
 	}
@@ -398,7 +445,7 @@ on_due(void *arg, const struct store_key *key)
 		return false;
 	}
 	struct message *message = message_load(refill->lane, &key->id);
-	if (message && is_crowded(message, DOMAIN_SHARE)) {
+	if (message && is_crowded(message, false)) {
 		message_free(message);
 		return ++refill->skipped < SKIP_MAX;
 	}
@@ -411,18 +458,31 @@ on_due(void *arg, const struct store_key *key)
 }
 
 static void
+refill_scan(struct refill *refill, struct store_key *from)
+{
+	struct lane *lane = refill->lane;
+	const msec_t next = refill->next;
+	while (store_scan_due(lane->schedule->store, lane->lane, from, SCAN_CHUNK, on_due,
+	                      refill) == SCAN_CHUNK &&
+	       refill->next == next && !refill->full && refill->skipped < SKIP_MAX)
+		;
+}
+
+static void
 lane_refill(struct lane *lane)
 {
 	struct store_key from = lane->sweep;
-	struct refill refill = {.lane = lane, .now = clock_wall()};
+	struct refill refill = {.lane = lane, .now = schedule_now(lane->schedule)};
 	if (!lane->ready || lane->schedule->stopped)
 		return;
 	loop_timer_cancel(lane->timer);
 	lane->wake = 0;
-	while (store_scan_due(lane->schedule->store, lane->lane, &from, SCAN_CHUNK, on_due,
-	                      &refill) == SCAN_CHUNK &&
-	       !refill.next && !refill.full && refill.skipped < SKIP_MAX)
-		;
+	refill.latest = refill.now + longest_wait(lane->schedule->conf);
+	refill_scan(&refill, &from);
+	if (refill.next) {
+		struct store_key beyond = {.due = refill.latest + 1};
+		refill_scan(&refill, &beyond);
+	}
 	bool swept = lane->sweep.due != 0; /* the front was not looked at */
 	memset(&lane->sweep, 0, sizeof(lane->sweep));
 	if (refill.skipped == SKIP_MAX)
@@ -462,9 +522,9 @@ choose_next(struct message *message, msec_t now)
 	        ? NULL_SENDER_KEEP
 	        : conf->retry_expire;
 	msec_t last = message->stored->created + keep + 1;
-	message->next_due = now + wait;
-	if (message->next_due > last && last > now)
-		message->next_due = last; /* one attempt at the very end */
+	if (wait > last - now && last > now)
+		wait = last - now; /* one attempt at the very end */
+	message->next_due = schedule_now(message->schedule) + wait;
 	message->target = now - message->stored->created > conf->retry_fallback ||
 	                          message->lane->lane == QUEUE_FALLBACK
 	                      ? QUEUE_FALLBACK
@@ -724,14 +784,23 @@ lane_dispatch(struct lane *lane)
 {
 	if (lane->schedule->stopped)
 		return;
-	while (lane->ready && lane->in_flight < lane->capacity && !TAILQ_EMPTY(&lane->turns)) {
-		struct domain *domain = TAILQ_FIRST(&lane->turns);
-		struct job *job = TAILQ_FIRST(&domain->pending);
+	while (lane->ready && lane->in_flight < lane->capacity) {
+		const unsigned free_places = lane->capacity - lane->in_flight;
+		struct domain *domain;
+		struct job *job;
+
+		TAILQ_FOREACH(domain, &lane->turns, turn)
+		{
+			if (domain->in_flight < free_places)
+				break;
+		}
+		if (!domain)
+			break;
+		job = TAILQ_FIRST(&domain->pending);
 		/* Out and in again: the domain's next turn comes after everybody else's. */
 		TAILQ_REMOVE(&lane->turns, domain, turn);
 		domain->is_ready = false;
-		TAILQ_REMOVE(&domain->pending, job, queue);
-		domain->pending_count--;
+		job_leave_pending(job);
 		job_send(job);
 	}
 }
@@ -757,12 +826,12 @@ schedule_fresh(struct schedule *schedule, const struct queue_id *id, msec_t due)
 	struct message *message = message_load(lane, id);
 	if (!message)
 		return;
-	if (is_crowded(message, behind ? DOMAIN_IDLE : DOMAIN_SHARE)) {
+	if (is_crowded(message, behind)) {
 		message_free(message);
 		/* Older ones first. The timer sees to it even if no round of this lane ends for
 		 * long. */
 		lane->more = true;
-		lane_wake_at(lane, clock_wall() + 20 * REFILL_EVERY);
+		lane_wake_at(lane, schedule_now(schedule) + 20 * REFILL_EVERY);
 		return;
 	}
 	message_cut(message, NULL);
@@ -824,8 +893,7 @@ carry(struct lane *lane, struct message **touched, uint64_t number, const struct
 	struct job *job = job_find(lane, number, id);
 	if (job) {
 		if (job->state == JOB_PENDING) {
-			TAILQ_REMOVE(&job->domain->pending, job, queue);
-			job->domain->pending_count--;
+			job_leave_pending(job);
 			job_to_flight(job);
 		}
 		return;
@@ -1067,6 +1135,8 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, const 
 	schedule->store = store;
 	schedule->hub = hub;
 	schedule->conf = conf;
+	schedule->now = clock_wall();
+	schedule->mono = clock_mono();
 	schedule->next_number = (uint64_t)clock_wall()
 	                        << 20; /* no number of an earlier incarnation comes again */
 	for (size_t i = 0; i < QUEUE_LANES; i++) {
