@@ -115,10 +115,10 @@ san: ## the unit tests and the whole-system tests under the address and undefine
 	@prove -e '' build/san/unit/ --ext .t
 	@SEKISHO_BUILD=build/san prove t/e2e
 
-torture: ## the kill test with its full count
+torture: ## the kill test with its full count and another seed each time
 	@sh t/packages.sh build run test
 	@$(MAKE) --no-print-directory -j2 V=test all tools
-	@SEKISHO_KILLS=300 prove -v t/e2e/kill.t
+	@SEKISHO_KILLS=300 SEKISHO_SEED=$${SEKISHO_SEED:-$$(date +%s)} prove -v t/e2e/kill.t
 
 fuzz: ## each parser fuzzed for FUZZ_SECONDS (60)
 	@sh t/packages.sh build fuzz

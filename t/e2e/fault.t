@@ -20,7 +20,7 @@ chmod 0666, "$control";
 syswrite $control, "\0" x 64;
 my ($later_port) = Sekisho::free_port();
 my $s = Sekisho->new(clock => 1, no_start => 1, env => { LD_PRELOAD => "$Sekisho::BUILD/fault.so", SEKISHO_FAULT => "$control" });
-$s->{extra} = "quota: { recipients: 100000/day }\nlimits: { messages: 10000 }\nroutes:\n  later.example: \"127.0.0.1:$later_port\"\n"
+$s->{extra} = "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nroutes:\n  later.example: \"127.0.0.1:$later_port\"\n"
 	. "  \"*\": \"127.0.0.1:$s->{ports}{sink}\"\n";
 $s->write_conf;
 $s->start;
