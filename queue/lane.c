@@ -429,7 +429,7 @@ run_group(struct lane *lane, struct op *group)
 {
 	int rc = 0;
 	size_t count = 0;
-	struct op *next;
+	struct op *last = group;
 
 	for (struct op *op = group; op; op = op->next, count++) {
 		op->result = STORE_OK;
@@ -458,12 +458,12 @@ run_group(struct lane *lane, struct op *group)
 	lane->commits++;
 	lane->committed += count;
 	pthread_mutex_unlock(&lane->lock);
-	for (struct op *op = group; op; op = next) {
-		next = op->next;
+	for (struct op *op = group; op; op = op->next) {
 		if (op->settled)
 			op->settled(op);
-		store_hand_back(lane->store, op);
+		last = op;
 	}
+	store_hand_back(lane->store, group, last);
 }
 
 static void *

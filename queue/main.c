@@ -298,7 +298,6 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 {
 	struct proto_commit commit;
 	char text[QUEUE_ID_TEXT_SIZE];
-	enum queue_lane lane;
 
 	if (!proto_commit(frame->data, frame->len, &commit)) {
 		malformed(from, frame);
@@ -315,7 +314,7 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	queue_id_format(&commit.id, text);
 	enum queue_verdict verdict = QUEUE_OK;
 	struct large *large = large_find(from.channel, commit.token);
-	if (accept_find(&commit.id) || store_find(program.store, &commit.id, &lane)) {
+	if (accept_find(&commit.id)) { /* one that is stored already is the store's to refuse */
 		log_error(text, "id-repeated", "account=%s", commit.account);
 		verdict = QUEUE_UNAVAILABLE;
 	} else if (commit.in_file != (large != NULL) ||

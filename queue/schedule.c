@@ -98,7 +98,8 @@ struct message { /* one round of one message */
 	unsigned finishing;    /* jobs whose outcome is on its way to the disk */
 	unsigned unfinished;   /* recipients */
 	unsigned attempt;
-	msec_t next_due;        /* chosen with the last outcome */
+	bool deferred;          /* some outcome of the round left a recipient unfinished */
+	msec_t next_due;        /* chosen with the last outcome, if any was */
 	enum queue_lane target; /* where it goes then */
 };
 
@@ -375,6 +376,8 @@ message_load(struct lane *lane, const struct queue_id *id)
 	message->lane = lane;
 	message->stored = stored;
 	message->attempt = stored->attempts + 1;
+	message->target = lane->lane;
+	message->next_due = stored->due;
 	LIST_INIT(&message->jobs);
 	for (size_t i = 0; i < stored->recipient_count; i++)
 		message->unfinished += stored->recipients[i].state == STORE_QUEUED;
@@ -711,12 +714,13 @@ job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
 	for (size_t i = 0; i < count; i++) {
 		to_stored(&outcomes[i], expired, &stored[i]);
 		job->ended += stored[i].state != STORE_QUEUED;
+		message->deferred |= stored[i].state == STORE_QUEUED;
 		log_outcome(&job->id, message->stored, &stored[i], message->attempt);
 	}
 	message->open--;
 	message->finishing++;
 	msec_t due = message->stored->due;
-	if (message->open == 0) {
+	if (message->open == 0 && message->deferred) {
 		choose_next(message, now);
 		due = message->next_due;
 	}

@@ -86,17 +86,18 @@ store_state_name(enum store_state state)
 /* --- ops between the threads --- */
 
 void
-store_hand_back(struct store *store, struct op *op)
+store_hand_back(struct store *store, struct op *first, struct op *last)
 {
 	struct loop_wake *wake = store->wake;
 
 	pthread_mutex_lock(&store->lock);
-	op->next = NULL;
-	*store->done_tail = op;
-	store->done_tail = &op->next;
-	/* Under the lock: store_close frees the wake only after it has seen the last op. */
-	if (wake)
+	/* Once for all that wait to be taken, and under the lock: store_close frees the wake only
+	 * after it has seen the last op. */
+	if (wake && store->done == NULL)
 		loop_wake_ring(wake);
+	last->next = NULL;
+	*store->done_tail = first;
+	store->done_tail = &last->next;
 	pthread_cond_signal(&store->done_wake);
 	pthread_mutex_unlock(&store->lock);
 }
@@ -511,7 +512,7 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 		op->complete = enqueue_complete;
 		op->settled(op);
 		store->pending++;
-		store_hand_back(store, op);
+		store_hand_back(store, op, op);
 		return;
 	}
 	store_post(store, in->large_take ? &store->sync : op->lane, op);

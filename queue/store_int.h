@@ -226,8 +226,8 @@ struct store {
 	int failed_rc;
 	struct op *again; /* last halves of moves that failed: asked again each second */
 };
-/* Writers hand an op back through this. */
-void store_hand_back(struct store *store, struct op *op);
+/* Writers hand their ops back through this, a chain at a time. */
+void store_hand_back(struct store *store, struct op *first, struct op *last);
 void store_post(struct store *store, struct lane *lane, struct op *op);
 /* Of an op that is nothing but itself: tells its asker and frees it. */
 void store_complete(struct op *op);
