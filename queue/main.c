@@ -369,6 +369,7 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	    .body_len = commit.in_file ? 0 : (size_t)commit.body_size,
 	    .large_take = large ? large_take(large) : NULL,
 	    .large_size = commit.in_file ? commit.body_size : 0,
+	    .large_checksum = commit.checksum,
 	    .charge = &accept->charge,
 	};
 	store_enqueue(program.store, &message, on_enqueued, accept);

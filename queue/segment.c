@@ -264,6 +264,19 @@ sum(int fd, uint64_t offset, uint64_t size, bool whole, uint64_t *size_out, uint
 	return rc;
 }
 
+/* Whether somebody can still write to the file. The kernel grants a read lease only on one that is
+ * open for writing nowhere, so a descriptor that msa kept shows; nobody can open it anew, because
+ * msa has no path to it. Where there are no leases (some network filesystems), the checksum has to
+ * do. */
+static bool
+is_open_for_writing(int fd)
+{
+	if (fcntl(fd, F_SETLEASE, F_RDLCK) < 0)
+		return errno == EAGAIN;
+	(void)fcntl(fd, F_SETLEASE, F_UNLCK);
+	return false;
+}
+
 int
 large_sync(struct segments *segments, const struct queue_id *id, struct store_body *out)
 {
@@ -274,7 +287,9 @@ large_sync(struct segments *segments, const struct queue_id *id, struct store_bo
 	memset(out, 0, sizeof(*out));
 	if (fd < 0)
 		return errno;
-	if (fdatasync(fd) < 0 || fsync(segments->large) < 0)
+	if (is_open_for_writing(fd))
+		rc = EBUSY;
+	else if (fdatasync(fd) < 0 || fsync(segments->large) < 0)
 		rc = errno;
 	if (rc == 0)
 		rc = sum(fd, 0, 0, true, &out->size, &out->checksum);

@@ -338,7 +338,7 @@ struct enqueue {
 	uint8_t *body;
 	size_t body_len;
 	bool placed; /* the body is on disk and counted */
-	uint64_t large_size;
+	uint64_t large_size, large_checksum;
 	bool charged;
 	struct ledger_charge charge;
 };
@@ -391,7 +391,10 @@ enqueue_sync_large(struct op *op)
 	struct enqueue *enqueue = (struct enqueue *)op;
 	int rc = large_sync(&op->store->segments, &enqueue->message->id, &enqueue->message->body);
 
-	return rc == 0 && enqueue->message->body.size != enqueue->large_size ? EBADMSG : rc;
+	if (rc == 0 && (enqueue->message->body.size != enqueue->large_size ||
+	                enqueue->message->body.checksum != enqueue->large_checksum))
+		rc = EBADMSG;
+	return rc;
 }
 
 static enum store_result
@@ -498,6 +501,7 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 		free(in->large_take);
 		enqueue->placed = true;
 		enqueue->large_size = in->large_size;
+		enqueue->large_checksum = in->large_checksum;
 		op->prepare = enqueue_sync_large;
 		op->complete = enqueue_large_synced;
 	} else {

@@ -88,7 +88,9 @@ struct store_message_new { /* all borrowed for the call */
 	const void *body; /* at most QUEUE_INLINE_MAX octets; ignored with large */
 	size_t body_len;
 	struct store_large *large_take; /* or NULL; belongs to the store whatever the result is */
-	uint64_t large_size; /* what msa says it wrote; another size in the file is STORE_IO */
+	uint64_t large_size,
+	    large_checksum; /* what msa says it wrote (XXH3-64); a file of another
+	                     * content, or one still open for writing, is STORE_IO */
 	const struct ledger_charge *charge; /* of account; NULL: none (generated mail) */
 };
 /* STORE_OK: body, envelope, charge and counters are durable in fresh. That instant is the one at

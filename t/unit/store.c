@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 #include "core/clock.h"
 #include "core/loop.h"
 #include "core/mem.h"
@@ -117,6 +119,23 @@ address(const char *local, const char *domain)
 	return a;
 }
 
+static uint64_t spoil; /* what the checksum of large bodies is off by */
+
+static uint64_t
+large_sum(const struct queue_id *id)
+{
+	static char data[1 << 20];
+	char path[64], name[QUEUE_ID_TEXT_SIZE];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "large/%s", queue_id_format(id, name));
+	fd = open(path, O_RDONLY);
+	n = read(fd, data, sizeof(data));
+	close(fd);
+	return XXH3_64bits(data, n > 0 ? (size_t)n : 0) ^ spoil;
+}
+
 static void
 enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
         struct store_large *large, uint64_t large_size, store_on_done *done, void *arg)
@@ -147,6 +166,8 @@ enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
 	if (large == NULL)
 		queue_id_make(id, clock_wall());
 	message.id = *id;
+	if (large)
+		message.large_checksum = large_sum(id);
 	waiting++;
 	store_enqueue(store, &message, done, arg);
 }
@@ -366,6 +387,24 @@ test_large(void)
 	snprintf(path, sizeof(path), "large/%s", queue_id_format(&other, name));
 	ok(last == STORE_IO && access(path, F_OK) < 0,
 	   "one of the wrong size is refused and removed");
+	for (unsigned kept = 0; kept < 2; kept++) {
+		queue_id_make(&other, clock_wall());
+		large = store_large_open(store, &other, &fd, &why);
+		if (write(fd, block, 100) != 100)
+			abort();
+		if (!kept)
+			close(fd);
+		spoil = !kept;
+		enqueue(&other, 1, NULL, 0, large, 100, on_done, NULL);
+		wait_all();
+		spoil = 0;
+		if (kept)
+			close(fd);
+		snprintf(path, sizeof(path), "large/%s", queue_id_format(&other, name));
+		ok(last == STORE_IO && access(path, F_OK) < 0,
+		   kept ? "one that can still be written to is refused and removed"
+		        : "one of another content is refused and removed");
+	}
 	queue_id_make(&other, clock_wall());
 	large = store_large_open(store, &other, &fd, &why);
 	close(fd);
