@@ -89,8 +89,8 @@ struct store_message_new { /* all borrowed for the call */
 	size_t body_len;
 	struct store_large *large_take; /* or NULL; belongs to the store whatever the result is */
 	uint64_t large_size,
-	    large_checksum; /* what msa says it wrote (XXH3-64); a file of another
-	                     * content, or one still open for writing, is STORE_IO */
+	    large_checksum;                 /* what msa says it wrote (XXH3-64); a file of another
+	                                     * content, or one still open for writing, is STORE_IO */
 	const struct ledger_charge *charge; /* of account; NULL: none (generated mail) */
 };
 /* STORE_OK: body, envelope, charge and counters are durable in fresh. That instant is the one at
