@@ -46,6 +46,7 @@ struct accept { /* a commit on its way to the disk */
 	struct queue_id id;
 	char account[PROTO_ACCOUNT_MAX + 1];
 	struct ledger_charge charge;
+	msec_t due; /* on the schedule's clock; 0: at once */
 	uint64_t size;
 	struct queue_quota quota;
 };
@@ -283,7 +284,7 @@ on_enqueued(void *arg, enum store_result result)
 		log_debug(text, "queued", "account=%s recipients=%u size=%llu", accept->account,
 		          accept->charge.units[METER_RECIPIENTS], (unsigned long long)accept->size);
 		reply_verdict(accept->from, QUEUE_OK, &accept->quota);
-		schedule_fresh(program.schedule, &accept->id, accept->quota.start);
+		schedule_fresh(program.schedule, &accept->id, accept->due);
 	} else {
 		log_error(text, "enqueue-failed", "account=%s error=%s", accept->account,
 		          store_result_text(result));
@@ -351,6 +352,8 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	accept->size = commit.prefix_len + commit.body_size;
 	LIST_INSERT_HEAD(&program.accepts, accept, link);
 	msec_t now = clock_wall();
+	if (accept->quota.start)
+		accept->due = schedule_now(program.schedule) + accept->quota.start - now;
 	struct store_message_new message = {
 	    .id = commit.id,
 	    .account = accept->account,
@@ -359,7 +362,7 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	    .recipient_count = commit.recipient_count,
 	    .body_8bit = commit.body_8bit,
 	    .created = now,
-	    .due = accept->quota.start ? accept->quota.start : now,
+	    .due = accept->due ? accept->due : now,
 	    .client_ip = commit.client_ip,
 	    .client_port = commit.client_port,
 	    .ehlo = commit.ehlo,

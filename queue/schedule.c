@@ -289,8 +289,7 @@ message_free(struct message *message)
 	free(message);
 }
 
-/* Now, for due times. */
-static msec_t
+msec_t
 schedule_now(struct schedule *schedule)
 {
 	const msec_t mono = clock_mono(), wall = clock_wall();
@@ -306,7 +305,7 @@ schedule_now(struct schedule *schedule)
 static msec_t
 longest_wait(const struct conf *conf)
 {
-	msec_t longest = 60 * 60 * 1000;
+	msec_t longest = conf->pace_horizon;
 
 	for (size_t i = 0; i < conf->retry_schedule.count; i++)
 		if (conf->retry_schedule.list[i] > longest)
@@ -817,7 +816,7 @@ schedule_fresh(struct schedule *schedule, const struct queue_id *id, msec_t due)
 		return; /* HELLO scans the lane */
 	if (message_find(schedule, id))
 		return;
-	if (due > clock_wall()) {
+	if (due > schedule_now(schedule)) {
 		lane_wake_at(lane, due);
 		return;
 	}

@@ -20,7 +20,9 @@ void schedule_stop(struct schedule *schedule);
 /* After the store was closed. */
 void schedule_free(struct schedule *schedule);
 
-/* A message was committed in fresh: hand it out at due (wall clock; 0: at once). */
+/* Now, for due times: the wall clock, as long as that was never set back under this process. */
+msec_t schedule_now(struct schedule *schedule);
+/* A message was committed in fresh: hand it out at due (as schedule_now has it; 0: at once). */
 void schedule_fresh(struct schedule *schedule, const struct queue_id *id, msec_t due);
 /* Frames and end of a relay's channel. */
 void schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame);
