@@ -1,0 +1,187 @@
+#include "smtp/dsn.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Three parts (RFC 6522): words for a tired person, the fields of RFC 3464 for programs, and the
+ * header section of the mail, by which its sender knows it again.
+ *
+ * The body is not returned: its sender has it, and the fewer copies of private mail travel, the
+ * better. Auto-Submitted and the null reverse-path keep other machines from answering (RFC 3834).
+ * Status and action agree (RFC 3464 section 2.3.4): a recipient that failed after temporary replies
+ * is 4.4.7, delivery time expired, and the last reply stays in Diagnostic-Code.
+ *
+ * Boundaries are made of our own queue id, which no stranger can foresee, so a header section
+ * cannot end its part early. */
+
+#define REPLY_SHOWN 255
+
+static bool
+is_enhanced(const char *text, size_t *len)
+{
+	size_t n = 0, digits = 0;
+
+	if ((text[0] != '2' && text[0] != '4' && text[0] != '5') || text[1] != '.')
+		return false;
+	for (n = 2; isdigit((unsigned char)text[n]); n++)
+		digits++;
+	if (digits == 0 || digits > 3 || text[n] != '.')
+		return false;
+	for (digits = 0, n++; isdigit((unsigned char)text[n]); n++)
+		digits++;
+	if (digits == 0 || digits > 3 || (text[n] != ' ' && text[n] != '\0'))
+		return false;
+	*len = n;
+	return true;
+}
+
+/* Whether a reply begins with an SMTP code, which makes it a server's. */
+static bool
+is_smtp(const char *reply)
+{
+	return reply[0] >= '2' && reply[0] <= '5' && isdigit((unsigned char)reply[1]) &&
+	       isdigit((unsigned char)reply[2]) && (reply[3] == ' ' || reply[3] == '\0');
+}
+
+const char *
+dsn_status(const char *reply, enum dsn_action action, char out[DSN_STATUS_SIZE])
+{
+	const char *text = is_smtp(reply) && reply[3] == ' ' ? reply + 4 : reply;
+	char class = action == DSN_DELAYED ? '4' : is_smtp(reply) && reply[0] == '5' ? '5' : '\0';
+	size_t len;
+
+	if (is_enhanced(text, &len) && text[0] != '2' && (class == '\0' || text[0] == class))
+		snprintf(out, DSN_STATUS_SIZE, "%.*s", (int)len, text);
+	else if (is_smtp(reply) || action == DSN_FAILED)
+		snprintf(out, DSN_STATUS_SIZE, "%c.0.0", class == '\0' ? '5' : class);
+	else
+		snprintf(out, DSN_STATUS_SIZE, "4.4.1");
+	return out;
+}
+
+/* One line's worth of a reply; it is printable already where it was parsed, and is made so here for
+ * whatever is not. */
+static void
+add_reply(const char *reply, struct buf *out)
+{
+	for (size_t i = 0; reply[i] != '\0' && i < REPLY_SHOWN; i++)
+		buf_add_char(out, reply[i] >= ' ' && reply[i] <= '~' ? reply[i] : '?');
+}
+
+static void
+add_words(const struct dsn *dsn, struct buf *out)
+{
+	char text[ADDRESS_TEXT_SIZE];
+
+	if (dsn->action == DSN_FAILED)
+		buf_add_str(
+		    out,
+		    "Your mail could not be delivered to the recipients below. It will not be "
+		    "tried again;\r\nfor these recipients, send it once more when the cause is "
+		    "mended.\r\n");
+	else
+		buf_printf(
+		    out,
+		    "Your mail has not been delivered to the recipients below yet. There is "
+		    "nothing you need\r\nto do: it is tried again and again until\r\n%s.\r\n",
+		    dsn->retry_until);
+	for (size_t i = 0; i < dsn->count; i++) {
+		const struct dsn_recipient *recipient = &dsn->recipients[i];
+
+		buf_printf(out, "\r\n  %s\r\n    ",
+		           address_format(&recipient->address, text, sizeof(text)));
+		if (recipient->expired)
+			buf_add_str(
+			    out,
+			    "could not be reached in all that time; the last answer was:\r\n    ");
+		add_reply(recipient->reply, out);
+		buf_add_str(out, "\r\n");
+	}
+	buf_printf(out, "\r\nThe mail was handed in on %s\r\nand is known here as %s.\r\n",
+	           dsn->arrival, dsn->original);
+}
+
+static void
+add_fields(const struct dsn *dsn, struct buf *out)
+{
+	char text[ADDRESS_TEXT_SIZE], status[DSN_STATUS_SIZE];
+
+	buf_printf(out, "Reporting-MTA: dns; %s\r\nArrival-Date: %s\r\n", dsn->hostname,
+	           dsn->arrival);
+	for (size_t i = 0; i < dsn->count; i++) {
+		const struct dsn_recipient *recipient = &dsn->recipients[i];
+
+		buf_printf(out, "\r\nFinal-Recipient: rfc822; %s\r\nAction: %s\r\nStatus: %s\r\n",
+		           address_format(&recipient->address, text, sizeof(text)),
+		           dsn->action == DSN_FAILED ? "failed" : "delayed",
+		           recipient->expired ? "4.4.7"
+		                              : dsn_status(recipient->reply, dsn->action, status));
+		buf_add_str(out, is_smtp(recipient->reply) ? "Diagnostic-Code: smtp; "
+		                                           : "Diagnostic-Code: x-sekisho; ");
+		add_reply(recipient->reply, out);
+		buf_printf(out, "\r\nLast-Attempt-Date: %s\r\n", dsn->date);
+		if (dsn->action == DSN_DELAYED)
+			buf_printf(out, "Will-Retry-Until: %s\r\n", dsn->retry_until);
+	}
+}
+
+/* The octets of the header section, at most max of them and whole lines only. */
+static size_t
+section(const uint8_t *data, size_t len, size_t max)
+{
+	size_t end = 0;
+
+	for (size_t i = 0; i + 1 < len && i + 2 <= max; i++) {
+		if (data[i] != '\r' || data[i + 1] != '\n')
+			continue;
+		if (i == end)
+			return end;
+		end = i + 2;
+	}
+	return end;
+}
+
+bool
+dsn_compose(const struct dsn *dsn, struct buf *out)
+{
+	char to[ADDRESS_TEXT_SIZE];
+	const size_t head = section(dsn->head, dsn->head_len, DSN_HEADER_MAX);
+	bool is_8bit = false;
+
+	assert(dsn->count > 0 && !address_is_null(&dsn->to));
+	for (size_t i = 0; i < head; i++)
+		is_8bit = is_8bit || dsn->head[i] > 0x7f;
+	address_format(&dsn->to, to, sizeof(to));
+	buf_printf(out,
+	           "Received: by %s id %s;\r\n\t%s\r\n"
+	           "From: Mail Delivery System <MAILER-DAEMON@%s>\r\n"
+	           "To: <%s>\r\n"
+	           "Subject: %s\r\n"
+	           "Date: %s\r\n"
+	           "Message-ID: <%s@%s>\r\n"
+	           "Auto-Submitted: auto-replied\r\n"
+	           "MIME-Version: 1.0\r\n"
+	           "Content-Type: multipart/report; report-type=delivery-status;\r\n"
+	           "\tboundary=\"=_%s\"\r\n"
+	           "Content-Transfer-Encoding: %s\r\n"
+	           "\r\n"
+	           "--=_%s\r\n"
+	           "Content-Type: text/plain; charset=us-ascii\r\n"
+	           "\r\n",
+	           dsn->hostname, dsn->id, dsn->date, dsn->hostname, to,
+	           dsn->action == DSN_FAILED ? "Undelivered mail"
+	                                     : "Delayed mail (still being tried)",
+	           dsn->date, dsn->id, dsn->hostname, dsn->id, is_8bit ? "8bit" : "7bit", dsn->id);
+	add_words(dsn, out);
+	buf_printf(out, "\r\n--=_%s\r\nContent-Type: message/delivery-status\r\n\r\n", dsn->id);
+	add_fields(dsn, out);
+	buf_printf(out,
+	           "\r\n--=_%s\r\nContent-Type: text/rfc822-headers\r\n"
+	           "Content-Transfer-Encoding: %s\r\n\r\n",
+	           dsn->id, is_8bit ? "8bit" : "7bit");
+	buf_add(out, dsn->head, head);
+	buf_printf(out, "\r\n--=_%s--\r\n", dsn->id);
+	return is_8bit;
+}

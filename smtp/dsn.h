@@ -1,0 +1,56 @@
+/* Delivery status notifications (RFC 3464): what a sender is told when mail did not arrive, or not
+ * yet. Pure: struct in, message out. */
+#ifndef SMTP_DSN_H
+#define SMTP_DSN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/buf.h"
+#include "smtp/address.h"
+
+enum dsn_action { /* RFC 3464 section 2.3.3 */
+	          DSN_FAILED,
+	          DSN_DELAYED,
+};
+
+struct dsn_recipient {
+	struct address address;
+	/* The last answer, as queue and history keep it: "550 5.1.1 no such user" from a server, or
+	 * our own words about a contact that failed, with or without an enhanced code in front
+	 * ("4.4.1 connection refused by mx1.example.org"). */
+	const char *reply;
+	bool expired; /* given up after the last temporary failure */
+};
+
+struct dsn { /* all borrowed for the call; dates are RFC 5322 texts */
+	enum dsn_action action;
+	const char *hostname;    /* ours: Reporting-MTA and right side of ids */
+	const char *id;          /* queue id of the notification */
+	const char *original;    /* queue id of the mail it is about */
+	struct address to;       /* its envelope sender; never null */
+	const char *date;        /* now */
+	const char *arrival;     /* when the mail was accepted */
+	const char *retry_until; /* DSN_DELAYED only */
+	const struct dsn_recipient *recipients;
+	size_t count;        /* at least 1 */
+	const uint8_t *head; /* the mail from its first octet on: its header section is returned,
+	                        cut at DSN_HEADER_MAX, and nothing of its body */
+	size_t head_len;
+};
+
+#define DSN_HEADER_MAX (16u * 1024)
+/* Never more than that, whatever the recipients' replies are. */
+#define DSN_SIZE_MAX(count) (DSN_HEADER_MAX + 4096u + (size_t)(count)*1536u)
+
+/* Appends the whole message, CRLF lines below 998 octets. Returns whether it holds 8-bit octets
+ * (they come from the mail's own header section). */
+bool dsn_compose(const struct dsn *dsn, struct buf *out);
+
+/* The status code (RFC 3463) of a reply as above: the server's own if it gave one, else one that
+ * its code or our words stand for. Returns out. */
+#define DSN_STATUS_SIZE 12
+const char *dsn_status(const char *reply, enum dsn_action action, char out[DSN_STATUS_SIZE]);
+
+#endif

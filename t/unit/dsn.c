@@ -1,0 +1,150 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "smtp/dsn.h"
+
+static int count, failures;
+
+static void
+ok(bool good, const char *name)
+{
+	printf("%sok %d - %s\n", good ? "" : "not ", ++count, name);
+	failures += !good;
+}
+
+static const struct {
+	const char *reply;
+	enum dsn_action action;
+	const char *status;
+} statuses[] = {
+    {"550 5.1.1 no such user", DSN_FAILED, "5.1.1"},
+    {"550 no such user", DSN_FAILED, "5.0.0"},
+    {"550 4.2.2 class differs from the code", DSN_FAILED, "5.0.0"},
+    {"550", DSN_FAILED, "5.0.0"},
+    {"5.1.2 no such domain", DSN_FAILED, "5.1.2"},
+    {"5.1.10 domain takes no mail", DSN_FAILED, "5.1.10"},
+    {"no words of ours that say why", DSN_FAILED, "5.0.0"},
+    {"451 4.7.1 later", DSN_DELAYED, "4.7.1"},
+    {"451 later", DSN_DELAYED, "4.0.0"},
+    {"4.4.3 DNS timed out", DSN_DELAYED, "4.4.3"},
+    {"connection refused", DSN_DELAYED, "4.4.1"},
+    {"4.4.1111 not a code", DSN_DELAYED, "4.4.1"},
+    {"", DSN_DELAYED, "4.4.1"},
+    {"", DSN_FAILED, "5.0.0"},
+};
+
+static void
+test_statuses(void)
+{
+	for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++) {
+		char status[DSN_STATUS_SIZE];
+		dsn_status(statuses[i].reply, statuses[i].action, status);
+		ok(strcmp(status, statuses[i].status) == 0, statuses[i].reply);
+	}
+}
+
+static struct address
+address(const char *text)
+{
+	struct address out;
+	if (address_parse(text, strlen(text), &out) != ADDRESS_OK)
+		ok(false, text);
+	return out;
+}
+
+static void
+compose(enum dsn_action action, const char *head, size_t head_len, struct buf *out, bool *is_8bit)
+{
+	const struct dsn_recipient recipients[] = {
+	    {address("carol@example.org"), "550 5.1.1 no such user", false},
+	    {address("\"d e\"@example.org"), "451 4.3.0 full\x07\r\nX-Forged: 1",
+	     action == DSN_FAILED},
+	};
+	const struct dsn dsn = {
+	    .action = action,
+	    .hostname = "mail.example.test",
+	    .id = "01new",
+	    .original = "01old",
+	    .to = address("alice@example.test"),
+	    .date = "Wed, 25 Nov 2026 10:00:00 +0900",
+	    .arrival = "Sat, 21 Nov 2026 10:00:00 +0900",
+	    .retry_until = "Sun, 29 Nov 2026 10:00:00 +0900",
+	    .recipients = recipients,
+	    .count = 2,
+	    .head = (const uint8_t *)head,
+	    .head_len = head_len,
+	};
+	buf_init(out);
+	*is_8bit = dsn_compose(&dsn, out);
+}
+
+static bool
+lines_are_good(struct buf *out)
+{
+	size_t start = 0;
+	for (size_t i = 0; i < out->len; i++) {
+		if (out->data[i] == '\n' && (i == 0 || out->data[i - 1] != '\r'))
+			return false;
+		if (out->data[i] == '\r' && (i + 1 == out->len || out->data[i + 1] != '\n'))
+			return false;
+		if (out->data[i] == '\n') {
+			if (i - start > 998)
+				return false;
+			start = i + 1;
+		}
+	}
+	return start == out->len;
+}
+
+static bool
+has(struct buf *out, const char *what)
+{
+	return strstr(buf_str(out), what) != NULL;
+}
+
+int
+main(void)
+{
+	static const char head[] =
+	    "Subject: hello\r\nFrom: alice@example.test\r\n\r\nsecret body\r\n";
+	struct buf out;
+	bool is_8bit;
+
+	test_statuses();
+	compose(DSN_FAILED, head, sizeof(head) - 1, &out, &is_8bit);
+	ok(lines_are_good(&out) && !is_8bit, "failed: CRLF lines, no 8-bit");
+	ok(out.len <= DSN_SIZE_MAX(2), "within its bound");
+	ok(has(&out, "Subject: hello\r\nFrom: alice@example.test\r\n"),
+	   "the header section returns");
+	ok(!has(&out, "secret"), "the body does not");
+	ok(has(&out,
+	       "Final-Recipient: rfc822; carol@example.org\r\nAction: failed\r\nStatus: 5.1.1\r\n"
+	       "Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n"),
+	   "fields of a recipient");
+	ok(has(&out, "rfc822; \"d e\"@example.org\r\nAction: failed\r\nStatus: 4.4.7\r\n"),
+	   "expired is 4.4.7");
+	ok(!has(&out, "\nX-Forged"), "a reply cannot forge a field");
+	ok(has(&out, "Auto-Submitted: auto-replied\r\n") &&
+	       has(&out, "To: <alice@example.test>\r\n"),
+	   "addressed, and no answer is wanted");
+	buf_clear(&out);
+
+	compose(DSN_DELAYED, "Subject: \xe3\x81\x82\r\n", 14, &out, &is_8bit);
+	ok(is_8bit && has(&out, "Content-Transfer-Encoding: 8bit\r\n"), "8-bit header section");
+	ok(has(&out, "Action: delayed\r\nStatus: 4.3.0\r\n") &&
+	       has(&out, "Will-Retry-Until: Sun, 29 Nov 2026 10:00:00 +0900\r\n"),
+	   "delayed");
+	buf_clear(&out);
+
+	static char large[4 * DSN_HEADER_MAX];
+	for (size_t i = 0; i + 8 < sizeof(large); i += 8)
+		memcpy(large + i, "X: abc\r\n", 8);
+	compose(DSN_FAILED, large, sizeof(large), &out, &is_8bit);
+	ok(lines_are_good(&out) && out.len <= DSN_SIZE_MAX(2), "a huge header section is cut");
+	buf_clear(&out);
+	compose(DSN_FAILED, "no line end", 11, &out, &is_8bit);
+	ok(lines_are_good(&out), "a mail without any line");
+	buf_clear(&out);
+	printf("1..%d\n", count);
+	return failures != 0;
+}
