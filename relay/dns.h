@@ -19,8 +19,9 @@ struct dns;        /* a resolver with its cache */
 struct dns_lookup; /* one question */
 
 struct dns_target {
-	const char *host; /* lower-case name, or the literal as it was asked for */
-	bool secure;      /* DNSSEC proved the host and its address */
+	char host[256];      /* lower-case name, or the literal as it was asked for */
+	unsigned preference; /* of its MX; 0 without one */
+	bool secure;         /* DNSSEC proved the host and its address */
 	struct sockaddr_storage addr;
 	socklen_t len;
 };
