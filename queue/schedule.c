@@ -659,11 +659,12 @@ static void
 reply_text(const struct reply *reply, char out[STORE_REPLY_MAX + 1])
 {
 	const int room = STORE_REPLY_MAX - 24; /* beside code, enhanced code and spaces */
-	if (reply->code == 0)
-		snprintf(out, STORE_REPLY_MAX + 1, "%.*s", room, reply->text);
-	else
-		snprintf(out, STORE_REPLY_MAX + 1, "%d %s%s%.*s", reply->code, reply->enhanced,
-		         reply->enhanced[0] ? " " : "", room, reply->text);
+	char code[16] = ""; /* our own words have none */
+
+	if (reply->code)
+		snprintf(code, sizeof(code), "%d ", reply->code);
+	snprintf(out, STORE_REPLY_MAX + 1, "%s%s%s%.*s", code, reply->enhanced,
+	         reply->enhanced[0] ? " " : "", room, reply->text);
 }
 
 static void

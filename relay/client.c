@@ -32,6 +32,10 @@
  * until MAIL is answered, a loss or a refusal on it is not about the job: the job begins again with
  * a connection of its own.
  *
+ * A recipient whom one host refuses for now may be taken by the next host of the domain, in the
+ * same attempt: each transaction carries those who are unsettled. That ends where it could deliver
+ * twice: when a connection is lost after the final dot left.
+ *
  * Choices. A 5xx to greeting, EHLO or HELO is about the host, not about the mail (RFC 5321
  * section 4.2.4.2): the next address, then deferred. 421 anywhere defers what is unsettled. TLS is
  * opportunistic (RFC 7435): when the handshake fails the same address is tried once more in clear.
@@ -43,9 +47,8 @@
 #define BLOCK     (64u * 1024)
 #define PIPELINE                                                                                   \
 	50 /* commands unanswered at once, so that neither side can fill the other's window */
-#define QUIT_WAIT  5000  /* ms for the farewell */
-#define KEEP       10000 /* ms that a connection waits for its next job */
-#define DELIVERIES 100   /* on one connection */
+#define QUIT_WAIT    5000 /* ms for the farewell */
+#define SESSIONS_MAX 2    /* hosts spoken to in one attempt */
 
 enum state {
 	CLIENT_CONNECTING, /* no connection yet */
@@ -67,22 +70,23 @@ static const char *const state_words[] = {
     "STARTTLS",      "the TLS handshake",
     "MAIL and RCPT", "DATA",
     "the content",   "the final dot",
-    "QUIT",
+    "waiting",       "QUIT",
 };
 
 struct client {
 	struct client_opts opts;
 	struct route_result route; /* of the present or last job */
-	char host[256];
 	bool dead; /* freed at the end of this turn of the loop, so callbacks on the stack may look
 	            */
 	enum state state;
 	/* connection */
 	struct conn *conn;
 	struct loop_timer *kick;     /* connection work that must not run inside a callback of the
-	                                connection it replaces; the end of KEEP */
-	size_t next;                 /* the address to try next */
-	char peer[INET6_ADDRSTRLEN]; /* the present one */
+	                                connection it replaces; the end of waiting */
+	size_t next;                 /* the target to try next */
+	unsigned sessions;           /* connections that came about for this job */
+	struct dns_target target;    /* the present one */
+	char peer[INET6_ADDRSTRLEN]; /* its address */
 	bool no_tls;                 /* the handshake failed with this address */
 	bool has_8bitmime, has_size, has_pipelining, has_starttls;
 	unsigned deliveries; /* on this connection */
@@ -94,7 +98,8 @@ struct client {
 	struct queue_outcome *outcomes; /* in the job's arena */
 	bool *settled;
 	bool *accepted;
-	size_t accepted_count;
+	size_t *todo; /* the recipients of this transaction */
+	size_t todo_count, accepted_count;
 	bool mail_sent, mail_answered;
 	size_t rcpt_sent, rcpt_answered;
 	struct data_out out;
@@ -142,7 +147,7 @@ settle(struct client *client, size_t i, enum queue_fate fate, const struct reply
 	client->settled[i] = true;
 	client->outcomes[i].fate = fate;
 	client->outcomes[i].reply = *reply;
-	log_outcome(client->job, i, &client->outcomes[i], client->host, client->peer);
+	log_outcome(client->job, i, &client->outcomes[i], client->target.host, client->peer);
 }
 
 static void
@@ -164,28 +169,29 @@ fate_of(const struct reply *reply)
 	}
 }
 
-static void __attribute__((format(printf, 2, 3)))
-put_words(struct reply *reply, const char *format, ...)
+static void __attribute__((format(printf, 3, 4)))
+put_words(struct reply *reply, const char *status, const char *format, ...)
 {
 	va_list args;
 
 	memset(reply, 0, sizeof *reply);
+	snprintf(reply->enhanced, sizeof reply->enhanced, "%s", status);
 	va_start(args, format);
 	vsnprintf(reply->text, sizeof reply->text, format, args);
 	va_end(args);
 }
 
 const struct queue_outcome *
-client_no_contact(struct queue_job *job, const char *host, const char *words)
+client_no_contact(struct queue_job *job, const struct reply *why)
 {
 	struct queue_outcome *outcomes =
 	    arena_alloc(job->arena, job->recipient_count * sizeof *outcomes);
 
 	for (size_t i = 0; i < job->recipient_count; i++) {
 		outcomes[i].index = job->recipients[i].index;
-		outcomes[i].fate = QUEUE_DEFERRED;
-		put_words(&outcomes[i].reply, "%s", words);
-		log_outcome(job, i, &outcomes[i], host, "");
+		outcomes[i].fate = why->enhanced[0] == '5' ? QUEUE_FAILED : QUEUE_DEFERRED;
+		outcomes[i].reply = *why;
+		log_outcome(job, i, &outcomes[i], "", "");
 	}
 	return outcomes;
 }
@@ -202,13 +208,28 @@ client_new(const struct client_opts *opts)
 	return client;
 }
 
-static void
-clear_transaction(struct client *client)
+static uint16_t
+port_of(const struct dns_target *target)
 {
-	client->accepted_count = 0;
-	client->mail_sent = client->mail_answered = false;
-	client->rcpt_sent = client->rcpt_answered = 0;
-	client->sent = 0;
+	return target->addr.ss_family == AF_INET6
+	           ? ((const struct sockaddr_in6 *)&target->addr)->sin6_port
+	           : ((const struct sockaddr_in *)&target->addr)->sin_port;
+}
+
+bool
+client_suits(const struct client *client, const struct route_result *route)
+{
+	if (client->route.conf != route->conf)
+		return false;
+	for (size_t i = 0; i < route->dns.count; i++) {
+		const struct dns_target *target = &route->dns.list[i];
+
+		if (target->preference == route->dns.list[0].preference &&
+		    port_of(target) == port_of(&client->target) &&
+		    !strcmp(target->host, client->target.host))
+			return true;
+	}
+	return false;
 }
 
 void
@@ -217,21 +238,21 @@ client_begin(struct client *client, const struct route_result *route, struct que
 {
 	size_t count = job->recipient_count;
 
-	assert(!client->job && route->count);
+	assert(!client->job && route->dns.count);
 	client->route = *route;
-	snprintf(client->host, sizeof client->host, "%s", route->host);
-	client->route.host = client->host;
 	client->job = job;
 	client->on_done = on_done;
 	client->arg = arg;
 	client->outcomes = arena_alloc(job->arena, count * sizeof *client->outcomes);
 	client->settled = arena_alloc(job->arena, count * sizeof *client->settled);
 	client->accepted = arena_alloc(job->arena, count * sizeof *client->accepted);
+	client->todo = arena_alloc(job->arena, count * sizeof *client->todo);
 	for (size_t i = 0; i < count; i++)
 		client->outcomes[i].index = job->recipients[i].index;
-	clear_transaction(client);
-	client->next = 0;
 	client->is_unproven = client->state == CLIENT_KEPT;
+	/* On a kept connection the other hosts come in with begin_again only. */
+	client->next = client->is_unproven ? route->dns.count : 0;
+	client->sessions = 0;
 	loop_timer_cancel(client->kick);
 	if (client->is_unproven)
 		begin_transaction(client);
@@ -265,7 +286,7 @@ keep(struct client *client)
 {
 	client->state = CLIENT_KEPT;
 	conn_set_timeout(client->conn, 0);
-	loop_timer_arm(client->kick, KEEP);
+	loop_timer_arm(client->kick, client->opts.conf->relay_idle);
 	client->opts.on_use(client->opts.arg, CLIENT_IDLE);
 }
 
@@ -284,7 +305,7 @@ finish(struct client *client, enum farewell farewell)
 	for (size_t i = 0; i < count; i++)
 		assert(client->settled[i]);
 	client->job = NULL;
-	if (farewell == STAY && ++client->deliveries < DELIVERIES)
+	if (farewell == STAY && ++client->deliveries < client->opts.conf->relay_deliveries)
 		keep(client);
 	else if (farewell != DROP && client->conn)
 		quit(client);
@@ -308,37 +329,63 @@ give_up_address(struct client *client)
 static void
 begin_again(struct client *client)
 {
-	clear_transaction(client);
 	client->next = 0;
 	client->is_unproven = false;
 	give_up_address(client);
 }
 
+static bool
+has_next(const struct client *client)
+{
+	return client->next < client->route.dns.count && client->sessions < SESSIONS_MAX;
+}
+
+/* Whoever is unsettled goes to the next host. Without one they are deferred, each for what it was
+ * told, else for this reason. The client may be gone afterwards. */
+static void
+defer_rest(struct client *client, const struct reply *why, enum farewell farewell)
+{
+	bool rest = false;
+
+	for (size_t i = 0; i < client->job->recipient_count; i++)
+		rest |= !client->settled[i];
+	if (rest && has_next(client)) {
+		client->last = *why;
+		give_up_address(client);
+		return;
+	}
+	for (size_t i = 0; i < client->job->recipient_count; i++)
+		if (!client->settled[i])
+			settle(client, i, QUEUE_DEFERRED,
+			       client->outcomes[i].reply.code ? &client->outcomes[i].reply : why);
+	finish(client, farewell);
+}
+
 static void
 next_address(struct client *client)
 {
-	const struct route_address *address;
+	const struct dns_target *target = &client->target;
 
-	if (client->next == client->route.count) {
-		settle_rest(client, QUEUE_DEFERRED, &client->last);
-		finish(client, DROP);
+	if (!has_next(client)) {
+		defer_rest(client, &client->last, DROP);
 		return;
 	}
-	address = &client->route.list[client->next++];
-	if (address->addr.ss_family == AF_INET6)
-		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&address->addr)->sin6_addr,
+	client->target = client->route.dns.list[client->next++];
+	if (target->addr.ss_family == AF_INET6)
+		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&target->addr)->sin6_addr,
 		          client->peer, sizeof client->peer);
 	else
-		inet_ntop(AF_INET, &((const struct sockaddr_in *)&address->addr)->sin_addr,
+		inet_ntop(AF_INET, &((const struct sockaddr_in *)&target->addr)->sin_addr,
 		          client->peer, sizeof client->peer);
 	client->state = CLIENT_CONNECTING;
 	client->deliveries = 0;
 	client->has_8bitmime = client->has_size = client->has_pipelining = client->has_starttls =
 	    false;
-	client->conn = conn_connect(client->opts.loop, (const struct sockaddr *)&address->addr,
-	                            address->len, INPUT_MAX, &events, client);
+	client->conn = conn_connect(client->opts.loop, (const struct sockaddr *)&target->addr,
+	                            target->len, INPUT_MAX, &events, client);
 	if (!client->conn) {
-		put_words(&client->last, "cannot connect to %s", client->peer);
+		put_words(&client->last, "4.4.1", "%s [%s]: cannot connect", target->host,
+		          client->peer);
 		give_up_address(client);
 		return;
 	}
@@ -360,6 +407,7 @@ static void
 try_in_clear(struct client *client)
 {
 	client->next--;
+	client->sessions--;
 	give_up_address(client);
 	client->no_tls = true;
 }
@@ -420,11 +468,12 @@ say_envelope(struct client *client)
 		    size, client->has_8bitmime && job->body_8bit ? " BODY=8BITMIME" : "");
 		client->mail_sent = true;
 	}
-	while (client->rcpt_sent < job->recipient_count &&
+	while (client->rcpt_sent < client->todo_count &&
 	       client->rcpt_sent - client->rcpt_answered + (client->mail_answered ? 0 : 1) <
 	           window) {
 		say(client, "RCPT TO:<%s>\r\n",
-		    address_format(&job->recipients[client->rcpt_sent].address, text, sizeof text));
+		    address_format(&job->recipients[client->todo[client->rcpt_sent]].address, text,
+		                   sizeof text));
 		client->rcpt_sent++;
 	}
 }
@@ -432,6 +481,15 @@ say_envelope(struct client *client)
 static void
 begin_transaction(struct client *client)
 {
+	client->todo_count = client->accepted_count = 0;
+	client->mail_sent = client->mail_answered = false;
+	client->rcpt_sent = client->rcpt_answered = 0;
+	client->sent = 0;
+	for (size_t i = 0; i < client->job->recipient_count; i++) {
+		client->accepted[i] = false;
+		if (!client->settled[i])
+			client->todo[client->todo_count++] = i;
+	}
 	set_state(client, CLIENT_ENVELOPE);
 	say_envelope(client);
 }
@@ -464,7 +522,7 @@ pump(struct client *client)
 			          "offset=%llu error=\"%s\"",
 			          (unsigned long long)(job->body_offset + client->sent),
 			          n ? strerror(errno) : "file too short");
-			put_words(&words, "our copy of the message could not be read");
+			put_words(&words, "4.3.0", "our copy of the message could not be read");
 			settle_rest(client, QUEUE_DEFERRED, &words);
 			finish(client, DROP); /* no dot: the server must not take half a message */
 			return;
@@ -504,19 +562,30 @@ on_ehlo_line(void *arg, const char *text, size_t len)
 static void
 on_rcpt_reply(struct client *client, const struct reply *reply)
 {
-	size_t i = client->rcpt_answered++;
+	size_t i = client->todo[client->rcpt_answered++];
 
 	if (reply->code / 100 == 2) {
 		client->accepted[i] = true;
 		client->accepted_count++;
+		memset(&client->outcomes[i].reply, 0, sizeof client->outcomes[i].reply);
 		return;
 	}
 	/* RFC 5321 section 4.5.3.1.10: 552 from old servers means "too many recipients", to be
 	 * tried again. */
-	if (reply->code == 552 && (!reply->enhanced[0] || !strcmp(reply->enhanced, "5.5.3")))
-		settle(client, i, QUEUE_DEFERRED, reply);
+	if (fate_of(reply) == QUEUE_FAILED &&
+	    !(reply->code == 552 && (!reply->enhanced[0] || !strcmp(reply->enhanced, "5.5.3"))))
+		settle(client, i, QUEUE_FAILED, reply);
 	else
-		settle(client, i, fate_of(reply), reply);
+		client->outcomes[i].reply = *reply;
+}
+
+/* A reply that decides about everybody in the transaction. The client may be gone afterwards. */
+static void
+end_transaction(struct client *client, const struct reply *reply, enum farewell farewell)
+{
+	if (fate_of(reply) == QUEUE_FAILED)
+		settle_rest(client, QUEUE_FAILED, reply);
+	defer_rest(client, reply, farewell);
 }
 
 static void
@@ -531,22 +600,38 @@ on_envelope_reply(struct client *client, const struct reply *reply)
 		client->is_unproven = false;
 		client->mail_answered = true;
 		if (reply->code / 100 != 2) {
-			settle_rest(client, fate_of(reply), reply);
-			finish(client, QUIT);
+			end_transaction(client, reply, QUIT);
 			return;
 		}
 	} else if (client->rcpt_answered < client->rcpt_sent) {
 		on_rcpt_reply(client, reply);
 	}
-	if (client->rcpt_answered < client->job->recipient_count) {
+	if (client->rcpt_answered < client->todo_count) {
 		set_state(client, CLIENT_ENVELOPE);
 		say_envelope(client);
 	} else if (client->accepted_count) {
 		set_state(client, CLIENT_DATA);
 		say(client, "DATA\r\n");
 	} else {
-		finish(client, QUIT);
+		defer_rest(client, reply, QUIT);
 	}
+}
+
+/* The answer to DATA or to the whole message, for those whom the server took. The client may be
+ * gone afterwards. */
+static void
+on_data_reply(struct client *client, enum queue_fate fate, const struct reply *reply,
+              enum farewell farewell)
+{
+	for (size_t i = 0; i < client->job->recipient_count; i++) {
+		if (!client->accepted[i])
+			continue;
+		if (fate != QUEUE_DEFERRED)
+			settle(client, i, fate, reply);
+		else
+			client->outcomes[i].reply = *reply;
+	}
+	defer_rest(client, reply, farewell);
 }
 
 /* One reply. The client may be gone afterwards. */
@@ -557,8 +642,7 @@ on_reply(struct client *client, const struct reply *reply)
 
 	if (reply->code == 421 && client->job && client->state >= CLIENT_ENVELOPE &&
 	    !client->is_unproven) {
-		settle_rest(client, QUEUE_DEFERRED, reply);
-		finish(client, DROP);
+		defer_rest(client, reply, DROP);
 		return;
 	}
 	switch (client->state) {
@@ -594,7 +678,8 @@ on_reply(struct client *client, const struct reply *reply)
 			give_up_address(client);
 		} else if (!good) {
 			begin_transaction(client);
-		} else if (conn_start_tls_client(client->conn, client->opts.tls, client->host)) {
+		} else if (conn_start_tls_client(client->conn, client->opts.tls,
+		                                 client->target.host)) {
 			try_in_clear(client);
 		} else {
 			client->state = CLIENT_HANDSHAKE;
@@ -612,21 +697,19 @@ on_reply(struct client *client, const struct reply *reply)
 			pump(client);
 			return;
 		}
-		settle_rest(client, fate_of(reply), reply);
-		finish(client, QUIT);
+		on_data_reply(client, fate_of(reply), reply, QUIT);
 		return;
 	case CLIENT_FINAL:
 		if (conn_pending(client->conn) == 0) {
-			settle_rest(client, good ? QUEUE_DELIVERED : fate_of(reply), reply);
-			finish(client, good ? STAY : QUIT);
+			on_data_reply(client, good ? QUEUE_DELIVERED : fate_of(reply), reply,
+			              good ? STAY : QUIT);
 			return;
 		}
 		/* The final dot is still here. */
 		/* fall through */
 	case CLIENT_BODY: /* an answer to a message that is not complete: refused early, or nonsense
 	                   */
-		settle_rest(client, fate_of(reply), reply);
-		finish(client, DROP);
+		on_data_reply(client, fate_of(reply), reply, DROP);
 		return;
 	case CLIENT_KEPT: /* nothing was asked: most likely a 421 */
 	case CLIENT_QUIT:
@@ -643,7 +726,10 @@ on_reply(struct client *client, const struct reply *reply)
 static void
 on_open(void *arg)
 {
-	set_state(arg, CLIENT_GREETING);
+	struct client *client = arg;
+
+	client->sessions++;
+	set_state(client, CLIENT_GREETING);
 }
 
 static void
@@ -664,17 +750,20 @@ lost(struct client *client, const char *why)
 		begin_again(client);
 		return;
 	}
-	put_words(&client->last, "%s (%s): %s", client->peer, state_words[client->state], why);
+	put_words(&client->last, client->state < CLIENT_EHLO ? "4.4.1" : "4.4.2",
+	          "%s [%s]: %s (%s)", client->target.host, client->peer, why,
+	          state_words[client->state]);
 	if (client->state == CLIENT_HANDSHAKE) {
 		char id[QUEUE_ID_TEXT_SIZE];
 		log_info(queue_id_format(&client->job->id, id), "tls-failed",
-		         "host=%s ip=%s error=\"%s\"", client->host, client->peer, why);
+		         "host=%s ip=%s error=\"%s\"", client->target.host, client->peer, why);
 		try_in_clear(client);
 	} else if (client->state < CLIENT_ENVELOPE) {
 		give_up_address(client);
 	} else {
-		settle_rest(client, QUEUE_DEFERRED, &client->last);
-		finish(client, DROP);
+		if (client->state == CLIENT_FINAL) /* it may have the message */
+			client->next = client->route.dns.count;
+		defer_rest(client, &client->last, DROP);
 	}
 }
 

@@ -3,6 +3,7 @@
 #ifndef RELAY_CLIENT_H
 #define RELAY_CLIENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "core/conf.h"
@@ -33,17 +34,19 @@ struct client_opts { /* copied; conf and tls are borrowed for the process's life
 	void *arg;
 };
 struct client *client_new(const struct client_opts *opts);
-/* Starts an attempt on a client that is new or idle. The route is copied, with at least one
- * address, and leads to the same host each time; the job is borrowed until the attempt is done;
- * on_done is never called before this has returned. */
+/* Whether an idle client's connection leads to one of the best hosts of the route, and was made as
+ * the route wants it. */
+bool client_suits(const struct client *client, const struct route_result *route);
+/* Starts an attempt on a client that is new, or idle and suits. The route is copied, with at least
+ * one host; the job is borrowed until the attempt is done; on_done is never called before this has
+ * returned. */
 void client_begin(struct client *client, const struct route_result *route, struct queue_job *job,
                   client_on_done *on_done, void *arg);
 /* Drops attempt and connection at once; on_done is not called, CLIENT_GONE is told. */
 void client_free(struct client *client);
 
-/* The outcomes of an attempt that could not even begin, logged as one: all deferred, with these
- * words. */
-const struct queue_outcome *client_no_contact(struct queue_job *job, const char *host,
-                                              const char *words);
+/* The outcomes of an attempt that could not even begin, logged as one: failed for a status 5.x.x,
+ * else deferred. */
+const struct queue_outcome *client_no_contact(struct queue_job *job, const struct reply *why);
 
 #endif

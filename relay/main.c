@@ -1,5 +1,4 @@
 #include <assert.h>
-#include <netdb.h>
 
 #include "core/arena.h"
 #include "core/log.h"
@@ -25,7 +24,8 @@ struct attempt { /* in the job's arena */
 struct relay {
 	const struct conf *conf;
 	struct queue_worker *worker;
-	struct route *route;
+	struct dns_files *files;
+	struct dns *dns;
 	struct pool *pool;
 	struct attempt *attempts;
 };
@@ -57,8 +57,8 @@ on_route(void *arg, const struct route_result *result)
 	struct relay *relay = attempt->relay;
 
 	attempt->lookup = NULL;
-	if (result->error) {
-		on_done(attempt, client_no_contact(attempt->job, result->host, result->error),
+	if (!result->dns.count) {
+		on_done(attempt, client_no_contact(attempt->job, &result->dns.why),
 		        attempt->job->recipient_count);
 		return;
 	}
@@ -75,7 +75,7 @@ on_job(void *arg, struct queue_job *job)
 	attempt->job = job;
 	attempt->next = relay->attempts;
 	relay->attempts = attempt;
-	attempt->lookup = route_find(relay->route, relay->conf, job->domain, on_route, attempt);
+	attempt->lookup = route_find(relay->dns, relay->conf, job->domain, on_route, attempt);
 }
 
 static void
@@ -104,7 +104,6 @@ on_config(void *arg, const struct conf *conf)
 	relay->conf = conf;
 	if (relay->worker)
 		return;
-	relay->route = route_new(service_loop());
 	relay->pool = pool_new(service_loop(), conf, tls_client_new(), conf->relay_connections);
 	relay->worker = queue_worker_new(service_loop(), (enum queue_lane)service_index(),
 	                                 (unsigned)conf->relay_connections, &worker_events, relay);
@@ -123,15 +122,21 @@ on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
 static int
 on_start(void *arg)
 {
-	struct addrinfo *list = NULL;
+	struct relay *relay = arg;
+	char error[256];
 
-	(void)arg;
-	/* The C library shall have its resolver's modules before the sandbox; what it reads again
-	 * for each question, the sandbox lets it. */
-	if (getaddrinfo("localhost", NULL, &(struct addrinfo){.ai_socktype = SOCK_STREAM}, &list) ==
-	    0)
-		freeaddrinfo(list);
-	return 0;
+	relay->files = dns_files_new("", error, sizeof error);
+	if (relay->files)
+		relay->dns = dns_new(&(struct dns_opts){.loop = service_loop(),
+		                                        .files = relay->files,
+		                                        .servers = &relay->conf->dns_servers,
+		                                        .hostname = relay->conf->hostname,
+		                                        .timeout = relay->conf->dns_timeout},
+		                     error, sizeof error);
+	if (relay->dns)
+		return 0;
+	log_error("-", "dns", "error=\"%s\"", error);
+	return -1;
 }
 
 static void
@@ -164,7 +169,7 @@ main(int argc, char **argv)
 	        .role = SERVICE_RELAY,
 	        .program = "sekisho-relay",
 	        .purpose = "delivers the mail that sekisho-queue hands it, one lane per process",
-	        .sandbox = SANDBOX_CONNECT | SANDBOX_THREADS,
+	        .sandbox = SANDBOX_CONNECT,
 	        .events = &events,
 	        .arg = &relay,
 	    },

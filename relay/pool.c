@@ -1,9 +1,7 @@
 #include "relay/pool.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <strings.h>
 #include <sys/queue.h>
 
 #include "core/mem.h"
@@ -20,8 +18,6 @@ struct member {
 	struct members *in; /* one of the pool's lists */
 	struct pool *pool;
 	struct client *client;
-	char host[256];
-	uint16_t port;
 };
 
 struct pool {
@@ -77,7 +73,7 @@ on_use(void *arg, enum client_use use)
 }
 
 static struct member *
-member_new(struct pool *pool, const struct route_result *route)
+member_new(struct pool *pool)
 {
 	struct member *member = xcalloc(1, sizeof *member);
 	struct client_opts opts = pool->client;
@@ -91,8 +87,6 @@ member_new(struct pool *pool, const struct route_result *route)
 	}
 	pool->count++;
 	member->pool = pool;
-	snprintf(member->host, sizeof member->host, "%s", route->host);
-	member->port = route->port;
 	opts.on_use = on_use;
 	opts.arg = member;
 	member->client = client_new(&opts);
@@ -107,11 +101,11 @@ pool_begin(struct pool *pool, const struct route_result *route, struct queue_job
 
 	TAILQ_FOREACH_REVERSE(member, &pool->idle, members, link)
 	{
-		if (member->port == route->port && !strcasecmp(member->host, route->host))
+		if (client_suits(member->client, route))
 			break;
 	}
 	if (!member)
-		member = member_new(pool, route);
+		member = member_new(pool);
 	move(member, &pool->busy);
 	client_begin(member->client, route, job, on_done, arg);
 	return member->client;

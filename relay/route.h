@@ -1,39 +1,22 @@
-/* Where the mail for a domain goes: static routes, and the addresses of their hosts. */
+/* Where the mail for a domain goes: the hosts to try, and how to speak with them. */
 #ifndef RELAY_ROUTE_H
 #define RELAY_ROUTE_H
 
-#include <stddef.h>
-#include <stdint.h>
-#include <sys/socket.h>
-
 #include "core/conf.h"
-#include "core/loop.h"
+#include "relay/dns.h"
 
-#define ROUTE_ADDRESSES_MAX 8
-
-struct route_address {
-	struct sockaddr_storage addr;
-	socklen_t len;
-};
 struct route_result {
-	const char *host; /* as configured, for log and SNI; "" when there is no route */
-	uint16_t port;
-	const char *error; /* NULL, or why there is no address, in words for the sender */
-	size_t count;
-	struct route_address list[ROUTE_ADDRESSES_MAX];
+	const struct conf_route *conf; /* of a configured host; NULL: MX hosts */
+	struct dns_result dns;         /* the hosts, or why there is none */
 };
 
-struct route;        /* the resolver of one process */
 struct route_lookup; /* one question */
 
-struct route *route_new(struct loop *loop);
-/* Lookups still under way are forgotten. */
-void route_free(struct route *route);
-
 typedef void route_on_done(void *arg, const struct route_result *result);
-/* Calls back once, never before it has returned; the result is borrowed for the call, and the
- * lookup is over when it is called. */
-struct route_lookup *route_find(struct route *route, const struct conf *conf, const char *domain,
+/* The host that the configuration names for a domain, or else the domain's MX hosts. Calls back
+ * once, never before it has returned; the result is borrowed for the call, and the lookup is over
+ * when it is called. conf is borrowed until then. */
+struct route_lookup *route_find(struct dns *dns, const struct conf *conf, const char *domain,
                                 route_on_done *on_done, void *arg);
 /* No callback follows. NULL is harmless. */
 void route_cancel(struct route_lookup *lookup);

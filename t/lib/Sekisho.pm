@@ -54,7 +54,7 @@ sub new {
 	chmod 0777, "$dir/delivered";
 	my $self = bless {
 		dir => $dir, owner => $$, env => $opt{env} // {}, extra => $opt{conf} // '', ports => {
-			submission => free_port(), submissions => free_port(), sink => free_port() },
+			submission => free_port(), submissions => free_port(), sink => free_port(), dns => free_port() },
 	}, $class;
 	$self->{env}{SEKISHO_TEST_CLOCK} = $self->clock_file if $opt{clock};
 	system("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost "
@@ -112,6 +112,8 @@ sub write_conf {
 	my $p = $self->{ports};
 	my $privilege = $> == 0 ? 'privilege: { user: nobody, network_user: nobody }' : '';
 	my $routes = $self->{extra} =~ /^routes:/m ? '' : qq(routes:\n  "*": "127.0.0.1:$p->{sink}"\n);
+	# Nobody outside is asked: without a name server of its own a test has one that does not answer.
+	my $dns = $self->{extra} =~ /^dns:/m ? '' : qq(dns: { servers: ["127.0.0.1:$p->{dns}"], timeout: 1s }\n);
 	open my $f, '>', "$self->{dir}/sekisho.yaml" or die $!;
 	print $f <<"CONF";
 hostname: mail.example.test
@@ -123,7 +125,7 @@ spool: $self->{dir}/spool
 accounts: $self->{dir}/accounts
 admin: { socket: $self->{dir}/admin.sock }
 $privilege
-$routes$self->{extra}
+$routes$dns$self->{extra}
 CONF
 	close $f;
 }
@@ -182,6 +184,7 @@ sub check_log {
 	my ($self) = @_;
 	my $log = $self->log;
 	my $at = $self->{checked} // 0;
+	return if length $log <= $at; # nothing new, or its directory is gone already
 	$self->{checked} = length $log;
 	note_report(substr $log, $at);
 }

@@ -1,0 +1,181 @@
+#!/usr/bin/perl
+# Setup: a service without routes, a real nsd that it asks, and MX hosts on addresses of the loopback network, all on relay.port: a Postfix and an
+# OpenSMTPD (as root; their masters drop privileges), sinks that take mail, answer 421 or refuse in their greeting, and an address where nobody
+# listens.
+# Expectation: mail goes to the most preferred host that takes it, in the attempt that found the others unable; whether a domain bounces or waits is
+# what RFC 5321 and RFC 7505 say, with a status and words that a sender understands; what a real server received is what was sent, octet for octet.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Sekisho;
+use Peers;
+use Test::More;
+
+my $me = 'alice@example.test';
+my $port = Sekisho::free_port();
+my $dns_port = Sekisho::free_port();
+my $zone = <<'ZONE';
+h2.hosts. A 127.0.0.2
+h3.hosts. A 127.0.0.3
+h4.hosts. A 127.0.0.4
+h5.hosts. A 127.0.0.5
+h6.hosts. A 127.0.0.6
+h7.hosts. A 127.0.0.7
+h8.hosts. A 127.0.0.8
+twins.hosts. A 127.0.0.8
+twins.hosts. A 127.0.0.5
+postfix.example. MX 10 h2.hosts.
+opensmtpd.example. MX 10 h3.hosts.
+both.example. MX 20 h5.hosts.
+both.example. MX 10 h4.hosts.
+down.example. MX 10 h8.hosts.
+down.example. MX 20 h4.hosts.
+busy.example. MX 10 h6.hosts.
+busy.example. MX 20 h4.hosts.
+unwilling.example. MX 10 h7.hosts.
+unwilling.example. MX 20 h4.hosts.
+sessions.example. MX 10 h6.hosts.
+sessions.example. MX 20 h7.hosts.
+sessions.example. MX 30 h4.hosts.
+twins.example. MX 10 twins.hosts.
+implicit.example. A 127.0.0.5
+alias.example. CNAME both.example.
+null.example. MX 0 .
+empty.example. TXT "no mail here"
+ours.example. MX 10 mail.example.test.
+nobody.example. MX 10 h8.hosts.
+x.deep.example. MX 10 h5.hosts.
+ZONE
+
+my $nsd = Peers->nsd($dns_port, $zone);
+my %sink = (h4 => Peers->sink('127.0.0.4', $port), h5 => Peers->sink('127.0.0.5', $port),
+	h6 => Peers->sink('127.0.0.6', $port, '-Q', 'connect'), h7 => Peers->sink('127.0.0.7', $port, '-f', 'connect'));
+my $s = Sekisho->new(no_sink => 1, no_start => 1);
+$s->{extra} = <<"CONF";
+routes:
+  "*.deep.example": mx
+  routed.example: "127.0.0.4:$port"
+dns: { servers: ["127.0.0.1:$dns_port"], timeout: 2s }
+relay: { port: $port }
+retry: { schedule: [1s] }
+CONF
+$s->write_conf;
+$s->start;
+$s->account($me);
+my $c = $s->login($me);
+ok($c, 'login') or BAIL_OUT $s->log;
+
+my $number = 0;
+sub send_one {
+	my @to = @_;
+	my $said = $c->send_mail($me, \@to, 'number-' . ++$number . '-');
+	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
+	ok($id, "accepted for @to") or diag $said;
+	return $id;
+}
+
+sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
+sub at { my ($host) = @_; return scalar grep { /number-$number-/ } $sink{$host}->delivered }
+sub recipient { my ($id, $n) = @_; return (show($id)->{rcpt} // [])->[$n // 0] // {} }
+
+sub goes_to {
+	my ($domain, $host, $what) = @_;
+	my $id = send_one("carol\@$domain");
+	ok(Sekisho::wait_for(20, sub { at($host) && show($id)->{finished} }), "$what: at $host") or diag $s->ctl('queue', 'show', $id), $s->log;
+	is(show($id)->{attempts}, 1, 'at the first attempt');
+	is(scalar(grep { at($_) } keys %sink), 1, 'and nowhere else');
+}
+
+sub bounces {
+	my ($domain, $why, $what) = @_;
+	my $id = send_one("carol\@$domain");
+	ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), "$what: finished") or diag $s->ctl('queue', 'show', $id), $s->log;
+	is(recipient($id)->{state}, 'bounced', 'bounced');
+	like(recipient($id)->{reply}, $why, 'it says why') or diag explain show($id);
+	is(show($id)->{attempts}, 1, 'after one attempt');
+}
+
+sub waits {
+	my ($domain, $why, $what) = @_;
+	my $id = send_one("carol\@$domain");
+	my $m;
+	ok(Sekisho::wait_for(30, sub { $m = show($id); ($m->{attempts} // 0) >= 2 }), "$what: attempted again") or diag $s->ctl('queue', 'show', $id), $s->log;
+	is(recipient($id)->{state}, 'queued', 'it waits');
+	like($m->{last_reply}, $why, 'it says why') or diag explain $m;
+	return $id;
+}
+
+goes_to('both.example', 'h4', 'the preferred host');
+goes_to('implicit.example', 'h5', 'a domain without MX');
+goes_to('alias.example', 'h4', 'an alias');
+goes_to('x.deep.example', 'h5', 'a wild card that says mx');
+goes_to('routed.example', 'h4', 'a route of its own');
+goes_to('down.example', 'h4', 'the next host, nobody at the first');
+goes_to('busy.example', 'h4', 'the next host, the first busy');
+goes_to('unwilling.example', 'h4', 'the next host, the first unwilling');
+goes_to('twins.example', 'h5', 'the second address of a host') for 1 .. 3;
+
+bounces('null.example', qr/^556 5\.1\.10 .*null MX/, 'null MX');
+bounces('no-such-domain.example', qr/5\.1\.2 .*does not exist/, 'no such domain');
+bounces('empty.example', qr/5\.4\.4 .*neither MX nor address/, 'no host');
+bounces('ours.example', qr/5\.4\.6 .*loops back/, 'ourselves');
+
+waits('name.broken', qr/4\.4\.3 .*name servers/, 'SERVFAIL');
+waits('nobody.example', qr/4\.4\.1 .*h8\.hosts.*127\.0\.0\.8.*refused/i, 'nobody listens');
+waits('sessions.example', qr/5\d\d|421/, 'two sessions were refused');
+is(at('h4'), 0, 'a third host is not asked in the same attempt');
+
+# The name server goes and comes.
+$nsd->stop;
+my $id = waits('down.example', qr/4\.4\.3 .*name servers/, 'no name server (the answers have a TTL of 1 s)');
+$nsd = Peers->nsd($dns_port, $zone);
+ok(Sekisho::wait_for(60, sub { show($id)->{finished} }), 'it is back: delivered') or diag $s->ctl('queue', 'show', $id), $s->log;
+
+# Real servers.
+sub octets {
+	my $date = 'Wed, 25 Nov 2026 10:00:00 +0900';
+	my $text = "X-Start: here\r\nFrom: <$me>\r\nTo: <carol\@$_[0]>\r\nDate: $date\r\nMessage-ID: <octets\@example.test>\r\n"
+		. "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\nSubject: octets\r\n\r\n";
+	return $text . ".\r\n..\r\n.leading dot\r\n \r\ntrailing space \r\n\r\n\tT\xc3\xb6ne \xe9\x96\xa2\xe6\x89\x80\r\nFrom the start of a line\r\n"
+		. ('long' x 240) . "\r\n" . join('', map { "line $_ of many\r\n" } 1 .. 20_000) . "\r\n.end\r\n";
+}
+
+sub arrives {
+	my ($domain, $peer) = @_;
+	my $text = octets($domain);
+	like($c->cmd("MAIL FROM:<$me> BODY=8BITMIME"), qr/^250/, 'MAIL');
+	like($c->cmd("RCPT TO:<carol\@$domain>"), qr/^250/, 'RCPT');
+	like($c->cmd('DATA'), qr/^354/, 'DATA');
+	(my $stuffed = $text) =~ s/^\./../mg;
+	$c->raw("$stuffed.\r\n");
+	like($c->reply, qr/^250/, 'accepted');
+	my @got;
+	ok(Sekisho::wait_for(30, sub { @got = grep { /octets\@example/ } $peer->delivered }), "$domain: arrived") or diag $s->log, $peer->log;
+	(my $expected = $text) =~ s/\r\n/\n/g;
+	my ($tail) = ($got[0] // '') =~ /^(X-Start: here\n.*)\z/ms;
+	ok(($tail // '') eq $expected, 'octet for octet') or diag length($tail // ''), ' octets instead of ', length $expected;
+	like($got[0] // '', qr/^Received: from mail\.example\.test/m, 'and it says from where');
+}
+
+SKIP: {
+	skip 'Postfix and OpenSMTPD need root', 1 if $> != 0;
+	my $pem = "$s->{dir}/both.pem";
+	Peers::write_file($pem, join '', map { Peers::read_file("$s->{dir}/$_.pem") } 'key', 'cert');
+	my $postfix = Peers->postfix('127.0.0.2', $port, 'postfix.example',
+		"smtpd_recipient_restrictions = check_recipient_access inline:{{refused\@postfix.example=550 5.7.1 not here},{later\@postfix.example=450 4.2.1 later}}\n", $pem);
+	my $opensmtpd = Peers->opensmtpd('127.0.0.3', $port, 'opensmtpd.example');
+	arrives('postfix.example', $postfix);
+	like($postfix->log . join('', $postfix->delivered), qr/using TLS|with ESMTPS/, 'by TLS, as it was offered');
+	arrives('opensmtpd.example', $opensmtpd);
+	$id = send_one('one@postfix.example', 'refused@postfix.example', 'later@postfix.example', 'two@postfix.example');
+	my $m;
+	ok(Sekisho::wait_for(30, sub { $m = show($id); ($m->{unfinished} // -1) == 1 }), 'four recipients of one message') or diag explain $m;
+	is_deeply([map { $_->{state} } @{ $m->{rcpt} }], [qw(delivered bounced queued delivered)], 'each has an outcome of its own');
+	like($m->{rcpt}[1]{reply}, qr/^550 5\.7\.1 .*not here/, 'with its reply');
+	is(scalar(grep { /number-$number-/ } $postfix->delivered), 2, 'two arrived');
+}
+my $audit = $s->json('queue', 'audit');
+ok($audit->{conserved}, 'nothing is lost') or diag explain $audit;
+is($s->stop, 0, 'stops cleanly');
+done_testing;
