@@ -243,6 +243,8 @@ tls_fail(struct conn *conn, int reason, int error, const char *what)
 			end(conn, CONN_EOF);
 		else
 			fail_errno(conn, what, error);
+	} else if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+		fail(conn, what, X509_verify_cert_error_string(SSL_get_verify_result(conn->ssl)));
 	} else {
 		tls_error_text(text, sizeof(text));
 		fail(conn, what, text);
@@ -359,7 +361,7 @@ write_some(struct conn *conn)
 	}
 	conn->out_at += written;
 	if (conn->out_at == conn->out.len) {
-		buf_clear(&conn->out);
+		buf_wipe(&conn->out); /* it may have been a login */
 		conn->out_at = 0;
 	} else if (conn->out_at >= CONN_OUTPUT_HIGH) {
 		buf_consume(&conn->out, conn->out_at);

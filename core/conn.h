@@ -74,6 +74,7 @@ void conn_set_timeout(struct conn *conn, msec_t delay);
 /* Starts TLS as server or client, after pending output is written in clear. -1 when clear-text
  * input is waiting. */
 int conn_start_tls_server(struct conn *conn, struct tls_server *server);
+/* server_name: for SNI, and to be verified by a client that verifies; "": none. */
 int conn_start_tls_client(struct conn *conn, struct tls_client *client, const char *server_name);
 bool conn_is_secure(const struct conn *conn);
 /* "TLSv1.3" and "TLS_AES_256_GCM_SHA384"; "" while plain. */

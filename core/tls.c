@@ -8,7 +8,7 @@
  * connection at a time, each ticket costs a write, and without any a client that speaks first runs
  * into the delayed acknowledgement (44 ms each). Client: opportunistic, so nothing is verified and
  * older certificates are good enough; an attacker who could exploit that could as well strip
- * STARTTLS.
+ * STARTTLS. Where the operator wants a host verified, chain and name are.
  *
  * A missing close_notify is no error: SMTP has its own end marks. OpenSSL's configuration file is
  * never read, so policy is here alone and nothing is opened behind a sandbox's back. */
@@ -24,11 +24,12 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
+#include <openssl/x509v3.h>
 
 #include "core/mem.h"
 #include "core/tls_int.h"
 
-#define PEM_MAX (256 * 1024)
+#define PEM_MAX (1024 * 1024)
 
 struct tls_server {
 	SSL_CTX *ctx;
@@ -36,6 +37,7 @@ struct tls_server {
 
 struct tls_client {
 	SSL_CTX *ctx;
+	bool verifies;
 };
 
 struct tls_private {
@@ -290,6 +292,31 @@ tls_client_new(void)
 	return client;
 }
 
+struct tls_client *
+tls_client_new_verifying(int ca_fd_take, char *error, size_t size)
+{
+	STACK_OF(X509) *list = chain_read(ca_fd_take, error, size);
+	struct tls_client *client = NULL;
+	bool good = true;
+
+	close(ca_fd_take);
+	if (!list)
+		return NULL;
+	client = tls_client_new();
+	for (int i = 0; client && good && i < sk_X509_num(list); i++)
+		good = X509_STORE_add_cert(SSL_CTX_get_cert_store(client->ctx),
+		                           sk_X509_value(list, i)) == 1;
+	sk_X509_pop_free(list, X509_free);
+	if (!client || !good) {
+		error_openssl(error, size, "the certificates cannot be used");
+		tls_client_free(client);
+		return NULL;
+	}
+	SSL_CTX_set_verify(client->ctx, SSL_VERIFY_PEER, NULL);
+	client->verifies = true;
+	return client;
+}
+
 void
 tls_client_free(struct tls_client *client)
 {
@@ -304,14 +331,25 @@ tls_client_ssl(struct tls_client *client, const char *server_name)
 {
 	struct in6_addr address;
 	SSL *ssl = SSL_new(client->ctx);
+	bool is_name;
 
 	if (!ssl)
 		return NULL;
 	SSL_set_connect_state(ssl);
+	is_name = inet_pton(AF_INET, server_name, &address) != 1 &&
+	          inet_pton(AF_INET6, server_name, &address) != 1;
+	if (client->verifies) {
+		SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+		if ((is_name ? SSL_set1_host(ssl, server_name)
+		             : X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), server_name)) !=
+		    1) {
+			SSL_free(ssl);
+			return NULL;
+		}
+	}
 	/* SNI carries host names only (RFC 6066 section 3); an odd one is left out rather than
 	 * failed on. */
-	if (server_name && *server_name && inet_pton(AF_INET, server_name, &address) != 1 &&
-	    inet_pton(AF_INET6, server_name, &address) != 1)
+	if (is_name && *server_name)
 		(void)SSL_set_tlsext_host_name(ssl, server_name);
 	return ssl;
 }

@@ -27,6 +27,9 @@ struct tls_server *tls_server_new(int chain_fd_take, tls_signer *signer, void *a
 void tls_server_free(struct tls_server *server);
 /* Unverified opportunistic TLS for the relay (RFC 7435). */
 struct tls_client *tls_client_new(void);
+/* TLS with a host whose certificate these PEM certificates (the descriptor is taken) vouch for, and
+ * which has the name or address that is asked for. NULL with the reason in error. */
+struct tls_client *tls_client_new_verifying(int ca_fd_take, char *error, size_t size);
 void tls_client_free(struct tls_client *client);
 
 /* Checks a PEM chain and a PEM private key against each other (both borrowed): 0, or -1 with the

@@ -16,6 +16,7 @@
 #include "core/conn.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "relay/login.h"
 #include "smtp/data.h"
 
 /* Problem: say to the queue, for every recipient exactly once, what became of it, whatever the
@@ -38,7 +39,9 @@
  *
  * Choices. A 5xx to greeting, EHLO or HELO is about the host, not about the mail (RFC 5321
  * section 4.2.4.2): the next address, then deferred. 421 anywhere defers what is unsettled. TLS is
- * opportunistic (RFC 7435): when the handshake fails the same address is tried once more in clear.
+ * opportunistic (RFC 7435) unless the route wants more: when the handshake fails the same address
+ * is tried once more in clear. Whatever is wrong with our login or with a TLS that must be is
+ * between the operator and that host, and no mail's fault: deferred, also after a 5xx.
  * 8-bit content goes out as it is when the server does not offer 8BITMIME: bouncing or re-coding it
  * would hurt, and today's servers take it. DATA is not pipelined with RCPT: a 354 after refused
  * recipients would oblige us to an empty message. */
@@ -57,6 +60,7 @@ enum state {
 	CLIENT_HELO,       /* EHLO refused, HELO sent */
 	CLIENT_STARTTLS,   /* STARTTLS sent */
 	CLIENT_HANDSHAKE,
+	CLIENT_LOGIN,    /* AUTH sent, or the answer to a challenge */
 	CLIENT_ENVELOPE, /* MAIL and RCPTs being sent and answered */
 	CLIENT_DATA,     /* DATA sent */
 	CLIENT_BODY,     /* 354 seen, content being written; no final dot yet */
@@ -68,9 +72,10 @@ static const char *const state_words[] = {
     "connecting",    "waiting for the greeting",
     "EHLO",          "HELO",
     "STARTTLS",      "the TLS handshake",
-    "MAIL and RCPT", "DATA",
-    "the content",   "the final dot",
-    "waiting",       "QUIT",
+    "AUTH",          "MAIL and RCPT",
+    "DATA",          "the content",
+    "the final dot", "waiting",
+    "QUIT",
 };
 
 struct client {
@@ -89,6 +94,8 @@ struct client {
 	char peer[INET6_ADDRSTRLEN]; /* its address */
 	bool no_tls;                 /* the handshake failed with this address */
 	bool has_8bitmime, has_size, has_pipelining, has_starttls;
+	enum login_mechanism login; /* the best that is offered */
+	unsigned login_step;
 	unsigned deliveries; /* on this connection */
 	/* transaction */
 	struct queue_job *job; /* NULL between two */
@@ -379,8 +386,6 @@ next_address(struct client *client)
 		          client->peer, sizeof client->peer);
 	client->state = CLIENT_CONNECTING;
 	client->deliveries = 0;
-	client->has_8bitmime = client->has_size = client->has_pipelining = client->has_starttls =
-	    false;
 	client->conn = conn_connect(client->opts.loop, (const struct sockaddr *)&target->addr,
 	                            target->len, INPUT_MAX, &events, client);
 	if (!client->conn) {
@@ -447,6 +452,7 @@ say_hello(struct client *client, enum state state)
 {
 	client->has_8bitmime = client->has_size = client->has_pipelining = client->has_starttls =
 	    false;
+	client->login = LOGIN_NONE;
 	set_state(client, state);
 	say(client, "%s %.255s\r\n", state == CLIENT_EHLO ? "EHLO" : "HELO",
 	    client->opts.conf->hostname);
@@ -537,6 +543,105 @@ pump(struct client *client)
 	}
 }
 
+/* ---- TLS and login */
+
+static enum conf_tls
+tls_of(const struct client *client)
+{
+	return client->route.conf ? client->route.conf->tls : CONF_TLS_MAY;
+}
+
+/* This host is no good as it is, for a reason the operator should hear. */
+static void __attribute__((format(printf, 3, 4)))
+refuse_host(struct client *client, const char *status, const char *format, ...)
+{
+	char why[REPLY_TEXT_MAX], id[QUEUE_ID_TEXT_SIZE];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(why, sizeof why, format, args);
+	va_end(args);
+	put_words(&client->last, status, "%s [%s]: %s", client->target.host, client->peer, why);
+	log_warn(queue_id_format(&client->job->id, id), "host-refused",
+	         "host=%s ip=%s error=\"%s\"", client->target.host, client->peer, why);
+	give_up_address(client);
+}
+
+/* A handshake was not or cannot be done. */
+static void
+tls_failed(struct client *client, const char *why)
+{
+	char id[QUEUE_ID_TEXT_SIZE];
+
+	if (tls_of(client) != CONF_TLS_MAY) {
+		refuse_host(client, "4.7.5", "%s", why);
+		return;
+	}
+	log_info(queue_id_format(&client->job->id, id), "tls-failed", "host=%s ip=%s error=\"%s\"",
+	         client->target.host, client->peer, why);
+	try_in_clear(client);
+}
+
+static void
+start_tls(struct client *client)
+{
+	const bool verify = tls_of(client) >= CONF_TLS_VERIFY;
+	struct tls_client *tls = verify ? client->opts.tls_verifying : client->opts.tls;
+
+	if (!tls) {
+		refuse_host(client, "4.7.5", "relay.ca_file has no certificates to verify it with");
+	} else if (conn_start_tls_client(client->conn, tls, client->target.host)) {
+		tls_failed(client, "TLS cannot start here");
+	} else {
+		client->state = CLIENT_HANDSHAKE;
+		conn_set_timeout(client->conn, client->opts.conf->handshake_timeout);
+	}
+}
+
+/* The next line of the login. The client may have given up this host afterwards. */
+static void
+say_login(struct client *client)
+{
+	char line[LOGIN_LINE_SIZE];
+	size_t len = login_line(client->login, client->login_step++, client->route.conf->user,
+	                        client->route.password, line);
+
+	if (!len) {
+		refuse_host(client, "4.7.8", "it asks for more than user and password");
+		return;
+	}
+	assert(conn_is_secure(client->conn));
+	set_state(client, CLIENT_LOGIN);
+	conn_write(client->conn, line, len);
+	conn_write(client->conn, "\r\n", 2);
+	mem_wipe(line, sizeof line);
+}
+
+/* After the reply to EHLO or HELO: whatever must come before mail. */
+static void
+prepare_session(struct client *client)
+{
+	const struct conf_route *conf = client->route.conf;
+	const enum conf_tls tls = tls_of(client);
+	const bool secure = conn_is_secure(client->conn);
+
+	if (!secure && client->has_starttls && tls != CONF_TLS_NONE && !client->no_tls) {
+		set_state(client, CLIENT_STARTTLS);
+		say(client, "STARTTLS\r\n");
+	} else if (!secure && tls >= CONF_TLS_REQUIRE) {
+		refuse_host(client, "4.7.4", "TLS is required, and not offered");
+	} else if (!conf || !conf->user || !conf->user[0]) {
+		begin_transaction(client);
+	} else if (!client->route.password) {
+		refuse_host(client, "4.7.8", "there is no password to log in with");
+	} else if (client->login == LOGIN_NONE) {
+		refuse_host(client, "4.7.8", "it offers neither AUTH PLAIN nor LOGIN");
+	} else {
+		client->login_step = 0;
+		say_login(client);
+	}
+}
+
 /* ---- replies */
 
 static void
@@ -556,6 +661,8 @@ on_ehlo_line(void *arg, const char *text, size_t len)
 		client->has_pipelining = true;
 	else if (IS("STARTTLS"))
 		client->has_starttls = true;
+	else if (login_offered(text, len) > client->login)
+		client->login = login_offered(text, len);
 #undef IS
 }
 
@@ -664,27 +771,29 @@ on_reply(struct client *client, const struct reply *reply)
 		if (!good) {
 			client->last = *reply;
 			give_up_address(client);
-		} else if (client->has_starttls && !client->no_tls && client->opts.tls &&
-		           !conn_is_secure(client->conn)) {
-			set_state(client, CLIENT_STARTTLS);
-			say(client, "STARTTLS\r\n");
+		} else {
+			prepare_session(client);
+		}
+		return;
+	case CLIENT_STARTTLS:
+		if (good) {
+			start_tls(client);
+		} else if (reply->code == 421 || tls_of(client) != CONF_TLS_MAY) {
+			client->last = *reply;
+			give_up_address(client);
 		} else {
 			begin_transaction(client);
 		}
 		return;
-	case CLIENT_STARTTLS:
-		if (reply->code == 421) {
-			client->last = *reply;
-			give_up_address(client);
-		} else if (!good) {
+	case CLIENT_LOGIN:
+		if (reply->code == 235)
 			begin_transaction(client);
-		} else if (conn_start_tls_client(client->conn, client->opts.tls,
-		                                 client->target.host)) {
-			try_in_clear(client);
-		} else {
-			client->state = CLIENT_HANDSHAKE;
-			conn_set_timeout(client->conn, client->opts.conf->handshake_timeout);
-		}
+		else if (reply->code == 334)
+			say_login(client);
+		else
+			refuse_host(client, "4.7.8", "our login was refused: %d %s%s%s",
+			            reply->code, reply->enhanced, reply->enhanced[0] ? " " : "",
+			            reply->text);
 		return;
 	case CLIENT_ENVELOPE:
 		on_envelope_reply(client, reply);
@@ -729,13 +838,21 @@ on_open(void *arg)
 	struct client *client = arg;
 
 	client->sessions++;
-	set_state(client, CLIENT_GREETING);
+	if (tls_of(client) == CONF_TLS_IMPLICIT)
+		start_tls(client);
+	else
+		set_state(client, CLIENT_GREETING);
 }
 
 static void
 on_secure(void *arg)
 {
-	say_hello(arg, CLIENT_EHLO);
+	struct client *client = arg;
+
+	if (tls_of(client) == CONF_TLS_IMPLICIT)
+		set_state(client, CLIENT_GREETING);
+	else
+		say_hello(client, CLIENT_EHLO);
 }
 
 /* How the connection ended, for whatever it was doing. The client may be gone afterwards. */
@@ -754,10 +871,7 @@ lost(struct client *client, const char *why)
 	          "%s [%s]: %s (%s)", client->target.host, client->peer, why,
 	          state_words[client->state]);
 	if (client->state == CLIENT_HANDSHAKE) {
-		char id[QUEUE_ID_TEXT_SIZE];
-		log_info(queue_id_format(&client->job->id, id), "tls-failed",
-		         "host=%s ip=%s error=\"%s\"", client->target.host, client->peer, why);
-		try_in_clear(client);
+		tls_failed(client, why);
 	} else if (client->state < CLIENT_ENVELOPE) {
 		give_up_address(client);
 	} else {

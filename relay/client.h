@@ -1,5 +1,5 @@
-/* The SMTP client of RFC 5321, with opportunistic TLS: one connection to a host, and one delivery
- * attempt after the other on it. */
+/* The SMTP client of RFC 5321, with TLS and login as the route wants them: one connection to a
+ * host, and one delivery attempt after the other on it. */
 #ifndef RELAY_CLIENT_H
 #define RELAY_CLIENT_H
 
@@ -26,10 +26,11 @@ enum client_use {
 /* What becomes of a client that has no attempt; CLIENT_GONE comes always, and last. */
 typedef void client_on_use(void *arg, enum client_use use);
 
-struct client_opts { /* copied; conf and tls are borrowed for the process's life */
+struct client_opts { /* copied; conf and both tls are borrowed for the process's life */
 	struct loop *loop;
 	const struct conf *conf;
-	struct tls_client *tls;
+	struct tls_client *tls;           /* unverified */
+	struct tls_client *tls_verifying; /* NULL: no certificates to trust; such routes wait */
 	client_on_use *on_use;
 	void *arg;
 };
@@ -38,8 +39,8 @@ struct client *client_new(const struct client_opts *opts);
  * the route wants it. */
 bool client_suits(const struct client *client, const struct route_result *route);
 /* Starts an attempt on a client that is new, or idle and suits. The route is copied, with at least
- * one host; the job is borrowed until the attempt is done; on_done is never called before this has
- * returned. */
+ * one host, and its configuration and password are borrowed for the client's life; the job is
+ * borrowed until the attempt is done; on_done is never called before this has returned. */
 void client_begin(struct client *client, const struct route_result *route, struct queue_job *job,
                   client_on_done *on_done, void *arg);
 /* Drops attempt and connection at once; on_done is not called, CLIENT_GONE is told. */

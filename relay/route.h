@@ -7,6 +7,7 @@
 
 struct route_result {
 	const struct conf_route *conf; /* of a configured host; NULL: MX hosts */
+	const char *password;          /* of conf->user; NULL: there is none to log in */
 	struct dns_result dns;         /* the hosts, or why there is none */
 };
 

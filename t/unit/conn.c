@@ -163,7 +163,7 @@ on_input(void *arg)
 	} else if (!s->is_server && len == 8) {
 		conn_consume(s->conn, 8);
 		if (!s->is_injecting)
-			conn_start_tls_client(s->conn, client, NULL);
+			conn_start_tls_client(s->conn, client, "");
 	}
 }
 
