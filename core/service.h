@@ -35,6 +35,8 @@ enum service_listener { SERVICE_SUBMISSION, SERVICE_SUBMISSIONS, SERVICE_ADMIN_S
 enum service_file {
 	SERVICE_CERTIFICATE, /* PEM chain, read-only */
 	SERVICE_KEY,         /* PEM private key, read-only: for sekisho-keys alone */
+	SERVICE_CA,          /* relay.ca_file, read-only, when a route verifies its host */
+	SERVICE_PASSWORD,    /* of the next route with a user, in the order of the routes */
 	SERVICE_DIRECTORY, /* the child's own directory; service_run has already made it the working
 	                      directory */
 };

@@ -630,7 +630,7 @@ prepare_session(struct client *client)
 		say(client, "STARTTLS\r\n");
 	} else if (!secure && tls >= CONF_TLS_REQUIRE) {
 		refuse_host(client, "4.7.4", "TLS is required, and not offered");
-	} else if (!conf || !conf->user || !conf->user[0]) {
+	} else if (!conf || !conf->user[0]) {
 		begin_transaction(client);
 	} else if (!client->route.password) {
 		refuse_host(client, "4.7.8", "there is no password to log in with");

@@ -1,11 +1,16 @@
 #include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "core/arena.h"
 #include "core/log.h"
+#include "core/mem.h"
 #include "core/sandbox.h"
 #include "core/service.h"
 #include "core/tls.h"
 #include "queue/worker.h"
+#include "relay/login.h"
 #include "relay/pool.h"
 #include "relay/route.h"
 
@@ -27,6 +32,9 @@ struct relay {
 	struct dns_files *files;
 	struct dns *dns;
 	struct pool *pool;
+	struct tls_client *tls_verifying; /* NULL: no route needs it */
+	char **passwords;                 /* of each route that logs in */
+	size_t password_next;             /* the route whose password comes next, or a later one */
 	struct attempt *attempts;
 };
 
@@ -55,6 +63,7 @@ on_route(void *arg, const struct route_result *result)
 {
 	struct attempt *attempt = arg;
 	struct relay *relay = attempt->relay;
+	struct route_result route;
 
 	attempt->lookup = NULL;
 	if (!result->dns.count) {
@@ -62,7 +71,10 @@ on_route(void *arg, const struct route_result *result)
 		        attempt->job->recipient_count);
 		return;
 	}
-	attempt->client = pool_begin(relay->pool, result, attempt->job, on_done, attempt);
+	route = *result;
+	if (route.conf)
+		route.password = relay->passwords[route.conf - relay->conf->routes.list];
+	attempt->client = pool_begin(relay->pool, &route, attempt->job, on_done, attempt);
 }
 
 static void
@@ -104,7 +116,7 @@ on_config(void *arg, const struct conf *conf)
 	relay->conf = conf;
 	if (relay->worker)
 		return;
-	relay->pool = pool_new(service_loop(), conf, tls_client_new(), conf->relay_connections);
+	relay->passwords = xcalloc(conf->routes.count + 1, sizeof *relay->passwords);
 	relay->worker = queue_worker_new(service_loop(), (enum queue_lane)service_index(),
 	                                 (unsigned)conf->relay_connections, &worker_events, relay);
 }
@@ -117,6 +129,44 @@ on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
 	(void)index;
 	assert(peer == SERVICE_QUEUE);
 	queue_worker_attach(relay->worker, fd_take);
+}
+
+/* The first line of a password file: its octets up to a NUL or line end. */
+static char *
+read_password(int fd)
+{
+	char text[LOGIN_SECRET_MAX + 1];
+	const ssize_t n = pread(fd, text, sizeof text - 1, 0);
+	char *password;
+
+	text[n > 0 ? n : 0] = '\0';
+	text[strcspn(text, "\r\n")] = '\0';
+	password = xstrdup(text);
+	mem_wipe(text, sizeof text);
+	return password;
+}
+
+static void
+on_file(void *arg, enum service_file file, int fd_take)
+{
+	struct relay *relay = arg;
+	const struct conf_routes *routes = &relay->conf->routes;
+	char error[256];
+	size_t i = relay->password_next;
+
+	if (file == SERVICE_CA) {
+		relay->tls_verifying = tls_client_new_verifying(fd_take, error, sizeof error);
+		if (!relay->tls_verifying)
+			log_error("-", "certificates", "error=\"%s\"", error);
+		return;
+	}
+	assert(file == SERVICE_PASSWORD);
+	while (i < routes->count && !routes->list[i].user[0])
+		i++;
+	assert(i < routes->count);
+	relay->passwords[i] = read_password(fd_take);
+	relay->password_next = i + 1;
+	close(fd_take);
 }
 
 static int
@@ -133,8 +183,14 @@ on_start(void *arg)
 		                                        .hostname = relay->conf->hostname,
 		                                        .timeout = relay->conf->dns_timeout},
 		                     error, sizeof error);
-	if (relay->dns)
+	if (relay->dns) {
+		relay->pool = pool_new(&(struct client_opts){.loop = service_loop(),
+		                                             .conf = relay->conf,
+		                                             .tls = tls_client_new(),
+		                                             .tls_verifying = relay->tls_verifying},
+		                       relay->conf->relay_connections);
 		return 0;
+	}
 	log_error("-", "dns", "error=\"%s\"", error);
 	return -1;
 }
@@ -160,6 +216,7 @@ main(int argc, char **argv)
 	static struct relay relay;
 	static const struct service_events events = {
 	    .on_config = on_config,
+	    .on_file = on_file,
 	    .on_link = on_link,
 	    .on_start = on_start,
 	    .on_stop = on_stop,

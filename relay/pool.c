@@ -28,13 +28,11 @@ struct pool {
 };
 
 struct pool *
-pool_new(struct loop *loop, const struct conf *conf, struct tls_client *tls, size_t max)
+pool_new(const struct client_opts *opts, size_t max)
 {
 	struct pool *pool = xcalloc(1, sizeof *pool);
 
-	pool->client.loop = loop;
-	pool->client.conf = conf;
-	pool->client.tls = tls;
+	pool->client = *opts;
 	pool->max = max;
 	TAILQ_INIT(&pool->busy);
 	TAILQ_INIT(&pool->idle);

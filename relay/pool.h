@@ -6,10 +6,9 @@
 #include "relay/client.h"
 
 struct pool;
-/* max: connections at once, those that wait for work or say farewell included. conf and tls are
- * borrowed for the pool's life. */
-struct pool *pool_new(struct loop *loop, const struct conf *conf, struct tls_client *tls,
-                      size_t max);
+/* max: connections at once, those that wait for work or say farewell included. Of opts, on_use and
+ * its arg are the pool's. */
+struct pool *pool_new(const struct client_opts *opts, size_t max);
 /* Starts an attempt (client_begin's contract) on a connection that waits for work to the route's
  * host, or on a new one. No more than max attempts at once. The client is the pool's; client_free
  * drops the attempt. */

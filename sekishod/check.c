@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/mem.h"
 #include "core/tls.h"
 
 /* Problem: YAML, certificates and keys are parsed by large libraries, and sekishod may be root.
@@ -215,12 +216,12 @@ open_named(const char *file, const struct conf *conf, const char *key, const cha
 	struct stat st;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) {
-		check_complain(file, conf, key, "cannot open %s: %s; name a readable PEM file",
-		               path, strerror(errno));
+		check_complain(file, conf, key, "cannot open %s: %s; name a readable file", path,
+		               strerror(errno));
 		return -1;
 	}
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		check_complain(file, conf, key, "%s is not a file; name a PEM file", path);
+		check_complain(file, conf, key, "%s is not a file; name a file", path);
 		close(fd);
 		return -1;
 	}
@@ -267,4 +268,75 @@ fail:
 	if (*key >= 0)
 		close(*key);
 	return -1;
+}
+
+static bool
+work_ca(void *arg, struct buf *out)
+{
+	char error[512] = "";
+	struct tls_client *client =
+	    tls_client_new_verifying(dup(*(const int *)arg), error, sizeof(error));
+	if (client == NULL)
+		buf_add_str(out, error);
+	tls_client_free(client);
+	return client != NULL;
+}
+
+static int
+open_ca(const char *file, const struct conf *conf)
+{
+	static const char key[] = "relay.ca_file";
+	struct buf out;
+	int fd = open_named(file, conf, key, conf->relay_ca_file);
+	if (fd < 0)
+		return -1;
+	buf_init(&out);
+	if (!run_unprivileged(work_ca, &fd, &out)) {
+		check_complain(file, conf, key, "%s: %s; name a file of PEM certificates",
+		               conf->relay_ca_file, buf_str(&out));
+		close(fd);
+		fd = -1;
+	}
+	buf_clear(&out);
+	return fd;
+}
+
+static int
+open_password(const char *file, const struct conf *conf, const char *path)
+{
+	struct stat st;
+	int fd = open_named(file, conf, "routes", path);
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &st) == 0 && (st.st_mode & S_IROTH) == 0 && st.st_size > 0)
+		return fd;
+	check_complain(file, conf, "routes", "%s %s", path,
+	               st.st_size == 0 ? "is empty; write the password into its first line"
+	                               : "can be read by everybody; chmod it to 0600");
+	close(fd);
+	return -1;
+}
+
+int
+check_routes(const char *file, const struct conf *conf, int *ca, int **passwords,
+             size_t *password_count)
+{
+	bool verifies = false, good = true;
+	*passwords = xcalloc(conf->routes.count + 1, sizeof(**passwords));
+	*password_count = 0;
+	*ca = -1;
+	for (size_t i = 0; i < conf->routes.count; i++) {
+		const struct conf_route *route = &conf->routes.list[i];
+		verifies |= route->tls >= CONF_TLS_VERIFY;
+		if (route->user[0] == '\0')
+			continue;
+		int fd = open_password(file, conf, route->password_file);
+		good &= fd >= 0;
+		(*passwords)[(*password_count)++] = fd;
+	}
+	if (verifies) {
+		*ca = open_ca(file, conf);
+		good &= *ca >= 0;
+	}
+	return good ? 0 : -1; /* the process ends, and all descriptors with it */
 }

@@ -50,6 +50,7 @@ struct program {
 	const char *file;
 	bool network;          /* runs as privilege.network_user */
 	bool certificate, key; /* files it is given */
+	bool routes;           /* what the routes need */
 	bool listeners, admin; /* sockets it is given */
 	size_t directory;      /* offset in struct claim of its directory's descriptor; 0: none */
 	bool stops_first;
@@ -59,7 +60,7 @@ static const struct program programs[] = {
     {SERVICE_KEYS, "sekisho-keys", .network = true, .certificate = true, .key = true},
     {SERVICE_AUTH, "sekisho-auth", .directory = offsetof(struct claim, accounts)},
     {SERVICE_QUEUE, "sekisho-queue", .directory = offsetof(struct claim, spool)},
-    {SERVICE_RELAY, "sekisho-relay", .network = true, .stops_first = true},
+    {SERVICE_RELAY, "sekisho-relay", .network = true, .routes = true, .stops_first = true},
     {SERVICE_ADMIN, "sekisho-admin", .admin = true, .stops_first = true},
     {SERVICE_MSA, "sekisho-msa", .network = true, .certificate = true, .listeners = true,
      .stops_first = true},
@@ -234,6 +235,10 @@ equip(struct child *child)
 		send_file(child, SERVICE_CERTIFICATE, claim->certificate);
 	if (program->key)
 		send_file(child, SERVICE_KEY, claim->key);
+	if (program->routes && claim->ca >= 0)
+		send_file(child, SERVICE_CA, claim->ca);
+	for (size_t i = 0; program->routes && i < claim->password_count; i++)
+		send_file(child, SERVICE_PASSWORD, claim->passwords[i]);
 	if (program->directory != 0)
 		send_kind(child, SERVICE_FRAME_FILE, SERVICE_DIRECTORY,
 		          *(const int *)((const char *)claim + program->directory));

@@ -20,6 +20,9 @@ struct claim {
 	int accounts;
 	int certificate; /* read-only; each child gets a description of its own */
 	int key;
+	int ca;         /* relay.ca_file, -1 when no route needs it */
+	int *passwords; /* of each route with a user, in their order */
+	size_t password_count;
 	uint32_t uid, gid; /* of privilege.user; SERVICE_KEEP_USER unless we are root */
 	uint32_t network_uid, network_gid; /* of privilege.network_user */
 	const char *admin_socket; /* to unlink at the end; borrowed from the configuration */

@@ -164,7 +164,9 @@ main(int argc, char **argv)
 	if (mode == MODE_DUMP) {
 		status = dump(conf);
 	} else if (claim_users(&claim, file, conf) == 0 &&
-	           check_pair(file, conf, &claim.certificate, &claim.key) == 0) {
+	           check_pair(file, conf, &claim.certificate, &claim.key) == 0 &&
+	           check_routes(file, conf, &claim.ca, &claim.passwords,
+	                        &claim.password_count) == 0) {
 		if (mode == MODE_TEST) {
 			printf("%s: ok\n", file);
 			status = 0;
@@ -173,6 +175,7 @@ main(int argc, char **argv)
 		}
 	}
 	free(claim.listeners);
+	free(claim.passwords);
 	conf_free(conf);
 	return status;
 }
