@@ -186,6 +186,8 @@ static const struct option options[] = {
      "of finished messages"},
     {"dns.servers", TYPE_SERVERS, F(dns_servers), "", 0, 0, true,
      "resolvers to ask; default: those of /etc/resolv.conf"},
+    {"dns.trust_anchor", TYPE_PATH, F(dns_trust_anchor), "", 0, 0, false,
+     "file of DS or DNSKEY records to validate answers with; default: answers are trusted"},
     {"dns.timeout", TYPE_DURATION, F(dns_timeout), "10s", 100, MINUTES(5), true,
      "wait for an answer"},
     {"relay.port", TYPE_COUNT, F(relay_port), "25", 1, 65535, true, "of MX hosts"},
@@ -557,6 +559,14 @@ has_control(const char *text)
 	return false;
 }
 
+/* Its default is empty and stands for something. */
+static bool
+may_be_empty(const struct option *option)
+{
+	return option->type == TYPE_ZONE ||
+	       (option->type == TYPE_PATH && option->standard[0] == '\0');
+}
+
 static const char *
 parse_text(const struct option *option, const char *text, char **out)
 {
@@ -590,7 +600,7 @@ parse_text(const struct option *option, const char *text, char **out)
 		break;
 	}
 	default:
-		if (text[0] == '\0')
+		if (text[0] == '\0' && !may_be_empty(option))
 			return "empty";
 		if (strlen(text) > STRING_MAX)
 			return "too long";
@@ -1823,7 +1833,7 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 	case TYPE_ZONE:
 	case TYPE_TEXT:
 		*(char **)to = wire_str_new(wire, STRING_MAX);
-		return (*(char **)to)[0] != '\0' || option->type == TYPE_ZONE;
+		return (*(char **)to)[0] != '\0' || may_be_empty(option);
 	case TYPE_DURATIONS: {
 		struct conf_durations *list = to;
 		uint32_t count = wire_u32(wire);

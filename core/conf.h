@@ -137,6 +137,7 @@ struct conf {
 	msec_t history_keep;                /* history.keep: 30d */
 	/* relay */
 	struct conf_addresses dns_servers; /* dns.servers: none is /etc/resolv.conf's */
+	char *dns_trust_anchor;            /* dns.trust_anchor: path, "" validates nothing */
 	msec_t dns_timeout;                /* dns.timeout: of one question, 10s */
 	struct conf_routes routes;         /* routes: in order of the file */
 	uint64_t relay_port;               /* relay.port: of MX hosts, 25 */

@@ -175,7 +175,7 @@ on_start(void *arg)
 	struct relay *relay = arg;
 	char error[256];
 
-	relay->files = dns_files_new("", error, sizeof error);
+	relay->files = dns_files_new(relay->conf->dns_trust_anchor, error, sizeof error);
 	if (relay->files)
 		relay->dns = dns_new(&(struct dns_opts){.loop = service_loop(),
 		                                        .files = relay->files,
