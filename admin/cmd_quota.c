@@ -4,6 +4,17 @@
 
 #include "core/log.h"
 
+static json_t *
+burst(const struct queue_burst *burst)
+{
+	if (burst->count == 0)
+		return json_null();
+	return json_pack("{s:o,s:o,s:o,s:I}", "at_once", json_number(burst->at_once), "count",
+	                 json_number(burst->count), "period_ms",
+	                 json_number((uint64_t)burst->period), "left", (json_int_t)burst->left);
+}
+
+/* The limit of recipients stands by itself, as what people ask for. */
 static void
 on_quota(void *arg, enum queue_answer got, const struct queue_quota_view *view)
 {
@@ -12,7 +23,8 @@ on_quota(void *arg, enum queue_answer got, const struct queue_quota_view *view)
 
 	if (!request_queue_done(request, got))
 		return;
-	const struct queue_quota *quota = &view->meters[QUEUE_RECIPIENTS];
+	const struct queue_quota *quota = &view->meters[QUEUE_RECIPIENTS],
+	                         *messages = &view->meters[QUEUE_MESSAGES];
 	result =
 	    json_pack("{s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "account", json_text(view->account), "limit",
 	              json_number(quota->limit), "used", json_number(quota->used), "reserved",
@@ -22,6 +34,23 @@ on_quota(void *arg, enum queue_answer got, const struct queue_quota_view *view)
 		json_object_set_new(result, "override_set", json_time(view->override_set));
 		json_object_set_new(result, "override_by", json_text(view->override_by));
 		json_object_set_new(result, "override_reason", json_text(view->override_reason));
+	}
+	json_object_set_new(result, "class", json_text(view->class));
+	json_object_set_new(result, "window", json_text(view->calendar ? "calendar" : "rolling"));
+	json_object_set_new(result, "messages",
+	                    json_pack("{s:o,s:o,s:o,s:o}", "limit", json_number(messages->limit),
+	                              "used", json_number(messages->used), "reserved",
+	                              json_number(messages->reserved), "reset",
+	                              json_time(messages->reset)));
+	json_object_set_new(result, "burst",
+	                    json_pack("{s:o,s:o}", "recipients",
+	                              burst(&view->burst[QUEUE_RECIPIENTS]), "messages",
+	                              burst(&view->burst[QUEUE_MESSAGES])));
+	json_object_set_new(result, "start", json_time(quota->start));
+	if (view->reset_when != 0) {
+		json_object_set_new(result, "reset_when", json_time(view->reset_when));
+		json_object_set_new(result, "reset_by", json_text(view->reset_by));
+		json_object_set_new(result, "reset_reason", json_text(view->reset_reason));
 	}
 	request_answer(request, result);
 }

@@ -116,22 +116,56 @@ print_removed(const json_t *request, const json_t *result)
 	return 0;
 }
 
+/* "100 at once, then 50 in 300 s; now 87" */
+static void
+print_burst(const char *title, const json_t *result, const char *meter)
+{
+	const json_t *burst = json_object_get(json_object_get(result, "burst"), meter);
+
+	if (!json_is_object(burst)) {
+		printf("%-16s not limited\n", title);
+		return;
+	}
+	printf("%-16s %lld at once, then %lld in %lld s; now %lld\n", title,
+	       (long long)json_integer_value(json_object_get(burst, "at_once")),
+	       (long long)json_integer_value(json_object_get(burst, "count")),
+	       (long long)json_integer_value(json_object_get(burst, "period_ms")) / 1000,
+	       (long long)json_integer_value(json_object_get(burst, "left")));
+}
+
 static int
 print_quota(const json_t *request, const json_t *result)
 {
 	(void)request;
 	if (as_json)
 		return 0;
+	const json_t *messages = json_object_get(result, "messages");
 	ctl_line("account", result, "account");
+	ctl_line("class", result, "class");
+	ctl_line("window", result, "window");
+	printf("recipients\n");
 	ctl_line("limit", result, "limit");
 	ctl_line("used", result, "used");
 	ctl_line("reserved", result, "reserved");
 	ctl_line("next free", result, "reset");
+	print_burst("burst", result, "recipients");
 	if (json_is_true(json_object_get(result, "overridden"))) {
 		ctl_line("configured", result, "class_limit");
 		ctl_line("set", result, "override_set");
 		ctl_line("by", result, "override_by");
 		ctl_line("reason", result, "override_reason");
+	}
+	printf("messages\n");
+	ctl_line("limit", messages, "limit");
+	ctl_line("used", messages, "used");
+	ctl_line("reserved", messages, "reserved");
+	ctl_line("next free", messages, "reset");
+	print_burst("burst", result, "messages");
+	ctl_line("paced until", result, "start");
+	if (json_object_get(result, "reset_when")) {
+		ctl_line("reset", result, "reset_when");
+		ctl_line("by", result, "reset_by");
+		ctl_line("reason", result, "reset_reason");
 	}
 	return 0;
 }
@@ -385,7 +419,7 @@ static const struct command commands[] = {
      print_accounts},
     {"quota show",
      "ACCOUNT",
-     "recipients in the last 24 hours",
+     "recipients and messages of the day, and how fast",
      "quota.show",
      {"account"},
      NULL,

@@ -60,7 +60,7 @@ says('quota set', 0, qr/^limit +1000\n.*^reason +club$/ms, 'quota', 'set', $me, 
 says('quota set per day', 0, qr/^limit +2000$/m, 'quota', 'set', $me, '2000/day');
 says("quota set $_", 64, qr/limit must be a number.*1000\/day/, 'quota', 'set', $me, $_) for '-1', '12x', '4294967296', '5/week', '';
 says('quota default', 0, qr/^limit +500$/m, 'quota', 'set', $me, 'default');
-keys_of('quota show', $s->json('quota', 'show', $me), qw(account limit used reserved reset overridden class_limit));
+keys_of('quota show', $s->json('quota', 'show', $me), qw(account class window limit used reserved reset overridden class_limit messages burst start));
 says('quota of the account, spelled differently', 0, qr/^account +alice\@example\.test$/m, 'quota', 'show', '"Alice"@EXAMPLE.test');
 says('quota set, reason with control characters', 1, qr/"reason" holds control characters/, 'quota', 'set', $me, 5, '--reason', "a\x1b[31mb");
 says('quota set, long reason', 1, qr/"reason" is longer than 127/, 'quota', 'set', $me, 5, '--reason', 'x' x 128);
