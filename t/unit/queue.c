@@ -365,7 +365,7 @@ test_rates(void)
 	ok(jobs == so_far && store_find(program.store, &paced, &lane) && lane == QUEUE_FRESH,
 	   "and waits, after a restart too");
 	struct store_message *stored = store_load_message(program.store, QUEUE_FRESH, &paced);
-	ok(stored && stored->due == start, "until the bucket says");
+	ok(stored && llabs(stored->due - start) <= 10, "until the bucket says");
 	store_message_free(stored);
 	ok(send_one() == QUEUE_TOO_FAST && quota_seen.reset > clock_wall() + 20000 &&
 	       quota_seen.reset <= clock_wall() + 30000,
