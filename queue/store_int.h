@@ -229,6 +229,7 @@ struct store {
 /* Writers hand their ops back through this, a chain at a time. */
 void store_hand_back(struct store *store, struct op *first, struct op *last);
 void store_post(struct store *store, struct lane *lane, struct op *op);
+void store_tell(struct op *op);
 /* Of an op that is nothing but itself: tells its asker and frees it. */
 void store_complete(struct op *op);
 

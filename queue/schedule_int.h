@@ -1,0 +1,152 @@
+/* Internals that the files of the schedule share: the window and what is in it. schedule.c tells
+ * the story. */
+#ifndef QUEUE_SCHEDULE_INT_H
+#define QUEUE_SCHEDULE_INT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "queue/proto.h"
+#include "queue/schedule.h"
+
+#define WINDOW_MESSAGES   2000
+#define WINDOW_RECIPIENTS 50000
+#define WINDOW_RESERVE    2000 /* beside the window, for fresh mail to domains without a backlog */
+#define DOMAIN_IDLE       50   /* pending jobs: below that a domain has no backlog */
+#define BUCKETS           4096
+
+struct domain { /* one domain in one lane; exists while it has a job */
+	LIST_ENTRY(domain) bucket;
+	TAILQ_ENTRY(domain) turn; /* in lane->turns while is_ready */
+	struct lane *lane;
+	bool is_ready;
+	unsigned in_flight;
+	unsigned pending_count;
+	size_t pending_recipients;
+	TAILQ_HEAD(job_queue, job) pending;
+	char name[ADDRESS_DOMAIN_MAX + 1];
+};
+
+enum job_state {
+	JOB_PENDING,   /* in its domain's queue */
+	JOB_IN_FLIGHT, /* at the relay */
+	JOB_FINISHING, /* outcome with the store; its place at the relay is free again */
+};
+
+struct job {
+	LIST_ENTRY(job) link;    /* in lane->jobs unless pending */
+	LIST_ENTRY(job) sibling; /* in message->jobs */
+	TAILQ_ENTRY(job) queue;  /* in domain->pending while pending */
+	uint64_t number;
+	enum job_state state;
+	struct lane *lane;
+	struct message
+	    *message; /* NULL: carried over, and the message is not in this lane any more */
+	struct domain *domain;
+	struct queue_id id;
+	uint16_t index[PROTO_JOB_MAX];
+	unsigned count;
+	unsigned ended;          /* recipients that the outcome under way ends */
+	struct ipc_from waiting; /* whom to acknowledge; channel 0: nobody */
+};
+
+struct message { /* one round of one message */
+	LIST_ENTRY(message) bucket;
+	struct schedule *schedule;
+	struct lane *lane;
+	struct store_message *stored;
+	LIST_HEAD(, job) jobs; /* not ended */
+	unsigned open;         /* jobs without an outcome */
+	unsigned finishing;    /* jobs whose outcome is on its way to the disk */
+	unsigned unfinished;   /* recipients */
+	unsigned attempt;
+	bool deferred;          /* some outcome of the round left a recipient unfinished */
+	msec_t next_due;        /* chosen with the last outcome, if any was */
+	enum queue_lane target; /* where it goes then */
+};
+
+struct lane {
+	struct schedule *schedule;
+	enum queue_lane lane;
+	bool ready; /* its relay has said HELLO */
+	struct ipc_from relay;
+	unsigned capacity, in_flight;
+	LIST_HEAD(, job) jobs; /* in flight and finishing */
+	LIST_HEAD(, domain) domains[BUCKETS];
+	TAILQ_HEAD(, domain) turns; /* domains with pending jobs and a free place */
+	unsigned messages;          /* in the window */
+	size_t recipients;          /* in them */
+	bool more;                  /* due messages may be left on disk */
+	bool skipped;               /* the last refill left some of a crowded domain behind */
+	struct store_key
+	    sweep;       /* where a refill that skipped too many goes on; zero: at the front */
+	msec_t refilled; /* monotonic */
+	struct loop_timer *timer;
+	msec_t wake; /* schedule's clock the timer is armed for; 0: none */
+};
+
+struct schedule {
+	struct loop *loop;
+	struct store *store;
+	struct ipc_hub *hub;
+	const struct conf *conf;
+	bool stopped;
+	msec_t now, mono; /* the schedule's clock, and clock_mono then */
+	uint64_t next_number;
+	LIST_HEAD(, message) ids[BUCKETS];
+	struct lane lanes[QUEUE_LANES];
+};
+
+/* --- schedule.c --- */
+
+void lane_wake_at(struct lane *lane, msec_t when);
+/* Loads due messages into the window as far as there is room. */
+void lane_refill(struct lane *lane);
+/* Hands pending jobs to the relay as far as it has places. */
+void lane_dispatch(struct lane *lane);
+/* A message has left the window: both of the above, as far as needed. */
+void lane_poke(struct lane *lane);
+
+/* --- schedule_window.c --- */
+
+struct message *message_find(const struct schedule *schedule, const struct queue_id *id);
+/* Brings a message into the window without cutting it; NULL when it is not in that lane. */
+struct message *message_load(struct lane *lane, const struct queue_id *id);
+/* Cuts what is not in `taken` (by index, may be NULL) into pending jobs. */
+void message_cut(struct message *message, const bool *taken);
+void message_free(struct message *message);
+bool lane_has_room(const struct lane *lane);
+bool is_crowded(const struct message *message, bool reserve);
+struct domain *domain_get(struct lane *lane, const char *name);
+/* Puts the domain where its state says: among the turns, out of them, or out of memory. */
+void domain_settle(struct domain *domain);
+struct job *job_new(struct lane *lane, struct message *message, const struct queue_id *id,
+                    const char *domain);
+void job_free(struct job *job);
+void job_to_pending(struct job *job, bool first);
+/* Its state is the caller's to set, and so is settling the domain. */
+void job_leave_pending(struct job *job);
+void job_to_flight(struct job *job);
+/* The relay is through with it. */
+void job_leave_flight(struct job *job);
+
+/* --- schedule_outcome.c --- */
+
+const struct store_recipient *recipient_of(const struct store_message *stored, uint16_t index);
+/* Takes the outcomes of a job in flight (or one that could not even start) to the store. */
+void job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
+                struct ipc_from waiting);
+/* All outcomes of the round are durable. */
+void round_end(struct message *message);
+void to_stored(const struct queue_outcome *in, bool expired, struct store_outcome *out);
+void log_outcome(const struct queue_id *id, const struct store_message *stored,
+                 const struct store_outcome *outcome, unsigned attempt);
+
+/* --- schedule_relay.c --- */
+
+void job_send(struct job *job);
+void acknowledge(struct schedule *schedule, struct ipc_from to, bool durable);
+
+#endif

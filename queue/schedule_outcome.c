@@ -1,0 +1,209 @@
+#include "queue/schedule_int.h"
+
+/* What became of a job, and what follows for its message: ended, due again, moved. */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/random.h"
+
+#define NULL_SENDER_KEEP (24 * 60 * 60 * 1000)
+
+/* The schedule's answer to attempt n of a message that could not be finished. */
+static void
+choose_next(struct message *message, msec_t now)
+{
+	const struct conf *conf = message->schedule->conf;
+	const struct conf_durations *schedule = &conf->retry_schedule;
+	size_t step = message->attempt - 1;
+	msec_t wait = 5 * 60 * 1000;
+	if (schedule->count > 0)
+		wait = schedule->list[step < schedule->count ? step : schedule->count - 1];
+	wait += (msec_t)random_below((uint64_t)(wait / 5) + 1) - wait / 10;
+	msec_t keep =
+	    address_is_null(&message->stored->from) && conf->retry_expire > NULL_SENDER_KEEP
+	        ? NULL_SENDER_KEEP
+	        : conf->retry_expire;
+	msec_t last = message->stored->created + keep + 1;
+	if (wait > last - now && last > now)
+		wait = last - now; /* one attempt at the very end */
+	message->next_due = schedule_now(message->schedule) + wait;
+	message->target = now - message->stored->created > conf->retry_fallback ||
+	                          message->lane->lane == QUEUE_FALLBACK
+	                      ? QUEUE_FALLBACK
+	                      : QUEUE_RETRY;
+}
+
+static bool
+is_expired(const struct message *message, msec_t now)
+{
+	msec_t keep = message->schedule->conf->retry_expire;
+	if (address_is_null(&message->stored->from) && keep > NULL_SENDER_KEEP)
+		keep = NULL_SENDER_KEEP;
+	return now - message->stored->created > keep;
+}
+
+static void
+on_moved(void *arg, enum store_result result)
+{
+	struct message *message = arg;
+	struct schedule *schedule = message->schedule;
+	struct lane *from = message->lane;
+	char text[QUEUE_ID_TEXT_SIZE];
+
+	queue_id_format(&message->stored->id, text);
+	if (result == STORE_OK)
+		log_info(text, "moved", "from=%s to=%s", queue_lane_name(from->lane),
+		         queue_lane_name(message->target));
+	else
+		log_error(text, "move-failed", "to=%s error=%s", queue_lane_name(message->target),
+		          store_result_text(result));
+	/* After a failure it is due again where it is, at the time that its last outcome set. */
+	struct lane *to = result == STORE_OK ? &schedule->lanes[message->target] : from;
+	msec_t due = message->next_due;
+	message_free(message);
+	if (schedule->stopped)
+		return;
+	lane_wake_at(to, due);
+	lane_poke(from);
+}
+
+/* All outcomes of the round are durable. */
+void
+round_end(struct message *message)
+{
+	struct lane *lane = message->lane;
+	if (message->unfinished > 0 && message->target != lane->lane) {
+		store_move(message->schedule->store, &message->stored->id, lane->lane,
+		           message->target, message->next_due, on_moved, message);
+		return;
+	}
+	msec_t due = message->unfinished > 0 ? message->next_due : 0;
+	message_free(message);
+	if (lane->schedule->stopped)
+		return;
+	if (due)
+		lane_wake_at(lane, due);
+	lane_poke(lane);
+}
+
+const struct store_recipient *
+recipient_of(const struct store_message *stored, uint16_t index)
+{
+	for (size_t i = 0; i < stored->recipient_count; i++) {
+		if (stored->recipients[i].index == index)
+			return &stored->recipients[i];
+	}
+	return NULL;
+}
+
+static void
+on_finished(void *arg, enum store_result result)
+{
+	struct job *job = arg;
+	struct message *message = job->message;
+	struct lane *lane = job->lane;
+	bool durable = result == STORE_OK || result == STORE_MISSING;
+
+	message->finishing--;
+	acknowledge(lane->schedule, job->waiting, durable);
+	if (!durable) {
+		/* The relay says it again; until then the job counts as in flight, so nobody else
+		 * gets it. */
+		char text[QUEUE_ID_TEXT_SIZE];
+		log_error(queue_id_format(&job->id, text), "outcome-not-stored", "error=%s",
+		          store_result_text(result));
+		message->open++;
+		LIST_REMOVE(job, link);
+		job->domain =
+		    domain_get(lane, recipient_of(message->stored, job->index[0])->address.domain);
+		if (job->waiting.channel != 0 && lane->ready &&
+		    lane->relay.channel == job->waiting.channel)
+			job_to_flight(job);
+		else
+			job_to_pending(job, true);
+		return;
+	}
+	message->unfinished -= job->ended;
+	if (result == STORE_MISSING)
+		message->unfinished = 0;
+	job_free(job);
+	if (message->open == 0 && message->finishing == 0)
+		round_end(message);
+}
+
+/* One line, cut to size. */
+/* What an outcome remembers of a reply: cut where the store's record ends. */
+static void
+reply_text(const struct reply *reply, char out[STORE_REPLY_MAX + 1])
+{
+	const int room = STORE_REPLY_MAX - 24; /* beside code, enhanced code and spaces */
+	char code[16] = ""; /* our own words have none */
+
+	if (reply->code)
+		snprintf(code, sizeof(code), "%d ", reply->code);
+	snprintf(out, STORE_REPLY_MAX + 1, "%s%s%s%.*s", code, reply->enhanced,
+	         reply->enhanced[0] ? " " : "", room, reply->text);
+}
+
+void
+log_outcome(const struct queue_id *id, const struct store_message *stored,
+            const struct store_outcome *outcome, unsigned attempt)
+{
+	static const char *const events[] = {"deferred", "delivered", "bounced", "expired",
+	                                     "removed"};
+	char text[QUEUE_ID_TEXT_SIZE], to[ADDRESS_TEXT_SIZE] = "";
+	const struct store_recipient *recipient =
+	    stored ? recipient_of(stored, outcome->index) : NULL;
+	if (recipient)
+		address_format(&recipient->address, to, sizeof(to));
+	log_info(queue_id_format(id, text), events[outcome->state],
+	         "to=%s index=%u attempt=%u delay=%lld reply=\"%s\"", to, outcome->index, attempt,
+	         stored ? (long long)(clock_wall() - stored->created) : 0LL, outcome->reply);
+}
+
+void
+to_stored(const struct queue_outcome *in, bool expired, struct store_outcome *out)
+{
+	static const enum store_state states[] = {STORE_DELIVERED, STORE_QUEUED, STORE_BOUNCED};
+	out->index = in->index;
+	out->state = states[in->fate];
+	if (out->state == STORE_QUEUED && expired)
+		out->state = STORE_EXPIRED;
+	reply_text(&in->reply, out->reply);
+}
+
+/* Takes the outcomes of a job in flight (or one that could not even start) to the store. */
+void
+job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
+           struct ipc_from waiting)
+{
+	struct message *message = job->message;
+	struct lane *lane = job->lane;
+	struct store_outcome stored[PROTO_JOB_MAX];
+	msec_t now = clock_wall();
+	bool expired = is_expired(message, now);
+
+	job_leave_flight(job);
+	domain_settle(job->domain);
+	job->domain = NULL;
+	job->state = JOB_FINISHING;
+	job->waiting = waiting;
+	job->ended = 0;
+	for (size_t i = 0; i < count; i++) {
+		to_stored(&outcomes[i], expired, &stored[i]);
+		job->ended += stored[i].state != STORE_QUEUED;
+		message->deferred |= stored[i].state == STORE_QUEUED;
+		log_outcome(&job->id, message->stored, &stored[i], message->attempt);
+	}
+	message->open--;
+	message->finishing++;
+	msec_t due = message->stored->due;
+	if (message->open == 0 && message->deferred) {
+		choose_next(message, now);
+		due = message->next_due;
+	}
+	store_finish(lane->schedule->store, lane->lane, &job->id, message->attempt, stored, count,
+	             now, due, on_finished, job);
+}

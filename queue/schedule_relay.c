@@ -1,0 +1,353 @@
+#include "queue/schedule_int.h"
+
+/* The relays' channels: jobs out, outcomes in, and what a relay still had when either side came
+ * anew. */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+
+void
+acknowledge(struct schedule *schedule, struct ipc_from to, bool durable)
+{
+	struct buf frame;
+	if (to.channel == 0)
+		return;
+	buf_init(&frame);
+	wire_put_u8(&frame, durable);
+	ipc_hub_reply(schedule->hub, to, &frame, -1);
+	buf_clear(&frame);
+}
+
+void
+job_send(struct job *job)
+{
+	struct lane *lane = job->lane;
+	struct store_message *stored = job->message->stored;
+	static const struct ipc_from nobody;
+
+	job_to_flight(job);
+	int fd = store_open_body(lane->schedule->store, &job->id, &stored->body);
+	if (fd == -1) {
+		struct queue_outcome outcomes[PROTO_JOB_MAX];
+		char text[QUEUE_ID_TEXT_SIZE];
+		log_error(queue_id_format(&job->id, text), "body-unreadable", "segment=%llu",
+		          (unsigned long long)stored->body.segment);
+		memset(outcomes, 0, sizeof(outcomes));
+		for (size_t i = 0; i < job->count; i++) {
+			outcomes[i].index = job->index[i];
+			outcomes[i].fate = QUEUE_DEFERRED;
+			snprintf(outcomes[i].reply.text, sizeof(outcomes[i].reply.text),
+			         "the body could not be read");
+		}
+		job_finish(job, outcomes, job->count, nobody);
+		return;
+	}
+	struct queue_recipient recipients[PROTO_JOB_MAX];
+	size_t at = 0;
+	for (size_t i = 0; i < job->count; i++) {
+		while (stored->recipients[at].index != job->index[i])
+			at = (at + 1) % stored->recipient_count;
+		recipients[i].index = job->index[i];
+		recipients[i].address = stored->recipients[at].address;
+	}
+	struct queue_job out = {
+	    .number = job->number,
+	    .id = job->id,
+	    .attempt = job->message->attempt,
+	    .from = stored->from,
+	    .domain = job->domain->name,
+	    .body_8bit = stored->body_8bit,
+	    .prefix = stored->prefix,
+	    .prefix_len = stored->prefix_len,
+	    .body_offset = stored->body.offset,
+	    .body_size = stored->body.size,
+	    .recipients = recipients,
+	    .recipient_count = job->count,
+	};
+	struct buf frame;
+	buf_init(&frame);
+	proto_put_job(&frame, &out);
+	/* False means that schedule_gone comes next and takes it back. */
+	ipc_hub_push(lane->schedule->hub, lane->relay, PROTO_JOB, &frame, fd);
+	buf_clear(&frame);
+	close(fd);
+}
+
+static struct job *
+job_find(struct lane *lane, uint64_t number, const struct queue_id *id)
+{
+	struct job *job;
+	struct message *message = message_find(lane->schedule, id);
+	if (message) {
+		LIST_FOREACH(job, &message->jobs, sibling)
+		{
+			if (job->number == number && job->lane == lane)
+				return job;
+		}
+	}
+	LIST_FOREACH(job, &lane->jobs, link)
+	{
+		if (job->number == number && queue_id_equal(&job->id, id))
+			return job;
+	}
+	return NULL;
+}
+
+/* Whether all of these recipients are unfinished and in no other job. Otherwise (the outcome is
+ * durable and only its acknowledgement was lost, or a relay talks nonsense) they must not count as
+ * the round's. */
+static bool
+is_open(const struct message *message, const uint16_t *index, unsigned count)
+{
+	const struct job *job;
+	for (unsigned i = 0; i < count; i++) {
+		const struct store_recipient *recipient = recipient_of(message->stored, index[i]);
+		if (!recipient || recipient->state != STORE_QUEUED)
+			return false;
+		for (unsigned k = 0; k < i; k++) {
+			if (index[k] == index[i])
+				return false;
+		}
+		LIST_FOREACH(job, &message->jobs, sibling)
+		{
+			for (unsigned k = 0; k < job->count; k++) {
+				if (job->index[k] == index[i])
+					return false;
+			}
+		}
+	}
+	return true;
+}
+
+/* A job past its final dot under an earlier channel. */
+static void
+carry(struct lane *lane, struct message **touched, uint64_t number, const struct queue_id *id,
+      const char *domain, const uint16_t *index, unsigned count)
+{
+	struct schedule *schedule = lane->schedule;
+	struct job *job = job_find(lane, number, id);
+	if (job) {
+		if (job->state == JOB_PENDING) {
+			job_leave_pending(job);
+			job_to_flight(job);
+		}
+		return;
+	}
+	struct message *message = message_find(schedule, id);
+	if (message && message != *touched)
+		message = NULL; /* its round is already cut; the outcome is applied by index */
+	if (!message && !message_find(schedule, id)) {
+		message = message_load(lane, id);
+		*touched = message;
+	}
+	if (message && !is_open(message, index, count))
+		message = NULL;
+	job = job_new(lane, message, id, domain);
+	job->number = number;
+	memcpy(job->index, index, count * sizeof(*index));
+	job->count = count;
+	job_to_flight(job);
+}
+
+static void
+on_hello(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	unsigned which = wire_u8(&wire);
+	uint32_t capacity = wire_u32(&wire), count = wire_u32(&wire);
+	if (!wire_ok(&wire) || which >= QUEUE_LANES || from.index != which) {
+		log_error("-", "hello-malformed", "relay=%u", from.index);
+		return;
+	}
+	struct lane *lane = &schedule->lanes[which];
+	struct message **fresh = xcalloc(count < 10000 ? count + 1 : 1, sizeof(struct message *));
+	size_t loaded = 0;
+	lane->relay = from;
+	lane->relay.call = 0;
+	for (uint32_t n = 0; n < count && count < 10000; n++) {
+		struct queue_id id;
+		char domain[ADDRESS_DOMAIN_MAX + 1];
+		uint16_t index[PROTO_JOB_MAX] = {0};
+		uint64_t number = wire_u64(&wire);
+		proto_id(&wire, &id);
+		proto_word(&wire, domain, sizeof(domain));
+		unsigned indexes = wire_u16(&wire);
+		if (indexes == 0 || indexes > PROTO_JOB_MAX)
+			wire.failed = true;
+		for (unsigned i = 0; i < indexes && wire_ok(&wire); i++)
+			index[i] = wire_u16(&wire);
+		if (!wire_ok(&wire))
+			break;
+		struct message *touched = NULL;
+		for (size_t i = 0; i < loaded; i++) {
+			if (queue_id_equal(&fresh[i]->stored->id, &id))
+				touched = fresh[i];
+		}
+		struct message *before = touched;
+		carry(lane, &touched, number, &id, domain, index, indexes);
+		if (touched && touched != before)
+			fresh[loaded++] = touched;
+	}
+	/* What of those messages is not carried is attempted like any other. */
+	for (size_t i = 0; i < loaded; i++) {
+		bool taken[QUEUE_RECIPIENTS_MAX] = {false};
+		struct job *job;
+		LIST_FOREACH(job, &fresh[i]->jobs, sibling)
+		{
+			for (unsigned k = 0; k < job->count; k++) {
+				if (job->index[k] < QUEUE_RECIPIENTS_MAX)
+					taken[job->index[k]] = true;
+			}
+		}
+		message_cut(fresh[i], taken);
+	}
+	free(fresh);
+	lane->capacity = capacity;
+	lane->ready = true;
+	log_info("-", "relay-up", "lane=%s capacity=%u carried=%u", queue_lane_name(lane->lane),
+	         capacity, count);
+	lane_refill(lane);
+	lane_dispatch(lane);
+}
+
+struct stray { /* outcomes of a job that is not known any more */
+	struct schedule *schedule;
+	struct ipc_from waiting;
+};
+
+static void
+on_stray_finished(void *arg, enum store_result result)
+{
+	struct stray *stray = arg;
+	acknowledge(stray->schedule, stray->waiting, result == STORE_OK || result == STORE_MISSING);
+	free(stray);
+}
+
+static void
+finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue_id *id,
+             const struct queue_outcome *outcomes, size_t count)
+{
+	enum queue_lane where = QUEUE_LANES;
+	struct store_outcome stored[PROTO_JOB_MAX];
+	size_t ended = 0;
+	const struct message *message_here = message_find(schedule, id);
+	if (message_here && message_here->open == 0 && message_here->finishing == 0) {
+		acknowledge(schedule, from, false); /* it is being moved: said again in a second */
+		return;
+	}
+	if (!store_find(schedule->store, id, &where) || where == QUEUE_LANES) {
+		acknowledge(schedule, from, true); /* finished long ago */
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (outcomes[i].fate != QUEUE_DEFERRED)
+			to_stored(&outcomes[i], false, &stored[ended++]);
+	}
+	struct store_message *message = store_load_message(schedule->store, where, id);
+	if (!message || ended == 0) {
+		acknowledge(schedule, from, ended == 0);
+		store_message_free(message);
+		return;
+	}
+	for (size_t i = 0; i < ended; i++)
+		log_outcome(id, message, &stored[i], message->attempts);
+	struct stray *stray = xcalloc(1, sizeof(*stray));
+	stray->schedule = schedule;
+	stray->waiting = from;
+	store_finish(schedule->store, where, id, 0, stored, ended, clock_wall(), message->due,
+	             on_stray_finished, stray);
+	store_message_free(message);
+}
+
+static void
+on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	struct queue_outcome *outcomes = xcalloc(PROTO_JOB_MAX, sizeof(*outcomes));
+	struct queue_id id;
+	uint64_t number = wire_u64(&wire);
+	proto_id(&wire, &id);
+	size_t count = wire_u16(&wire);
+	if (count == 0 || count > PROTO_JOB_MAX)
+		wire.failed = true;
+	for (size_t i = 0; i < count && wire_ok(&wire); i++)
+		proto_outcome(&wire, &outcomes[i]);
+	if (!wire_done(&wire) || from.index >= QUEUE_LANES) {
+		log_error("-", "done-malformed", "relay=%u", from.index);
+		free(outcomes);
+		return;
+	}
+	struct lane *lane = &schedule->lanes[from.index];
+	struct job *job = job_find(lane, number, &id);
+	bool same = job && job->count == count;
+	for (size_t i = 0; same && i < count; i++) {
+		bool found = false;
+		for (size_t k = 0; k < job->count; k++)
+			found = found || job->index[k] == outcomes[i].index;
+		same = found;
+	}
+	if (job && job->state == JOB_FINISHING) {
+		job->waiting = from; /* said again while the disk is busy with it */
+	} else if (job && job->state == JOB_IN_FLIGHT && job->message && same) {
+		job_finish(job, outcomes, count, from);
+	} else if (job && job->state == JOB_IN_FLIGHT && job->message) {
+		char text[QUEUE_ID_TEXT_SIZE];
+		log_error(queue_id_format(&id, text), "done-mismatch", "relay=%u", from.index);
+		acknowledge(schedule, from, true);
+		job_leave_flight(job);
+		LIST_REMOVE(job, link);
+		job_to_pending(job, false);
+	} else {
+		if (job && job->state == JOB_IN_FLIGHT)
+			job_free(job);
+		finish_stray(schedule, from, &id, outcomes, count);
+	}
+	free(outcomes);
+	lane_dispatch(lane);
+}
+
+void
+schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame)
+{
+	if (schedule->stopped)
+		return;
+	if (frame->type == PROTO_HELLO)
+		on_hello(schedule, from, frame);
+	else if (frame->type == PROTO_DONE)
+		on_done(schedule, from, frame);
+	else if (frame->type == PROTO_ENOUGH && from.index < QUEUE_LANES)
+		schedule->lanes[from.index].capacity = 0;
+}
+
+void
+schedule_gone(struct schedule *schedule, struct ipc_from peer)
+{
+	if (peer.index >= QUEUE_LANES)
+		return;
+	struct lane *lane = &schedule->lanes[peer.index];
+	if (lane->relay.channel != peer.channel)
+		return;
+	lane->ready = false;
+	lane->capacity = 0;
+	memset(&lane->relay, 0, sizeof(lane->relay));
+	log_info("-", "relay-gone", "lane=%s in_flight=%u", queue_lane_name(lane->lane),
+	         lane->in_flight);
+	struct job *job, *next;
+	for (job = LIST_FIRST(&lane->jobs); job; job = next) {
+		next = LIST_NEXT(job, link);
+		if (job->state != JOB_IN_FLIGHT)
+			continue;
+		if (!job->message) {
+			job_free(job);
+			continue;
+		}
+		job_leave_flight(job);
+		LIST_REMOVE(job, link);
+		job_to_pending(job, true);
+	}
+}

@@ -1,0 +1,477 @@
+#include "queue/store_int.h"
+
+/* What happens to messages: accepted, attempted, ended, moved. store.c says in which order and why.
+ * An operation is an op that a lane's writer applies; its prepare, apply and settled run on the writer's thread, its
+ * complete on the loop's. */
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
+
+struct store_large {
+	struct queue_id id;
+};
+
+/* --- accepting --- */
+
+struct enqueue {
+	struct op op;
+	struct store_message *message;
+	uint8_t *body;
+	size_t body_len;
+	bool placed; /* the body is on disk and counted */
+	uint64_t large_size, large_checksum;
+	bool charged;
+	struct ledger_charge charge;
+};
+
+struct store_large *
+store_large_open(struct store *store, const struct queue_id *id, int *fd_out,
+                 enum store_result *why)
+{
+	char name[QUEUE_ID_TEXT_SIZE];
+	struct store_large *large;
+	int fd = openat(store->segments.large, large_name(id, name),
+	                O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0) {
+		*why = errno == EEXIST ? STORE_EXISTS : result_from(errno);
+		return NULL;
+	}
+	*why = STORE_OK;
+	*fd_out = fd;
+	large = xcalloc(1, sizeof(*large));
+	large->id = *id;
+	return large;
+}
+
+void
+store_large_abort(struct store *store, struct store_large *large)
+{
+	struct store_body body = {0};
+
+	if (large == NULL)
+		return;
+	segments_release(&store->segments, &large->id, &body);
+	free(large);
+}
+
+static int
+enqueue_append(struct op *op)
+{
+	struct enqueue *enqueue = (struct enqueue *)op;
+	int rc = segments_append(&op->store->segments, enqueue->body, enqueue->body_len,
+	                         &enqueue->message->body);
+
+	enqueue->placed = rc == 0;
+	return rc;
+}
+
+static int
+enqueue_sync_large(struct op *op)
+{
+	struct enqueue *enqueue = (struct enqueue *)op;
+	int rc = large_sync(&op->store->segments, &enqueue->message->id, &enqueue->message->body);
+
+	if (rc == 0 && (enqueue->message->body.size != enqueue->large_size ||
+	                enqueue->message->body.checksum != enqueue->large_checksum))
+		rc = EBADMSG;
+	return rc;
+}
+
+static enum store_result
+enqueue_apply(struct op *op, struct lane_txn *txn)
+{
+	struct enqueue *enqueue = (struct enqueue *)op;
+	struct store_message *message = enqueue->message;
+	struct key key;
+	MDB_val v;
+
+	key_id(&key, &message->id);
+	if (txn_get(txn, TABLE_MESSAGE, &key, &v))
+		return STORE_EXISTS;
+	txn_store(txn, message);
+	txn_count(txn, message->generated ? COUNTER_GENERATED : COUNTER_ACCEPTED, message->total);
+	if (enqueue->charged)
+		txn_charge(txn, message->account, &enqueue->charge);
+	return STORE_OK;
+}
+
+static void
+enqueue_settled(struct op *op)
+{
+	struct enqueue *enqueue = (struct enqueue *)op;
+
+	if (op->result != STORE_OK && enqueue->placed)
+		segments_release(&op->store->segments, &enqueue->message->id,
+		                 &enqueue->message->body);
+}
+
+static void
+enqueue_complete(struct op *op)
+{
+	struct enqueue *enqueue = (struct enqueue *)op;
+
+	store_tell(op);
+	store_message_free(enqueue->message);
+	free(enqueue->body);
+	free(enqueue);
+}
+
+static void
+enqueue_large_synced(struct op *op)
+{
+	if (op->result != STORE_OK) {
+		enqueue_complete(op);
+		return;
+	}
+	op->prepare = NULL;
+	op->apply = enqueue_apply;
+	op->complete = enqueue_complete;
+	store_post(op->store, &op->store->lanes[QUEUE_FRESH], op);
+}
+
+void
+store_enqueue(struct store *store, const struct store_message_new *in, store_on_done *on_done,
+              void *arg)
+{
+	struct enqueue *enqueue = xcalloc(1, sizeof(*enqueue));
+	struct store_message *message = xcalloc(1, sizeof(*message));
+	struct op *op = &enqueue->op;
+	enum queue_lane lane;
+
+	assert(in->recipient_count >= 1 && in->recipient_count <= QUEUE_RECIPIENTS_MAX);
+	assert(in->prefix_len <= QUEUE_PREFIX_MAX);
+	assert(in->large_take || in->body_len <= QUEUE_INLINE_MAX);
+	enqueue->message = message;
+	message->id = in->id;
+	message->lane = QUEUE_FRESH;
+	message->generated = in->generated;
+	message->body_8bit = in->body_8bit;
+	message->generation = 1;
+	message->account = xstrdup(in->account ? in->account : "");
+	message->from = in->from;
+	message->created = in->created;
+	message->due = in->due;
+	message->client_ip = xstrdup(in->client_ip ? in->client_ip : "");
+	message->client_port = in->client_port;
+	message->ehlo = xstrdup(in->ehlo ? in->ehlo : "");
+	message->last_reply = xstrdup("");
+	if (in->prefix_len)
+		message->prefix = (uint8_t *)xmemdup0(in->prefix, in->prefix_len);
+	message->prefix_len = in->prefix_len;
+	message->total = message->unfinished = (uint32_t)in->recipient_count;
+	message->recipients = xcalloc(in->recipient_count, sizeof(*message->recipients));
+	message->recipient_count = in->recipient_count;
+	for (size_t i = 0; i < in->recipient_count; i++) {
+		message->recipients[i].index = (uint16_t)i;
+		message->recipients[i].address = in->recipients[i];
+		message->recipients[i].reply = xstrdup("");
+	}
+	if (in->charge) {
+		enqueue->charged = true;
+		enqueue->charge = *in->charge;
+	}
+	op->store = store;
+	op->lane = &store->lanes[QUEUE_FRESH];
+	op->weight = 4 + in->recipient_count;
+	op->settled = enqueue_settled;
+	op->on_done = on_done;
+	op->arg = arg;
+	if (in->large_take) {
+		assert(queue_id_equal(&in->large_take->id, &in->id));
+		free(in->large_take);
+		enqueue->placed = true;
+		enqueue->large_size = in->large_size;
+		enqueue->large_checksum = in->large_checksum;
+		op->prepare = enqueue_sync_large;
+		op->complete = enqueue_large_synced;
+	} else {
+		enqueue->body = (uint8_t *)xmemdup0(in->body_len ? in->body : "", in->body_len);
+		enqueue->body_len = op->octets = in->body_len;
+		op->prepare = enqueue_append;
+		op->apply = enqueue_apply;
+		op->complete = enqueue_complete;
+	}
+	if (store_find(store, &in->id, &lane)) {
+		op->result = STORE_EXISTS;
+		op->complete = enqueue_complete;
+		op->settled(op);
+		store->pending++;
+		store_hand_back(store, op, op);
+		return;
+	}
+	store_post(store, in->large_take ? &store->sync : op->lane, op);
+}
+
+/* --- delivering --- */
+
+struct finish {
+	struct op op;
+	struct queue_id id;
+	unsigned attempt;
+	struct store_outcome *outcomes;
+	size_t count;
+	msec_t when, due;
+	bool ended, last; /* some recipient ended; the message left the lane */
+	struct store_body body;
+};
+
+static const enum counter counter_of[] = {
+    [STORE_DELIVERED] = COUNTER_DELIVERED,
+    [STORE_BOUNCED] = COUNTER_BOUNCED,
+    [STORE_EXPIRED] = COUNTER_EXPIRED,
+    [STORE_REMOVED] = COUNTER_REMOVED,
+};
+
+static struct store_recipient *
+recipient_of(struct store_message *message, uint16_t index)
+{
+	size_t low = 0, high = message->recipient_count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (message->recipients[middle].index < index)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < message->recipient_count && message->recipients[low].index == index
+	           ? &message->recipients[low]
+	           : NULL;
+}
+
+static void
+apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message *message,
+              const struct store_outcome *outcome)
+{
+	struct store_recipient *recipient = recipient_of(message, outcome->index);
+	struct key key;
+	struct buf buf;
+
+	if (recipient->state != STORE_QUEUED)
+		return;
+	recipient->state = outcome->state;
+	if (finish->attempt)
+		recipient->attempts = finish->attempt;
+	recipient->when = finish->when;
+	free(recipient->reply);
+	recipient->reply = xstrdup(outcome->reply);
+	free(message->last_reply);
+	message->last_reply = xstrdup(outcome->reply);
+	buf_init(&buf);
+	recipient_encode(recipient, &buf);
+	key_recipient(&key, &message->id, outcome->index);
+	txn_put(txn, TABLE_RECIPIENT, &key, buf.data, buf.len);
+	if (outcome->state != STORE_QUEUED) {
+		message->unfinished--;
+		finish->ended = true;
+		txn_count(txn, counter_of[outcome->state], 1);
+		key_outbox(&key, &message->id, outcome->index, finish->attempt);
+		txn_put(txn, TABLE_OUTBOX, &key, buf.data, buf.len);
+	}
+	buf_clear(&buf);
+}
+
+static enum store_result
+finish_apply(struct op *op, struct lane_txn *txn)
+{
+	struct finish *finish = (struct finish *)op;
+	struct store_message *message = txn_load(txn, &finish->id, true);
+	enum store_result result = STORE_OK;
+	struct key key;
+	struct buf buf;
+
+	finish->ended = finish->last = false;
+	if (message == NULL)
+		return STORE_MISSING;
+	for (size_t i = 0; i < finish->count; i++) {
+		if (recipient_of(message, finish->outcomes[i].index) == NULL) {
+			result = STORE_MISSING;
+			goto out;
+		}
+	}
+	for (size_t i = 0; i < finish->count; i++)
+		apply_outcome(finish, txn, message, &finish->outcomes[i]);
+	if (finish->attempt > message->attempts)
+		message->attempts = finish->attempt;
+	if (message->unfinished == 0) {
+		txn_drop(txn, message);
+		finish->last = true;
+		finish->body = message->body;
+	} else if (message->due != finish->due) {
+		key_due(&key, message->due, &message->id);
+		txn_del(txn, TABLE_DUE, &key);
+		message->due = finish->due;
+		key_due(&key, message->due, &message->id);
+		txn_put(txn, TABLE_DUE, &key, "", 0);
+	}
+	buf_init(&buf);
+	record_encode(message, &buf);
+	if (message->unfinished) {
+		key_id(&key, &message->id);
+		txn_put(txn, TABLE_MESSAGE, &key, buf.data, buf.len);
+	}
+	if (finish->ended) {
+		key_outbox(&key, &message->id, OUTBOX_SUMMARY_INDEX, OUTBOX_SUMMARY_ATTEMPT);
+		txn_put(txn, TABLE_OUTBOX, &key, buf.data, buf.len);
+	}
+	buf_clear(&buf);
+out:
+	store_message_free(message);
+	return result;
+}
+
+static void
+finish_settled(struct op *op)
+{
+	struct finish *finish = (struct finish *)op;
+
+	if (op->result == STORE_OK && finish->last)
+		segments_release(&op->store->segments, &finish->id, &finish->body);
+}
+
+static void
+finish_complete(struct op *op)
+{
+	struct finish *finish = (struct finish *)op;
+
+	/* The next tick copies them: history is in no hurry, and each sweep is two commits. */
+	if (op->result == STORE_OK && finish->ended)
+		op->store->dirty[op->lane - op->store->lanes] = true;
+	store_tell(op);
+	free(finish->outcomes);
+	free(finish);
+}
+
+void
+store_finish(struct store *store, enum queue_lane lane, const struct queue_id *id, unsigned attempt,
+             const struct store_outcome *outcomes, size_t count, msec_t when, msec_t due,
+             store_on_done *on_done, void *arg)
+{
+	struct finish *finish = xcalloc(1, sizeof(*finish));
+
+	finish->id = *id;
+	finish->attempt = attempt;
+	finish->count = count;
+	finish->outcomes = xcalloc(count ? count : 1, sizeof(*outcomes));
+	if (count)
+		memcpy(finish->outcomes, outcomes, count * sizeof(*outcomes));
+	finish->when = when;
+	finish->due = due;
+	finish->op.weight = 4 + 3 * count;
+	finish->op.apply = finish_apply;
+	finish->op.settled = finish_settled;
+	finish->op.complete = finish_complete;
+	finish->op.on_done = on_done;
+	finish->op.arg = arg;
+	store_post(store, &store->lanes[lane], &finish->op);
+}
+
+void
+store_set_due(struct store *store, enum queue_lane lane, const struct queue_id *id, msec_t due,
+              store_on_done *on_done, void *arg)
+{
+	store_finish(store, lane, id, 0, NULL, 0, 0, due, on_done, arg);
+}
+
+struct move {
+	struct op op;
+	struct queue_id id;
+	enum queue_lane from, to;
+	msec_t due;
+	struct store_message *message; /* as it was in the source */
+};
+
+static enum store_result
+move_read(struct op *op, struct lane_txn *txn)
+{
+	struct move *move = (struct move *)op;
+
+	store_message_free(move->message);
+	move->message = txn_load(txn, &move->id, true);
+	return move->message ? STORE_OK : STORE_MISSING;
+}
+
+static enum store_result
+move_put(struct op *op, struct lane_txn *txn)
+{
+	struct move *move = (struct move *)op;
+	struct store_message next = *move->message;
+	struct key key;
+	MDB_val v;
+
+	key_id(&key, &move->id);
+	if (txn_get(txn, TABLE_MESSAGE, &key, &v))
+		return STORE_EXISTS;
+	next.generation++;
+	next.due = move->due;
+	txn_store(txn, &next);
+	txn_count(txn, COUNTER_MOVED_IN, next.unfinished);
+	return STORE_OK;
+}
+
+static enum store_result
+move_drop(struct op *op, struct lane_txn *txn)
+{
+	struct move *move = (struct move *)op;
+
+	txn_drop(txn, move->message);
+	txn_count(txn, COUNTER_MOVED_OUT, move->message->unfinished);
+	return STORE_OK;
+}
+
+static void
+move_complete(struct op *op)
+{
+	struct move *move = (struct move *)op;
+	struct store *store = op->store;
+
+	if (op->apply == move_read && op->result == STORE_OK) {
+		op->apply = move_put;
+		op->weight = 4 + move->message->recipient_count;
+		store_post(store, &store->lanes[move->to], op);
+		return;
+	}
+	if (op->apply == move_put && op->result == STORE_OK) {
+		op->apply = move_drop;
+		store_post(store, &store->lanes[move->from], op);
+		return;
+	}
+	if (op->apply == move_drop && op->result != STORE_OK) {
+		if (!store->closing) {
+			op->next = store->again;
+			store->again = op;
+			return;
+		}
+		/* The target has it; recovery will delete what is left in the source. */
+		op->result = STORE_OK;
+	}
+	store_tell(op);
+	store_message_free(move->message);
+	free(move);
+}
+
+void
+store_move(struct store *store, const struct queue_id *id, enum queue_lane from, enum queue_lane to,
+           msec_t due, store_on_done *on_done, void *arg)
+{
+	struct move *move = xcalloc(1, sizeof(*move));
+
+	assert(from != to && from < QUEUE_LANES && to < QUEUE_LANES);
+	move->id = *id;
+	move->from = from;
+	move->to = to;
+	move->due = due;
+	move->op.weight = 1;
+	move->op.apply = move_read;
+	move->op.complete = move_complete;
+	move->op.on_done = on_done;
+	move->op.arg = arg;
+	store_post(store, &store->lanes[from], &move->op);
+}
