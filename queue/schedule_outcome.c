@@ -138,8 +138,8 @@ on_finished(void *arg, enum store_result result)
 static void
 reply_text(const struct reply *reply, char out[STORE_REPLY_MAX + 1])
 {
-	const int room = STORE_REPLY_MAX - 24; /* beside code, enhanced code and spaces */
 	char code[16] = ""; /* our own words have none */
+	const int room = STORE_REPLY_MAX - (int)(sizeof(code) + sizeof(reply->enhanced));
 
 	if (reply->code)
 		snprintf(code, sizeof(code), "%d ", reply->code);
