@@ -223,20 +223,28 @@ port_of(const struct dns_target *target)
 	           : ((const struct sockaddr_in *)&target->addr)->sin_port;
 }
 
-bool
-client_suits(const struct client *client, const struct route_result *route)
+/* Where among the best hosts of the route the client's connection leads; their count: nowhere. */
+static size_t
+find_target(const struct client *client, const struct route_result *route)
 {
-	if (client->route.conf != route->conf)
-		return false;
-	for (size_t i = 0; i < route->dns.count; i++) {
+	size_t i = 0;
+
+	while (i < route->dns.count) {
 		const struct dns_target *target = &route->dns.list[i];
 
 		if (target->preference == route->dns.list[0].preference &&
 		    port_of(target) == port_of(&client->target) &&
 		    !strcmp(target->host, client->target.host))
-			return true;
+			break;
+		i++;
 	}
-	return false;
+	return i;
+}
+
+bool
+client_suits(const struct client *client, const struct route_result *route)
+{
+	return client->route.conf == route->conf && find_target(client, route) < route->dns.count;
 }
 
 void
@@ -257,9 +265,8 @@ client_begin(struct client *client, const struct route_result *route, struct que
 	for (size_t i = 0; i < count; i++)
 		client->outcomes[i].index = job->recipients[i].index;
 	client->is_unproven = client->state == CLIENT_KEPT;
-	/* On a kept connection the other hosts come in with begin_again only. */
-	client->next = client->is_unproven ? route->dns.count : 0;
-	client->sessions = 0;
+	client->next = client->is_unproven ? find_target(client, route) + 1 : 0;
+	client->sessions = client->is_unproven;
 	loop_timer_cancel(client->kick);
 	if (client->is_unproven)
 		begin_transaction(client);
@@ -337,6 +344,7 @@ static void
 begin_again(struct client *client)
 {
 	client->next = 0;
+	client->sessions = 0;
 	client->is_unproven = false;
 	give_up_address(client);
 }
@@ -706,6 +714,10 @@ on_envelope_reply(struct client *client, const struct reply *reply)
 		}
 		client->is_unproven = false;
 		client->mail_answered = true;
+		if (reply->code == 530) { /* it wants TLS or a login (RFC 3207, RFC 4954) */
+			defer_rest(client, reply, QUIT);
+			return;
+		}
 		if (reply->code / 100 != 2) {
 			end_transaction(client, reply, QUIT);
 			return;

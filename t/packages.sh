@@ -2,8 +2,8 @@
 # Installs the Debian packages that building, the demonstration and the tests need, if they are missing.
 # Usage: packages.sh build|run|test|fuzz|lint …
 #
-# Postfix, OpenSMTPD and nsd are unpacked below build/peers and not installed: installing them would replace this machine's own
-# mail system and start a name server.
+# Postfix, OpenSMTPD, nsd and sasl2-bin are unpacked below build/peers and not installed: installing them would replace this machine's own
+# mail system and start servers.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,8 +16,8 @@ for set in "$@"; do
 	run) packages="$packages openssl curl libdb5.3 libicu72 libnsl2"
 		peers="$peers postfix:usr/sbin/smtp-sink" ;;
 	test) packages="$packages perl libio-socket-ssl-perl libauthen-sasl-perl libcmocka-dev swaks msmtp
-		ldnsutils libfstrm0 libprotobuf-c1"
-		peers="$peers nsd:usr/sbin/nsd opensmtpd:usr/sbin/smtpd" ;;
+		ldnsutils libfstrm0 libprotobuf-c1 libsasl2-modules-db"
+		peers="$peers nsd:usr/sbin/nsd opensmtpd:usr/sbin/smtpd sasl2-bin:usr/sbin/saslpasswd2" ;;
 	fuzz) packages="$packages clang libclang-rt-14-dev" ;;
 	lint) packages="$packages clang clang-tidy clang-format cppcheck" ;;
 	*) echo "packages.sh: no set is called $set" >&2; exit 64 ;;

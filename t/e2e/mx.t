@@ -23,6 +23,17 @@ h5.hosts. A 127.0.0.5
 h6.hosts. A 127.0.0.6
 h7.hosts. A 127.0.0.7
 h8.hosts. A 127.0.0.8
+h9.hosts. A 127.0.0.9
+h10.hosts. A 127.0.0.10
+h11.hosts. A 127.0.0.11
+later.example. MX 10 h9.hosts.
+later.example. MX 20 h4.hosts.
+gone.example. MX 10 h10.hosts.
+gone.example. MX 20 h4.hosts.
+unsure.example. MX 10 h11.hosts.
+unsure.example. MX 20 h4.hosts.
+partly.example. MX 10 h2.hosts.
+partly.example. MX 20 h4.hosts.
 twins.hosts. A 127.0.0.8
 twins.hosts. A 127.0.0.5
 postfix.example. MX 10 h2.hosts.
@@ -50,7 +61,9 @@ ZONE
 
 my $nsd = Peers->nsd($dns_port, $zone);
 my %sink = (h4 => Peers->sink('127.0.0.4', $port), h5 => Peers->sink('127.0.0.5', $port),
-	h6 => Peers->sink('127.0.0.6', $port, '-Q', 'connect'), h7 => Peers->sink('127.0.0.7', $port, '-f', 'connect'));
+	h6 => Peers->sink('127.0.0.6', $port, '-Q', 'connect'), h7 => Peers->sink('127.0.0.7', $port, '-f', 'connect'),
+	h9 => Peers->sink('127.0.0.9', $port, '-r', 'rcpt'), h10 => Peers->sink('127.0.0.10', $port, '-q', 'data'),
+	h11 => Peers->sink('127.0.0.11', $port, '-q', '.'));
 my $s = Sekisho->new(no_sink => 1, no_start => 1);
 $s->{extra} = <<"CONF";
 routes:
@@ -114,6 +127,8 @@ goes_to('routed.example', 'h4', 'a route of its own');
 goes_to('down.example', 'h4', 'the next host, nobody at the first');
 goes_to('busy.example', 'h4', 'the next host, the first busy');
 goes_to('unwilling.example', 'h4', 'the next host, the first unwilling');
+goes_to('later.example', 'h4', 'the next host, the first wants the recipient later');
+goes_to('gone.example', 'h4', 'the next host, the first hung up at DATA');
 goes_to('twins.example', 'h5', 'the second address of a host') for 1 .. 3;
 
 bounces('null.example', qr/^556 5\.1\.10 .*null MX/, 'null MX');
@@ -125,6 +140,8 @@ waits('name.broken', qr/4\.4\.3 .*name servers/, 'SERVFAIL');
 waits('nobody.example', qr/4\.4\.1 .*h8\.hosts.*127\.0\.0\.8.*refused/i, 'nobody listens');
 waits('sessions.example', qr/5\d\d|421/, 'two sessions were refused');
 is(at('h4'), 0, 'a third host is not asked in the same attempt');
+waits('unsure.example', qr/4\.4\.2 h11\.hosts .*final dot/, 'a host that may have the message');
+is(at('h4'), 0, 'keeps the next one from getting it too');
 
 # The name server goes and comes.
 $nsd->stop;
@@ -162,8 +179,8 @@ SKIP: {
 	skip 'Postfix and OpenSMTPD need root', 1 if $> != 0;
 	my $pem = "$s->{dir}/both.pem";
 	Peers::write_file($pem, join '', map { Peers::read_file("$s->{dir}/$_.pem") } 'key', 'cert');
-	my $postfix = Peers->postfix('127.0.0.2', $port, 'postfix.example',
-		"smtpd_recipient_restrictions = check_recipient_access inline:{{refused\@postfix.example=550 5.7.1 not here},{later\@postfix.example=450 4.2.1 later}}\n", $pem);
+	my $postfix = Peers->postfix('127.0.0.2', $port, 'postfix.example partly.example',
+		"smtpd_recipient_restrictions = check_recipient_access inline:{{refused\@postfix.example=550 5.7.1 not here},{later\@postfix.example=450 4.2.1 later},{later\@partly.example=450 4.2.1 later}}\n", $pem);
 	my $opensmtpd = Peers->opensmtpd('127.0.0.3', $port, 'opensmtpd.example');
 	arrives('postfix.example', $postfix);
 	like($postfix->log . join('', $postfix->delivered), qr/using TLS|with ESMTPS/, 'by TLS, as it was offered');
@@ -174,6 +191,11 @@ SKIP: {
 	is_deeply([map { $_->{state} } @{ $m->{rcpt} }], [qw(delivered bounced queued delivered)], 'each has an outcome of its own');
 	like($m->{rcpt}[1]{reply}, qr/^550 5\.7\.1 .*not here/, 'with its reply');
 	ok(Sekisho::wait_for(20, sub { 2 == grep { /number-$number-/ } $postfix->delivered }), 'two arrived') or diag $postfix->log;
+	$id = send_one('one@partly.example', 'later@partly.example');
+	ok(Sekisho::wait_for(30, sub { show($id)->{finished} }), 'whom the first host wants later') or diag $s->ctl('queue', 'show', $id), $s->log;
+	is(show($id)->{attempts}, 1, 'the next one takes in the same attempt');
+	like((grep { /number-$number-/ } $sink{h4}->delivered)[0] // '', qr/^X-Rcpt-Args: <later\@partly\.example>/m, 'that recipient');
+	unlike((grep { /number-$number-/ } $sink{h4}->delivered)[0] // '', qr/^X-Rcpt-Args: <one\@/m, 'and nobody else');
 }
 my $audit = $s->json('queue', 'audit');
 ok($audit->{conserved}, 'nothing is lost') or diag explain $audit;

@@ -112,15 +112,28 @@ sub sink {
 	return $self->listens($address, $port);
 }
 
-# A whole Postfix that takes all mail for one domain, with STARTTLS. Needs root: its master drops privileges.
+# A whole Postfix that takes all mail for one domain, with STARTTLS. Needs root: its master drops privileges. With passwords (a hash) it
+# wants AUTH LOGIN from everybody.
 sub postfix {
-	my ($class, $address, $port, $domain, $more, $certificate) = @_;
+	my ($class, $address, $port, $domain, $more, $certificate, $passwords) = @_;
 	my $dir = directory();
 	make_path(map { "$dir/$_" } 'conf', 'data', 'mail', map { "queue/$_" } qw(active bounce corrupt defer deferred flush hold incoming
 		maildrop private public pid saved trace));
 	chown scalar(getpwnam 'daemon'), -1, "$dir/data", map { "$dir/queue/$_" } qw(active bounce corrupt defer deferred flush hold incoming
 		maildrop private public saved trace);
 	chown 65534, 65534, "$dir/mail";
+	if ($passwords) {
+		make_path("$dir/conf/sasl"); # Debian's place for it
+		write_file("$dir/conf/sasl/smtpd.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: $dir/sasldb\nmech_list: LOGIN\n");
+		for my $user (keys %$passwords) {
+			open my $pipe, '|-', "$PEERS/usr/sbin/saslpasswd2", '-p', '-c', '-f', "$dir/sasldb", '-u', 'sasl.test', $user or die $!;
+			print $pipe $passwords->{$user};
+			close $pipe or die 'saslpasswd2';
+		}
+		chmod 0644, "$dir/sasldb";
+		$more .= "smtpd_sasl_auth_enable = yes\nsmtpd_sasl_local_domain = sasl.test\nsmtpd_tls_auth_only = yes\n"
+			. "smtpd_recipient_restrictions = permit_sasl_authenticated, reject\n";
+	}
 	my $tls = $certificate ? "smtpd_tls_security_level = may\nsmtpd_tls_chain_files = $certificate\n" : '';
 	write_file("$dir/conf/main.cf", <<"CONF");
 compatibility_level = 3.6
