@@ -109,6 +109,22 @@ on_known_set(void *arg, enum auth_result result, const char *error, const struct
 		set_quota(arg, class);
 }
 
+static void
+on_known_reset(void *arg, enum auth_result result, const char *error, const struct auth_entry *list,
+               size_t count, const char *next)
+{
+	struct request *request = arg;
+	const char *class = class_of(request, result, error, list, count);
+
+	(void)next;
+	if (class == NULL)
+		return;
+	log_info("-", "quota-reset", "account=%s by=\"%s\"", request_account(request),
+	         request_by(request));
+	queue_reset_quota(request_peers(request)->queue, request_account(request), class,
+	                  request_by(request), request_text(request, "reason"), on_quota, request);
+}
+
 void
 cmd_quota_show(struct request *request)
 {
@@ -120,6 +136,13 @@ void
 cmd_quota_set(struct request *request)
 {
 	auth_account_show(request_peers(request)->auth, request_account(request), on_known_set,
+	                  request);
+}
+
+void
+cmd_quota_reset(struct request *request)
+{
+	auth_account_show(request_peers(request)->auth, request_account(request), on_known_reset,
 	                  request);
 }
 

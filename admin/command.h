@@ -75,6 +75,7 @@ void cmd_queue_audit(struct request *request);
 void cmd_queue_list(struct request *request);
 void cmd_queue_show(struct request *request);
 void cmd_quota_clear(struct request *request);
+void cmd_quota_reset(struct request *request);
 void cmd_quota_set(struct request *request);
 void cmd_quota_show(struct request *request);
 void cmd_status(struct request *request);

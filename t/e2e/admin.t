@@ -66,7 +66,10 @@ says('quota set, reason with control characters', 1, qr/"reason" holds control c
 says('quota set, long reason', 1, qr/"reason" is longer than 127/, 'quota', 'set', $me, 5, '--reason', 'x' x 128);
 says('quota of no address', 1, qr/user\@example/, 'quota', 'show', 'alice');
 says("quota $_->[0] of an unknown account", 1, qr/\Asekishoctl: \S.*\n\z/, 'quota', $_->[0], 'nobody@example.test', @$_[1 .. $#$_])
-	for ['show'], ['set', 1000];
+	for ['show'], ['set', 1000], ['reset'];
+says('quota reset', 0, qr/^used +0\n.*^messages\n.*^used +0\n.*^reset +$time\n.*^reason +a mistake$/ms, 'quota', 'reset', $me, '--reason', 'a mistake');
+keys_of('quota show after it', $s->json('quota', 'show', $me), qw(account class window limit used reserved reset overridden class_limit messages burst start
+	reset_when reset_by reset_reason));
 
 # Wrong usage
 says("unknown option $_", 64, qr/unknown option/, 'status', $_) for '--jsn', '-x';

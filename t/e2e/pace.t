@@ -109,6 +109,15 @@ like(send_to($carol, 1), qr/^450 4\.7\.1 Daily message limit 40 reached; resets 
 $q = $s->json('quota', 'show', $carol);
 is_deeply([@$q{qw(used reserved)}], [40, 0], 'of the recipients only 40 are used');
 ok(Sekisho::wait_for(20, sub { delivered() == 309 }), 'all 40 have left') or diag delivered();
+$s->ctl('quota', 'reset', $carol, '--reason', 'test');
+is($?, 0, 'a reset');
+like(send_to($carol, 150), $at_once, 'frees the meter');
+kill_queue();
+$q = $s->json('quota', 'show', $carol);
+is_deeply([$q->{used}, $q->{messages}{used}], [150, 1], 'for good');
+like(send_to($carol, 1), qr/^250 .*paced/, 'the pace has begun afresh with it');
+$s->ctl('quota', 'reset', $carol, '--reason', 'test');
+like(send_to($carol, 1), $at_once, 'and may be reset as well');
 my $c = $s->login($dave);
 $c->cmd("MAIL FROM:<$dave>");
 like($c->cmd("RCPT TO:<r$_\@example.org>"), qr/^250/, "recipient $_ of one message") for 1 .. 45;
