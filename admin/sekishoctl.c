@@ -147,6 +147,11 @@ print_quota(const json_t *request, const json_t *result)
 	ctl_line("limit", result, "limit");
 	ctl_line("used", result, "used");
 	ctl_line("reserved", result, "reserved");
+	/* A limit lowered below what was used leaves nothing, not less. */
+	const json_int_t left = json_integer_value(json_object_get(result, "limit")) -
+	                        json_integer_value(json_object_get(result, "used")) -
+	                        json_integer_value(json_object_get(result, "reserved"));
+	printf("%-16s %lld\n", "remaining", left > 0 ? (long long)left : 0);
 	ctl_line("next free", result, "reset");
 	print_burst("burst", result, "recipients");
 	if (json_is_true(json_object_get(result, "overridden"))) {

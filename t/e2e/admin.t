@@ -57,6 +57,7 @@ says('account remove', 0, qr/\Aremoved dora/, 'account', 'remove', 'dora@EXAMPLE
 
 # Quota
 says('quota set', 0, qr/^limit +1000\n.*^reason +club$/ms, 'quota', 'set', $me, '1000', '--reason', 'club');
+says('quota show', 0, qr/^used +0\nreserved +0\nremaining +1000$/m, 'quota', 'show', $me);
 says('quota set per day', 0, qr/^limit +2000$/m, 'quota', 'set', $me, '2000/day');
 says("quota set $_", 64, qr/limit must be a number.*1000\/day/, 'quota', 'set', $me, $_) for '-1', '12x', '4294967296', '5/week', '';
 says('quota default', 0, qr/^limit +500$/m, 'quota', 'set', $me, 'default');
