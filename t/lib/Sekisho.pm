@@ -27,10 +27,14 @@ $SIG{PIPE} = 'IGNORE';
 my %live;     # services not yet destroyed
 my $reported; # a process said that it is broken, which no test may survive
 
-# A port that was free a moment ago.
+# A port that was free a moment ago. Below the range from which the kernel gives every connection its own end: from there, one of a neighbour's
+# would take it before the service does.
 sub free_port {
-	my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => 0) or die "no free port: $!";
-	return $s->sockport;
+	for (1 .. 100) {
+		my $port = 10000 + int rand 22000;
+		return $port if IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => $port);
+	}
+	die "no free port: $!";
 }
 
 # Waits until the condition holds; false when it did not within the given seconds.
