@@ -29,11 +29,18 @@ for p in $packages; do
 	dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q '^install ok installed' || missing="$missing $p"
 done
 become=
-[ "$(id -u)" = 0 ] || become=sudo
+if [ "$(id -u)" != 0 ]; then
+	become=sudo
+	[ -z "$missing" ] || command -v sudo >/dev/null 2>&1 || {
+		echo "These packages are missing, and there is no sudo. As root: apt-get install$missing" >&2
+		exit 1
+	}
+fi
 if [ -n "$missing" ]; then
 	echo "installing:$missing"
-	$become apt-get -qq update >/dev/null
-	DEBIAN_FRONTEND=noninteractive $become apt-get -qq install -y --no-install-recommends $missing >/dev/null || {
+	# Through env: sudo does not pass variables on.
+	{ $become apt-get -qq update >/dev/null &&
+		$become env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >/dev/null; } || {
 		echo "These packages could not be installed; install them by hand and try again:$missing" >&2
 		exit 1
 	}
@@ -41,12 +48,18 @@ fi
 for peer in $peers; do
 	package=${peer%%:*}
 	[ ! -e "build/peers/${peer#*:}" ] || continue
-	mkdir -p build/peers
 	echo "unpacking $package below build/peers"
-	(cd build/peers && apt-get -qq download "$package" 2>/dev/null ||
-		{ $become apt-get -qq update >/dev/null && apt-get -qq download "$package" 2>/dev/null; }) || {
+	rm -rf build/peers.new
+	mkdir -p build/peers build/peers.new
+	fetch() { (cd build/peers.new && apt-get -qq download "$package" 2>/dev/null); }
+	fetch || { $become apt-get -qq update >/dev/null && fetch; } || {
 		echo "apt-get download $package failed: is the package list current?" >&2
 		exit 1
 	}
-	for deb in build/peers/"$package"_*.deb; do dpkg -x "$deb" build/peers; done
+	# The program that is looked for arrives last, so a half-unpacked package is unpacked again.
+	for deb in build/peers.new/"$package"_*.deb; do dpkg -x "$deb" build/peers.new/root; done
+	mv "build/peers.new/root/${peer#*:}" build/peers.new/program
+	cp -a build/peers.new/root/. build/peers
+	mv build/peers.new/program "build/peers/${peer#*:}"
+	rm -rf build/peers.new
 done
