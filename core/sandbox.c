@@ -41,16 +41,6 @@
  * Sanitizer builds leave out the filter and the dumpable bit, and may read /proc: the leak checker
  * forks, traces itself at exit and looks there. */
 
-#ifndef __has_feature /* clang's way to say it; gcc defines the names below */
-#define __has_feature(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
-    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#else
-#define SANITIZED 0
-#endif
-
 static const char *const calls_always[] = {
     "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2",
     "pwritev2", "close", "close_range", "fstat", "lseek", "sendfile", "splice", "copy_file_range",
@@ -270,7 +260,7 @@ enter_landlock(unsigned allowed, char *error, size_t size)
 			if (allow_path(ruleset, files_resolver[i], LL_FS_READ_FILE) < 0 &&
 			    errno != ENOENT)
 				goto fail;
-	if (SANITIZED && allow_path(ruleset, "/proc", LL_FS_READ_FILE | LL_FS_READ_DIR) < 0)
+	if (SANDBOX_SANITIZED && allow_path(ruleset, "/proc", LL_FS_READ_FILE | LL_FS_READ_DIR) < 0)
 		goto fail;
 	if (syscall(LL_RESTRICT_SELF, ruleset, 0) < 0)
 		goto fail;
@@ -290,6 +280,17 @@ add_layer(char *layers, size_t size, const char *name)
 }
 
 int
+sandbox_no_dumps(void)
+{
+	const struct rlimit none = {0, 0};
+	/* A core_pattern that pipes into a program ignores the limit. */
+	return setrlimit(RLIMIT_CORE, &none) < 0 ||
+	               (!SANDBOX_SANITIZED && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+	           ? -1
+	           : 0;
+}
+
+int
 sandbox_enter(unsigned allowed, char *layers, size_t layers_size, char *error, size_t error_size)
 {
 	layers[0] = '\0';
@@ -298,24 +299,22 @@ sandbox_enter(unsigned allowed, char *layers, size_t layers_size, char *error, s
 	 * which it could no longer open: it would silently change to UTC. */
 	setenv("TZ", ":/etc/localtime", 0);
 	tzset();
-	struct rlimit none = {0, 0};
-	if (setrlimit(RLIMIT_CORE, &none) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
 		snprintf(error, error_size, "no new privileges: %s", strerror(errno));
 		return -1;
 	}
 	add_layer(layers, layers_size, "no-new-privs");
-	if (!SANITIZED) {
-		if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) {
-			snprintf(error, error_size, "no dumps: %s", strerror(errno));
-			return -1;
-		}
-		add_layer(layers, layers_size, "no-dump");
+	if (sandbox_no_dumps() < 0) {
+		snprintf(error, error_size, "no dumps: %s", strerror(errno));
+		return -1;
 	}
+	if (!SANDBOX_SANITIZED)
+		add_layer(layers, layers_size, "no-dump");
 	/* Landlock before the filter, which does not allow its calls. */
 	long abi = enter_landlock(allowed, error, error_size);
 	if (abi < 0)
 		return -1;
-	if (!SANITIZED) {
+	if (!SANDBOX_SANITIZED) {
 		int filtered = enter_seccomp(allowed, error, error_size);
 		if (filtered < 0)
 			return -1;

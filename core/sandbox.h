@@ -14,6 +14,20 @@
 	      can be opened at all */
 #define SANDBOX_THREADS 8u /* starts threads */
 
+/* What a sanitizer needs in its own process; see sandbox.c. */
+#ifndef __has_feature /* clang's way to say it; gcc defines the names below */
+#define __has_feature(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) ||                               \
+    __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANDBOX_SANITIZED 1
+#else
+#define SANDBOX_SANITIZED 0
+#endif
+
+/* No core dumps and no ptrace by equals from here on; part of sandbox_enter, and for those that
+ * hold something before they can enter. 0, or -1 with errno. */
+int sandbox_no_dumps(void);
 /* Enters the sandbox; there is no way back. Writes the names of the active layers, comma-separated,
  * to layers. A layer the kernel lacks is left out; one that fails otherwise returns -1 with the
  * reason in error. */

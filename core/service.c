@@ -172,6 +172,11 @@ drop_privileges(uint32_t uid, uint32_t gid)
 		log_error("-", "privileges", "error=%s", strerror(errno));
 		return -1;
 	}
+	/* The key and a stranger's password come before the sandbox does. */
+	if (sandbox_no_dumps() < 0) {
+		log_error("-", "privileges", "no dumps error=%s", strerror(errno));
+		return -1;
+	}
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		log_warn("-", "privileges", "parent-death-signal error=%s", strerror(errno));
 	return 0;

@@ -143,12 +143,19 @@ static STACK_OF(X509) * chain_read(int fd, char *error, size_t size)
 static bool
 key_is_fit(EVP_PKEY *key, char *error, size_t size)
 {
-	if (key && EVP_PKEY_is_a(key, "EC") && EVP_PKEY_get_bits(key) >= 256)
-		return true;
+	static const char *const curves[] = {"prime256v1", "secp384r1", "secp521r1"};
+	char curve[32] = "";
+
+	/* Clients agree to no other curve, as RFC 8446 names no other. */
+	if (key && EVP_PKEY_is_a(key, "EC") &&
+	    EVP_PKEY_get_group_name(key, curve, sizeof(curve), NULL) == 1)
+		for (size_t i = 0; i < sizeof(curves) / sizeof(curves[0]); i++)
+			if (strcmp(curve, curves[i]) == 0)
+				return true;
 	if (key && EVP_PKEY_is_a(key, "RSA") && EVP_PKEY_get_bits(key) >= 2048 &&
 	    EVP_PKEY_get_bits(key) <= 8 * TLS_SIGNATURE_MAX)
 		return true;
-	snprintf(error, size, "the key must be EC (P-256 or larger) or RSA (2048 to %d bits)",
+	snprintf(error, size, "the key must be EC (P-256, P-384 or P-521) or RSA (2048 to %d bits)",
 	         8 * TLS_SIGNATURE_MAX);
 	return false;
 }
@@ -218,15 +225,36 @@ server_policy(SSL_CTX *ctx)
 	           1;
 }
 
+/* What clients will be shown. NULL with the reason, which may be a policy of the library's: a
+ * digest or a curve that is too weak for it. */
+static SSL_CTX *
+server_context(STACK_OF(X509) * chain, EVP_PKEY *key, char *error, size_t size)
+{
+	SSL_CTX *ctx;
+	bool good;
+
+	ERR_clear_error();
+	ctx = context_new(TLS_server_method());
+	good = key && ctx && server_policy(ctx) &&
+	       SSL_CTX_use_certificate(ctx, sk_X509_value(chain, 0)) == 1 &&
+	       SSL_CTX_use_PrivateKey(ctx, key) == 1;
+	for (int i = 1; good && i < sk_X509_num(chain); i++)
+		good = SSL_CTX_add1_chain_cert(ctx, sk_X509_value(chain, i)) == 1;
+	if (good)
+		return ctx;
+	error_openssl(error, size, "the certificate cannot be used");
+	SSL_CTX_free(ctx);
+	return NULL;
+}
+
 struct tls_server *
 tls_server_new(int chain_fd_take, tls_signer *signer, void *arg, char *error, size_t size)
 {
 	struct tls_server *server = NULL;
 	STACK_OF(X509) *chain = NULL;
 	EVP_PKEY *key = NULL;
-	SSL_CTX *ctx = NULL;
+	SSL_CTX *ctx;
 	X509 *leaf;
-	bool good;
 
 	library_init();
 	chain = chain_read(chain_fd_take, error, size);
@@ -236,22 +264,13 @@ tls_server_new(int chain_fd_take, tls_signer *signer, void *arg, char *error, si
 	leaf = sk_X509_value(chain, 0);
 	if (!key_is_fit(X509_get0_pubkey(leaf), error, size))
 		goto done;
-	ERR_clear_error();
 	key = tls_key_new(X509_get0_pubkey(leaf), signer, arg);
-	ctx = context_new(TLS_server_method());
-	good = key && ctx && server_policy(ctx) && SSL_CTX_use_certificate(ctx, leaf) == 1 &&
-	       SSL_CTX_use_PrivateKey(ctx, key) == 1;
-	for (int i = 1; good && i < sk_X509_num(chain); i++)
-		good = SSL_CTX_add1_chain_cert(ctx, sk_X509_value(chain, i)) == 1;
-	if (!good) {
-		error_openssl(error, size, "the certificate cannot be used");
+	ctx = server_context(chain, key, error, size);
+	if (!ctx)
 		goto done;
-	}
 	server = xcalloc(1, sizeof(*server));
 	server->ctx = ctx;
-	ctx = NULL;
 done:
-	SSL_CTX_free(ctx);
 	EVP_PKEY_free(key);
 	sk_X509_pop_free(chain, X509_free);
 	return server;
@@ -354,25 +373,44 @@ tls_client_ssl(struct tls_client *client, const char *server_name)
 	return ssl;
 }
 
+/* Clients refuse these, but only the clock's owner knows whether certificate or clock is wrong. */
+static void
+remark_validity(STACK_OF(X509) * chain, char *error, size_t size)
+{
+	for (int i = 0; i < sk_X509_num(chain); i++) {
+		const X509 *cert = sk_X509_value(chain, i);
+
+		if (X509_cmp_current_time(X509_get0_notAfter(cert)) < 0)
+			snprintf(error, size, "expired; renew it");
+		else if (X509_cmp_current_time(X509_get0_notBefore(cert)) > 0)
+			snprintf(error, size, "not valid yet; check it and this machine's clock");
+	}
+}
+
 int
 tls_check_pair(int chain_fd, int key_fd, char *error, size_t size)
 {
 	STACK_OF(X509) * chain;
 	EVP_PKEY *key = NULL;
+	SSL_CTX *ctx = NULL;
 	int status = -1;
 
 	library_init();
+	error[0] = '\0';
 	chain = chain_read(chain_fd, error, size);
 	if (!chain)
 		return -1;
 	key = key_read(key_fd, error, size);
 	if (key && X509_check_private_key(sk_X509_value(chain, 0), key) != 1)
 		snprintf(error, size, "the private key does not belong to the certificate");
-	else if (key)
+	else if (key && (ctx = server_context(chain, key, error, size)) != NULL) {
+		remark_validity(chain, error, size);
 		status = 0;
+	}
 	ERR_clear_error();
 	EVP_PKEY_free(key);
 	sk_X509_pop_free(chain, X509_free);
+	SSL_CTX_free(ctx);
 	return status;
 }
 

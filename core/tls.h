@@ -32,8 +32,9 @@ struct tls_client *tls_client_new(void);
 struct tls_client *tls_client_new_verifying(int ca_fd_take, char *error, size_t size);
 void tls_client_free(struct tls_client *client);
 
-/* Checks a PEM chain and a PEM private key against each other (both borrowed): 0, or -1 with the
- * reason in error. For sekishod's unprivileged checker. */
+/* Checks a PEM chain and a PEM private key against each other (both borrowed), and that a server
+ * can use them: 0, with a warning about the dates or "" in error, or -1 with the reason in error.
+ * For sekishod's unprivileged checker. */
 int tls_check_pair(int chain_fd, int key_fd, char *error, size_t size);
 
 /* A private key in this process's memory: for sekisho-keys alone. Reads the PEM key from fd

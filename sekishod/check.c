@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/mem.h"
+#include "core/sandbox.h"
 #include "core/tls.h"
 
 /* Problem: YAML, certificates and keys are parsed by large libraries, and sekishod may be root.
@@ -22,29 +23,38 @@
  * Idea: each parse happens in a forked child that first becomes nobody. It gets open descriptors,
  * because nobody could not read a private key by name, and answers through a pipe: one octet, '+'
  * and a result, or '-' and the text for the operator. The parent bounds what it reads, and
- * conf_decode trusts nothing in it.
+ * conf_decode trusts nothing in it. Time and memory of the child are bounded, and it enters the
+ * sandbox of a process that may do nothing but compute, which holds without root as well.
  *
  * Invariant: the child never returns into the parent's code; it ends with _exit. */
 
 #define NOBODY 65534
 #define FILE_MAX                                                                                   \
 	(1024u * 1024 + 1) /* one more than legal: conf_parse then says that it is too large */
-#define ANSWER_MAX  (16u * 1024 * 1024)
-#define CHECK_LIMIT 60 /* seconds of processor time */
+#define ANSWER_MAX   (16u * 1024 * 1024)
+#define CHECK_TIME   60                   /* seconds of processor time */
+#define CHECK_MEMORY (512u * 1024 * 1024) /* of address space, of which libraries take a part */
 
 typedef bool check_work(void *arg, struct buf *out);
 
 static void
 become_nobody(void)
 {
-	struct rlimit none = {0, 0}, time = {CHECK_LIMIT, CHECK_LIMIT};
-	setrlimit(RLIMIT_CORE, &none);
+	const struct rlimit none = {0, 0}, time = {CHECK_TIME, CHECK_TIME};
+	char layers[128], error[256];
 	setrlimit(RLIMIT_CPU, &time);
+	setrlimit(RLIMIT_FSIZE, &none);
+	const struct rlimit memory = {CHECK_MEMORY, CHECK_MEMORY};
+	if (!SANDBOX_SANITIZED) /* whose shadow alone is larger */
+		setrlimit(RLIMIT_AS, &memory);
 	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
 	                       setresuid(NOBODY, NOBODY, NOBODY) < 0))
 		_exit(2);
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (sandbox_enter(0, layers, sizeof(layers), error, sizeof(error)) < 0) {
+		fprintf(stderr, "sekishod: %s\n", error);
+		_exit(2);
+	}
 }
 
 static void
@@ -81,7 +91,7 @@ read_all(int fd, struct buf *out, size_t max)
 static bool
 run_unprivileged(check_work *work, void *arg, struct buf *out)
 {
-	int ends[2], status;
+	int ends[2], status = -1;
 	bool good = false;
 	if (pipe2(ends, O_CLOEXEC) < 0) {
 		buf_printf(out, "cannot make a pipe: %s", strerror(errno));
@@ -156,8 +166,9 @@ check_config(const char *file)
 		return NULL;
 	}
 	buf_init(&out);
-	if (fstat(parse.fd, &st) < 0 || S_ISDIR(st.st_mode)) {
-		fprintf(stderr, "%s: not a file\n", file);
+	if (fstat(parse.fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		fprintf(stderr, "%s: not a regular file; name one that holds the configuration\n",
+		        file);
 	} else if (!run_unprivileged(work_parse, &parse, &out)) {
 		fprintf(stderr, "%s", buf_str(&out));
 		if (out.len == 0 || out.data[out.len - 1] != '\n')
@@ -204,10 +215,9 @@ work_pair(void *arg, struct buf *out)
 {
 	const struct pair *pair = arg;
 	char error[512] = "";
-	if (tls_check_pair(pair->certificate, pair->key, error, sizeof(error)) == 0)
-		return true;
+	int result = tls_check_pair(pair->certificate, pair->key, error, sizeof(error));
 	buf_add_str(out, error);
-	return false;
+	return result == 0;
 }
 
 static int
@@ -248,6 +258,9 @@ check_pair(const char *file, const struct conf *conf, int *certificate, int *key
 	}
 	buf_init(&out);
 	good = run_unprivileged(work_pair, &pair, &out);
+	if (good && out.len > 0)
+		check_complain(file, conf, "tls.certificate", "warning: %s: %s",
+		               conf->tls_certificate, buf_str(&out));
 	if (!good)
 		check_complain(file, conf, "tls.certificate",
 		               "%s with %s: %s; name a matching pair", conf->tls_certificate,

@@ -54,7 +54,16 @@ mkdir "$dir/directory.pem";
 # Root may read everything: there only the directory is unreadable.
 my @closed = $> == 0 ? 'directory' : ('directory', 'closed');
 my $taken = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => $s->{ports}{submissions}) or die $!;
+sub certify {
+	my ($name, @opt) = @_;
+	system("openssl req -x509 -nodes -subj /CN=localhost -keyout $dir/$name.key.pem -out $dir/$name.pem @opt 2>/dev/null") == 0 or die "openssl: $name";
+	return $good =~ s{\Q$dir\E/cert\.pem}{$dir/$name.pem}r =~ s{\Q$dir\E/key\.pem}{$dir/$name.key.pem}r;
+}
+my $old = certify('old', '-newkey ec -pkeyopt ec_paramgen_curve:P-256');
+system("openssl x509 -in $dir/old.pem -signkey $dir/old.key.pem -days -1 -out $dir/expired.pem 2>/dev/null && mv $dir/expired.pem $dir/old.pem") == 0 or die 'openssl: old';
 my @machine = (
+	['a weak key', certify('weak', '-newkey rsa:1024 -days 30'), 'tls\.certificate: .*RSA \(2048'],
+	['a curve that TLS does not have', certify('curve', '-newkey ec -pkeyopt ec_paramgen_curve:secp256k1 -days 30'), 'tls\.certificate: .*EC \(P-256'],
 	(map { ["a certificate that cannot be read ($_)", $good =~ s{\Q$dir\E/cert\.pem}{$dir/$_.pem}r, "tls\\.certificate: .*$_\\.pem"] } @closed),
 	(map { ["a key that cannot be read ($_)", $good =~ s{\Q$dir\E/key\.pem}{$dir/$_.pem}r, "tls\\.key: .*$_\\.pem"] } @closed),
 	['a key of another certificate', $good =~ s{\Q$dir\E/key\.pem}{$dir/other.pem}r, 'tls\.\w+: .*does not belong to the certificate'],
@@ -74,6 +83,28 @@ for (@machine) {
 	ok(!-e "$dir/admin.sock" && !-e "$dir/spool", "$what: nothing was made");
 }
 close $taken;
+($status, $said) = run('-t', $old);
+is($status, 0, 'an expired certificate is no reason to stop the service');
+like($said, qr/try\.yaml:\d+:\d+: tls\.certificate: warning: .*old\.pem: expired/, 'but told');
+# What is no file to begin with.
+POSIX::mkfifo("$dir/fifo", 0600) or die $!;
+for (['a missing file', "$dir/none.yaml"], ['a directory', $dir], ['a FIFO', "$dir/fifo"], ['a device', '/dev/null']) {
+	my ($what, $path) = @$_;
+	$said = `$Sekisho::BUILD/sekishod -t -c $path 2>&1 </dev/null`;
+	is($? >> 8, 1, "$what: exit 1");
+	like($said, qr/^\Q$path\E: \S/, "$what: named");
+}
+SKIP: {
+	skip 'only root could take it', 3 if $> != 0;
+	mkdir "$dir/full";
+	open my $file, '>', "$dir/full/precious" or die $!;
+	close $file;
+	chmod 0755, "$dir/full";
+	($status, $said) = run('', $good =~ s{spool: \S+}{spool: $dir/full}r);
+	is($status, 1, "somebody's directory as spool: exit 1");
+	like($said, qr/try\.yaml:\d+:\d+: spool: .*full belongs to another user/, 'named with its place');
+	is_deeply([(stat "$dir/full")[2, 4]], [040755, 0], 'and left as it was');
+}
 ($status, $said) = run('', $good =~ s{accounts: \S+}{accounts: $dir/spool/../spool}r);
 is($status, 1, 'accounts in the spool: exit 1') or diag $said;
 like($said, qr/try\.yaml:\d+:\d+: accounts: the same directory as spool/, 'named with its place');
