@@ -1,6 +1,7 @@
 #include "sekishod/claim.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -27,11 +28,27 @@
  * Children get descriptors and never need a path or a privilege. All accepting processes share the
  * same sockets (no SO_REUSEPORT: a dying process would take its backlog along).
  *
- * Invariants: the spool is locked (flock on the directory) for as long as any process of this
- * service holds it, so two services never write the same databases. A socket file is only unlinked
- * when nobody answers on it. */
+ * Invariants: spool and accounts are locked (flock on the directory) for as long as any process of
+ * this service holds them, so two services never write the same databases. A socket file is only
+ * unlinked when nobody answers on it.
+ *
+ * A sekishod that was killed a moment ago leaves children that are just dying, with ports, locks
+ * and the admin socket still in their hands: all of these are asked for again during PATIENCE. */
 
-#define BACKLOG 1024
+#define BACKLOG  1024
+#define PATIENCE 2000 /* ms, for the whole claim */
+
+/* False once patience has run out; otherwise true, a moment later. */
+static bool
+wait_a_moment(struct claim *claim)
+{
+	const struct timespec pause = {0, 50 * 1000 * 1000};
+	if (claim->waited >= PATIENCE)
+		return false;
+	claim->waited += 50;
+	nanosleep(&pause, NULL);
+	return true;
+}
 
 static int
 find_user(const char *file, const struct conf *conf, const char *key, const char *name,
@@ -89,6 +106,14 @@ keep_listener(struct claim *claim, enum service_listener kind, int fd)
 	claim->listeners[claim->listener_count++] = (struct claim_listener){kind, fd};
 }
 
+static bool
+is_any_v6(const struct conf_address *address)
+{
+	return address->addr.ss_family == AF_INET6 &&
+	       IN6_IS_ADDR_UNSPECIFIED(
+	           &((const struct sockaddr_in6 *)(const void *)&address->addr)->sin6_addr);
+}
+
 static int
 bind_one(struct claim *claim, enum service_listener kind, const struct conf_address *address,
          const char *file, const struct conf *conf, const char *key)
@@ -97,7 +122,7 @@ bind_one(struct claim *claim, enum service_listener kind, const struct conf_addr
 	int on = 1;
 	print_address(&address->addr, name, sizeof(name));
 	int fd = socket(address->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 && errno == EAFNOSUPPORT && address->addr.ss_family == AF_INET6) {
+	if (fd < 0 && errno == EAFNOSUPPORT && is_any_v6(address)) {
 		/* ":587" means every address of this machine, and it has none of this family. */
 		log_warn("-", "listen", "address=%s skipped: no IPv6 here", name);
 		return 0;
@@ -108,8 +133,13 @@ bind_one(struct claim *claim, enum service_listener kind, const struct conf_addr
 		check_complain(file, conf, key, "cannot make a socket: %s", strerror(errno));
 		goto fail;
 	}
-	if (bind(fd, (const struct sockaddr *)&address->addr, address->len) < 0 ||
-	    listen(fd, BACKLOG) < 0) {
+	int result;
+	do
+		result = bind(fd, (const struct sockaddr *)&address->addr, address->len) < 0
+		             ? -1
+		             : listen(fd, BACKLOG);
+	while (result < 0 && errno == EADDRINUSE && wait_a_moment(claim));
+	if (result < 0) {
 		if (errno == EADDRINUSE)
 			check_complain(
 			    file, conf, key,
@@ -158,6 +188,24 @@ make_directories(const char *path, mode_t mode)
 	return result;
 }
 
+/* An own file system's lost+found does not count. */
+static bool
+is_empty(int fd)
+{
+	int own = openat(fd, ".", O_DIRECTORY | O_RDONLY | O_CLOEXEC);
+	DIR *directory = own < 0 ? NULL : fdopendir(own);
+	const struct dirent *entry;
+	bool empty = directory != NULL;
+	while (empty && (entry = readdir(directory)) != NULL)
+		empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+		        strcmp(entry->d_name, "lost+found") == 0;
+	if (directory != NULL)
+		closedir(directory);
+	else if (own >= 0)
+		close(own);
+	return empty;
+}
+
 static int
 open_directory(const struct claim *claim, const char *file, const struct conf *conf,
                const char *key, const char *path)
@@ -176,9 +224,10 @@ open_directory(const struct claim *claim, const char *file, const struct conf *c
 	if (st.st_uid != owner) {
 		/* An empty one of root's is ours to hand over; anything else could be a mistake in
 		 * the path. */
-		if (geteuid() != 0 || st.st_uid != 0) {
+		if (geteuid() != 0 || st.st_uid != 0 || !is_empty(fd)) {
 			check_complain(file, conf, key,
-			               "%s belongs to another user; change its owner or the path",
+			               "%s belongs to another user; name a new or empty directory, "
+			               "or change its owner",
 			               path);
 			close(fd);
 			return -1;
@@ -195,25 +244,27 @@ fail:
 	return -1;
 }
 
-/* A service that was killed a moment ago may still hold the lock through a child that is just
- * dying. */
 static int
-lock_spool(int fd)
+lock_directory(struct claim *claim, int fd, const char *file, const struct conf *conf,
+               const char *key, const char *path)
 {
-	const struct timespec pause = {0, 100 * 1000 * 1000};
-	for (int i = 0; i < 20; i++) {
-		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-			return 0;
-		nanosleep(&pause, NULL);
-	}
-	return -1;
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		if (!wait_a_moment(claim)) {
+			check_complain(file, conf, key,
+			               "%s is in use by another sekishod; stop it or name another",
+			               path);
+			return -1;
+		}
+	return 0;
 }
 
 /* True when path is free now; says why not otherwise. */
 static bool
-clear_socket(const struct sockaddr_un *addr, const char *file, const struct conf *conf)
+clear_socket(struct claim *claim, const struct sockaddr_un *addr, const char *file,
+             const struct conf *conf)
 {
 	struct stat st;
+	int result, why;
 	if (lstat(addr->sun_path, &st) < 0)
 		return true; /* bind will tell what is wrong, if anything */
 	if (!S_ISSOCK(st.st_mode)) {
@@ -221,11 +272,13 @@ clear_socket(const struct sockaddr_un *addr, const char *file, const struct conf
 		               "%s exists and is no socket; choose another path", addr->sun_path);
 		return false;
 	}
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int result = fd < 0 ? -1 : connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
-	int why = errno;
-	if (fd >= 0)
-		close(fd);
+	do {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		result = fd < 0 ? -1 : connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
+		why = errno;
+		if (fd >= 0)
+			close(fd);
+	} while (!(result < 0 && why == ECONNREFUSED) && wait_a_moment(claim));
 	if (result < 0 && why == ECONNREFUSED)
 		return unlink(addr->sun_path) == 0 || errno == ENOENT;
 	check_complain(file, conf, "admin.socket",
@@ -251,7 +304,7 @@ bind_admin(struct claim *claim, const char *file, const struct conf *conf)
 		make_directories(parent, 0755); /* bind reports a failure */
 		free(parent);
 	}
-	if (!clear_socket(&addr, file, conf))
+	if (!clear_socket(claim, &addr, file, conf))
 		return -1;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
@@ -301,12 +354,9 @@ claim_take(struct claim *claim, const char *file, const struct conf *conf)
 		               "the same directory as spool; name one of its own");
 		return -1;
 	}
-	if (lock_spool(claim->spool) < 0) {
-		check_complain(file, conf, "spool",
-		               "%s is in use by another sekishod; stop it or name another",
-		               conf->spool);
+	if (lock_directory(claim, claim->spool, file, conf, "spool", conf->spool) < 0 ||
+	    lock_directory(claim, claim->accounts, file, conf, "accounts", conf->accounts) < 0)
 		return -1;
-	}
 	return bind_admin(claim, file, conf);
 }
 

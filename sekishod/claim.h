@@ -25,6 +25,7 @@ struct claim {
 	size_t password_count;
 	uint32_t uid, gid; /* of privilege.user; SERVICE_KEEP_USER unless we are root */
 	uint32_t network_uid, network_gid; /* of privilege.network_user */
+	unsigned waited;                   /* ms, for what a dying service still holds */
 	const char *admin_socket; /* to unlink at the end; borrowed from the configuration */
 };
 
