@@ -43,6 +43,7 @@
 #define DELAY_FIRST   100   /* ms before the second restart in a row */
 #define DELAY_MAX     5000  /* ms */
 #define STOP_LIMIT    10000 /* ms until SIGKILL */
+#define TURNS         16    /* frames taken from a child before the others' turn */
 #define SOCKET_BUFFER (1024 * 1024)
 
 struct program {
@@ -207,9 +208,13 @@ link_child(struct child *child)
 	for (size_t i = 0; i < all->count; i++) {
 		struct child *peer = &all->list[i];
 		int ends[2];
-		if (peer == child || peer->fd < 0 || !are_paired(child, peer) ||
-		    make_pair(ends) < 0)
+		if (peer == child || peer->fd < 0 || !are_paired(child, peer))
 			continue;
+		/* Without one of its peers it would seem to run and refuse everything. */
+		if (child->fd >= 0 && make_pair(ends) < 0)
+			give_up(child);
+		if (child->fd < 0)
+			return;
 		send_link(child, peer, ends[0]);
 		send_link(peer, child, ends[1]);
 		close(ends[0]);
@@ -283,7 +288,8 @@ announce(struct children *all)
 	all->announced = true;
 }
 
-/* A child is no authority: what it may not say is ignored, and only admin may ask. */
+/* A child is no authority, and only admin may ask. One that says what it may not is broken or taken
+ * over: it is replaced. */
 static void
 take_frame(struct child *child, enum service_frame type, struct wire *wire)
 {
@@ -291,7 +297,7 @@ take_frame(struct child *child, enum service_frame type, struct wire *wire)
 	case SERVICE_FRAME_READY:
 		wire_str(wire, child->layers, sizeof(child->layers));
 		if (!wire_done(wire) || child->ready)
-			return;
+			break;
 		child->ready = true;
 		log_info("-", "process", "up name=%s index=%u pid=%d layers=%s", name_of(child),
 		         child->index, (int)child->pid, child->layers);
@@ -299,18 +305,22 @@ take_frame(struct child *child, enum service_frame type, struct wire *wire)
 		return;
 	case SERVICE_FRAME_ASK_PROCESSES: {
 		uint32_t ask = wire_u32(wire);
-		if (wire_done(wire) && child->program->role == SERVICE_ADMIN)
-			answer_processes(child, ask);
+		if (!wire_done(wire) || child->program->role != SERVICE_ADMIN)
+			break;
+		answer_processes(child, ask);
 		return;
 	}
 	case SERVICE_FRAME_ASK_STOP:
-		if (child->program->role == SERVICE_ADMIN)
-			children_stop(child->all);
+		if (child->program->role != SERVICE_ADMIN)
+			break;
+		children_stop(child->all);
 		return;
 	default:
-		log_warn("-", "process", "unexpected name=%s frame=%u", name_of(child),
-		         (unsigned)type);
+		break;
 	}
+	log_error("-", "process", "unexpected name=%s index=%u frame=%u", name_of(child),
+	          child->index, (unsigned)type);
+	give_up(child);
 }
 
 static void
@@ -319,7 +329,8 @@ on_control(void *arg, unsigned ready)
 	static uint8_t data[SERVICE_FRAME_MAX];
 	struct child *child = arg;
 	(void)ready;
-	while (child->fd >= 0) {
+	/* A turn each: one that never stops talking holds up nobody else. */
+	for (int turn = 0; turn < TURNS && child->fd >= 0; turn++) {
 		int fd;
 		ssize_t n = service_frame_recv(child->fd, data, &fd);
 		if (fd >= 0)

@@ -1,15 +1,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/log.h"
 #include "core/loop.h"
+#include "core/mem.h"
+#include "core/sandbox.h"
 #include "core/service_proto.h"
 #include "sekishod/check.h"
 #include "sekishod/children.h"
@@ -55,6 +60,40 @@ settle_descriptors(void)
 	close(fd);
 }
 
+/* What whoever started us happened to have must not reach the processes to come: open files, other
+ * people's settings of libraries, blocked or ignored signals, a mask that locks operators out of
+ * the admin socket's directory. And nobody here leaves a core. */
+static void
+scrub(void)
+{
+	static const char *const kept[] = {
+	    "TZ",
+#ifdef SEKISHO_TEST
+	    "LD_PRELOAD",   "SEKISHO_RECORD", "SEKISHO_TEST_CLOCK", "SEKISHO_TEST_SEED",
+	    "ASAN_OPTIONS", "LSAN_OPTIONS",   "UBSAN_OPTIONS",
+#endif
+	};
+	enum { KEPT = sizeof(kept) / sizeof(kept[0]) };
+	char *values[KEPT];
+	sigset_t none;
+	for (size_t i = 0; i < KEPT; i++) {
+		const char *value = getenv(kept[i]);
+		values[i] = value != NULL ? xstrdup(value) : NULL;
+	}
+	clearenv();
+	for (size_t i = 0; i < KEPT; i++) {
+		if (values[i] != NULL)
+			setenv(kept[i], values[i], 1);
+		free(values[i]);
+	}
+	close_range(SERVICE_CONTROL_FD, UINT_MAX, CLOSE_RANGE_CLOEXEC);
+	umask(022);
+	signal(SIGCHLD, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	sandbox_no_dumps();
+}
+
 static void
 raise_descriptor_limit(void)
 {
@@ -98,8 +137,9 @@ run(const char *file, const struct conf *conf, struct claim *claim)
 	}
 	loop_on_signal(loop, SIGTERM, on_terminate, children);
 	loop_on_signal(loop, SIGINT, on_terminate, children);
-	/* The terminal of a foreground service was closed. */
-	loop_on_signal(loop, SIGHUP, on_terminate, children);
+	/* The terminal of a foreground service was closed; nohup(1) asks not to mind. */
+	if (signal(SIGHUP, SIG_IGN) != SIG_IGN)
+		loop_on_signal(loop, SIGHUP, on_terminate, children);
 	children_start(children);
 	loop_run(loop);
 	claim_release(claim);
@@ -157,6 +197,7 @@ main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	settle_descriptors();
+	scrub();
 	struct conf *conf = check_config(file);
 	if (conf == NULL)
 		return EXIT_CONFIG;

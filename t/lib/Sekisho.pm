@@ -150,18 +150,25 @@ sub start_sink {
 	wait_for(10, sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{ports}{sink}) }) or die 'smtp-sink does not listen';
 }
 
-sub start {
-	my ($self) = @_;
+# Option before runs in the process that becomes sekishod; option programs names another directory of programs.
+sub launch {
+	my ($self, %opt) = @_;
 	my $pid = fork // die $!;
 	if (!$pid) {
 		$ENV{$_} = $self->{env}{$_} for keys %{$self->{env}};
 		open STDIN, '<', '/dev/null';
 		open STDERR, '>>', "$self->{dir}/log" or die $!;
 		open STDOUT, '>&', \*STDERR;
-		exec "$BUILD/sekishod", '-c', "$self->{dir}/sekisho.yaml";
+		$opt{before}->() if $opt{before};
+		exec(($opt{programs} // $BUILD) . '/sekishod', '-c', "$self->{dir}/sekisho.yaml");
 		die "sekishod: $!";
 	}
 	$self->{daemon} = $pid;
+}
+
+sub start {
+	my ($self, %opt) = @_;
+	$self->launch(%opt);
 	return $self->wait_ready;
 }
 
