@@ -506,7 +506,7 @@ parse_route_domain(const char *text, struct conf_route *route)
 {
 	const char *name = strncmp(text, "*.", 2) == 0 ? text + 2 : text;
 	if (strcmp(text, "*") != 0 && !is_domain(name))
-		return "not a domain; write a name such as example.org, \"*.example.org\" for all "
+		return "is not a domain; write a name such as example.org, \"*.example.org\" for all "
 		       "below "
 		       "it, or \"*\" for all others";
 	route->domain = xstrdup(text);
@@ -521,10 +521,11 @@ parse_route_host(const char *text, struct conf_route *route)
 {
 	char host[256];
 	struct in6_addr v6;
+	struct in_addr v4;
 	size_t len = strlen(text), end;
 	route->port = 25;
 	if (len >= sizeof(host))
-		return "too long";
+		return "is too long";
 	if (text[0] == '[') {
 		const char *close = strchr(text, ']');
 		if (close == NULL)
@@ -533,14 +534,17 @@ parse_route_host(const char *text, struct conf_route *route)
 		memcpy(host, text + 1, end - 1);
 		host[end - 1] = '\0';
 		if (inet_pton(AF_INET6, host, &v6) != 1)
-			return "not an IPv6 address; write \"[2001:db8::1]:25\"";
+			return "is not an IPv6 address; write \"[2001:db8::1]:25\"";
 		end++;
 	} else {
 		end = strcspn(text, ":");
 		memcpy(host, text, end);
 		host[end] = '\0';
-		if (!is_domain(host))
-			return "not a host with a port; write \"mx.example.org:25\" or "
+		/* "300.0.2.1" and "10.1" are no names anybody could look up. */
+		const char *last = strrchr(host, '.') != NULL ? strrchr(host, '.') + 1 : host;
+		if (!is_domain(host) || (strspn(last, "0123456789") == strlen(last) &&
+		                         inet_pton(AF_INET, host, &v4) != 1))
+			return "is not a host with a port; write \"mx.example.org:25\" or "
 			       "\"192.0.2.1:25\", or mx for the domain's MX hosts";
 	}
 	if (text[end] != '\0' && (text[end] != ':' || !parse_port(text + end + 1, 1, &route->port)))
@@ -550,11 +554,16 @@ parse_route_host(const char *text, struct conf_route *route)
 	return NULL;
 }
 
+/* Also what YAML takes for a line break or does not let through unescaped, so that a dump means the
+ * same: C1, line and paragraph separator, byte order marks. The text is UTF-8. */
 static bool
 has_control(const char *text)
 {
-	for (; *text != '\0'; text++)
-		if ((unsigned char)*text < ' ' || *text == 0x7f)
+	for (const unsigned char *c = (const unsigned char *)text; *c != '\0'; c++)
+		if (*c < ' ' || *c == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0) ||
+		    (c[0] == 0xe2 && c[1] == 0x80 && (c[2] == 0xa8 || c[2] == 0xa9)) ||
+		    (c[0] == 0xef && c[1] == 0xbb && c[2] == 0xbf) ||
+		    (c[0] == 0xef && c[1] == 0xbf && c[2] >= 0xbe))
 			return true;
 	return false;
 }
@@ -782,6 +791,8 @@ struct node {
 
 struct reader {
 	const char *file;
+	const char *text;
+	size_t len;
 	struct buf *errors;
 	unsigned mistakes;
 	yaml_parser_t parser;
@@ -830,15 +841,16 @@ print_shown(const char *text, struct buf *out)
 }
 
 /* Opens one error line; the caller adds the text and a newline. False once there are enough of
- * them. */
+ * them. A key may be a stranger's: what is not ASCII becomes "?". */
 static bool
 mistake(struct reader *reader, unsigned line, unsigned column, const char *key)
 {
 	if (++reader->mistakes > ERRORS_MAX)
 		return false;
 	buf_printf(reader->errors, "%s:%u:%u: ", reader->file, line, column);
-	if (key[0] != '\0')
-		buf_printf(reader->errors, "%s: ", key);
+	for (const char *c = key; *c != '\0'; c++)
+		buf_add_char(reader->errors, (unsigned char)*c < 0x7f ? *c : '?');
+	buf_add_str(reader->errors, ": ");
 	return true;
 }
 
@@ -856,19 +868,36 @@ mistake_mark(struct reader *reader, const yaml_mark_t *mark, const char *what)
 		buf_printf(reader->errors, "%s\n", what);
 }
 
+/* Octets count as columns; close enough for an editor to get there. */
+static yaml_mark_t
+mark_of(const struct reader *reader, size_t offset)
+{
+	yaml_mark_t mark = {.index = offset};
+	for (size_t i = 0; i < offset && i < reader->len; i++) {
+		mark.column++;
+		if (reader->text[i] == '\n') {
+			mark.line++;
+			mark.column = 0;
+		}
+	}
+	return mark;
+}
+
 static bool
 next_event(struct reader *reader, yaml_event_t *event)
 {
 	if (yaml_parser_parse(&reader->parser, event))
 		return true;
 	const yaml_parser_t *p = &reader->parser;
-	const yaml_mark_t *mark =
-	    p->problem_mark.line != 0 || p->problem_mark.column != 0 ? &p->problem_mark : &p->mark;
+	yaml_mark_t mark =
+	    p->problem_mark.line != 0 || p->problem_mark.column != 0 ? p->problem_mark : p->mark;
+	if (p->error == YAML_READER_ERROR) /* has no mark, but the octet's offset */
+		mark = mark_of(reader, p->problem_offset);
 	char what[256];
 	snprintf(what, sizeof(what), "%s%s%s; correct the YAML",
 	         p->problem != NULL ? p->problem : "unreadable", p->context != NULL ? " " : "",
 	         p->context != NULL ? p->context : "");
-	mistake_mark(reader, mark, what);
+	mistake_mark(reader, &mark, what);
 	return false;
 }
 
@@ -1418,13 +1447,8 @@ walk(struct reader *reader, const struct node *map, const char *prefix)
 			char near[80] = "";
 			nearest(key, prefix[0] == '\0', value->kind == NODE_MAP, near,
 			        sizeof(near));
-			if (mistake(reader, name->line, name->column, "")) {
-				for (const char *c = key; *c != '\0'; c++)
-					buf_add_char(reader->errors,
-					             (unsigned char)*c < 0x7f ? *c : '?');
-				buf_printf(reader->errors, ": unknown key; did you mean %s?\n",
-				           near);
-			}
+			if (mistake(reader, name->line, name->column, key))
+				buf_printf(reader->errors, "unknown key; did you mean %s?\n", near);
 		}
 	}
 }
@@ -1461,6 +1485,25 @@ blame(struct reader *reader, const char *key, const char *what)
 		buf_printf(reader->errors, "%s\n", what);
 }
 
+static bool
+is_same(const struct conf_address *a, const struct conf_address *b)
+{
+	return a->len == b->len && memcmp(&a->addr, &b->addr, a->len) == 0;
+}
+
+/* Each address once over both kinds; port 0 is another one each time. */
+static bool
+repeats_address(const struct conf_addresses *list, const struct conf_addresses *more)
+{
+	for (size_t i = 0; i < more->count; i++) {
+		const struct sockaddr_in *addr = (const struct sockaddr_in *)&more->list[i].addr;
+		for (size_t j = 0; j < (list == more ? i : list->count); j++)
+			if (addr->sin_port != 0 && is_same(&list->list[j], &more->list[i]))
+				return true;
+	}
+	return false;
+}
+
 /* What no single row can say. */
 static void
 check_together(struct reader *reader)
@@ -1469,6 +1512,13 @@ check_together(struct reader *reader)
 	if (conf->submission.count == 0 && conf->submissions.count == 0)
 		blame(reader, "listen.submission",
 		      "no listener is left; name an address here or in listen.submissions");
+	if (repeats_address(&conf->submission, &conf->submission))
+		blame(reader, "listen.submission", "names an address twice; remove one");
+	if (repeats_address(&conf->submissions, &conf->submissions))
+		blame(reader, "listen.submissions", "names an address twice; remove one");
+	if (repeats_address(&conf->submission, &conf->submissions))
+		blame(reader, "listen.submissions",
+		      "names an address of listen.submission; choose another port for one");
 	if (conf->retry_schedule.count == 0)
 		blame(reader, "retry.schedule", "empty; name at least one wait such as [10min]");
 	if (conf->errors_hard < conf->errors_soft)
@@ -1483,7 +1533,7 @@ check_together(struct reader *reader)
 struct conf *
 conf_parse(const char *file, const char *text, size_t len, struct buf *errors)
 {
-	struct reader reader = {.file = file, .errors = errors};
+	struct reader reader = {.file = file, .text = text, .len = len, .errors = errors};
 	if (len > TEXT_MAX) {
 		buf_printf(errors, "%s:1:1: yaml: larger than 1 MiB; shorten the file\n", file);
 		return NULL;
@@ -1859,6 +1909,10 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 			if (len != sizeof(struct sockaddr_in) && len != sizeof(struct sockaddr_in6))
 				return false;
 			add_address(to, addr, len);
+			const struct conf_addresses *list = to;
+			if (list->list[i].addr.ss_family !=
+			    (len == sizeof(struct sockaddr_in) ? AF_INET : AF_INET6))
+				return false;
 		}
 		return true;
 	}

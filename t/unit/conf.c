@@ -190,6 +190,17 @@ test_mistakes(void)
 	refused("timeouts: {command: 30}\n",
 	        "f.yaml:1:21: timeouts.command: \"30\" is wrong or missing unit",
 	        "duration without unit");
+	refused("listen: {submission: \":587\", submissions: \":587\"}\n",
+	        "f.yaml:1:43: listen.submissions: names an address of listen.submission",
+	        "one address for two kinds");
+	refused("listen: {submission: [\"[::1]:587\", \"[::1]:587\"]}\n",
+	        "listen.submission: names an address twice", "one address twice");
+	refused("routes: {\"*\": \"300.0.2.1:25\"}\n", "is not a host with a port",
+	        "no IPv4 address");
+	refused("routes: {\"*\": \"10.1:25\"}\n", "not a host with a port", "half an IPv4 address");
+	refused("spool: \"/a\\x85b\"\n", "holds control characters", "what YAML takes for a break");
+	refused("spool: \"/a\\u2028b\"\n", "holds control characters", "a line separator");
+	refused("spool: \"/a\\uFFFEb\"\n", "holds control characters", "no character at all");
 	refused("quota: {recipients: 500/h}\n", "not a number per day", "quota of another period");
 	refused("quota: {recipients: 500}\n",
 	        "not a number per day; write a number per day from 0/day", "quota without period");
@@ -227,6 +238,10 @@ test_mistakes(void)
 	refused("spool: [1, 2\n", "f.yaml:", "broken YAML");
 	refused("spool: \"a\\0b\"\n", "NUL", "NUL");
 	refused("\x01\xff", "f.yaml:1:", "not text");
+	refused("spool: /a\nadmin:\n  socket: /b\xe9\n",
+	        "f.yaml:3:13: yaml: ", "not UTF-8, with its place");
+	refused("spool: /a\nhostname: \x07\n", "f.yaml:2:11: yaml: control",
+	        "a control character, with its place");
 	refused("log: {level: loud}\n", "write error, warn, info or debug", "level");
 	refused("sp\x1b[31mool: 1\n", "f.yaml:1:", "control characters");
 }
