@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -35,6 +37,10 @@
  * threads it starts later. That is enough: without file system calls in the filter there is nothing
  * to bind.
  *
+ * Even a call without a path can reach out: ioctl puts keys into the terminal that stderr may be
+ * (TIOCSTI), so only the few harmless requests are left. Memory never becomes executable, but where
+ * the resolver loads its modules.
+ *
  * clone3 keeps its flags in memory, which a filter cannot read. It answers ENOSYS, and glibc then
  * uses clone, whose flags are an argument: threads yes, processes no.
  *
@@ -43,10 +49,10 @@
 
 static const char *const calls_always[] = {
     "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2",
-    "pwritev2", "close", "close_range", "fstat", "lseek", "sendfile", "splice", "copy_file_range",
-    "fcntl", "dup", "dup2", "dup3", "ioctl", "pipe2", "eventfd2", "memfd_create", "socketpair",
+    "pwritev2", "close", "close_range", "fstat", "lseek", "fcntl", "dup", "dup2", "dup3", "pipe2",
+    "eventfd2",
     /* memory */
-    "mmap", "munmap", "mremap", "mprotect", "brk", "madvise", "msync", "membarrier",
+    "munmap", "mremap", "brk", "madvise", "msync", "membarrier",
     /* waiting */
     "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll",
     "select", "pselect6", "timerfd_create", "timerfd_settime", "timerfd_gettime", "nanosleep",
@@ -60,7 +66,7 @@ static const char *const calls_always[] = {
     "gettimeofday", "time", "getrusage", "sysinfo", "uname", "getcpu", "sched_getaffinity", "rseq",
     "set_robust_list", "set_tid_address", "exit", "exit_group"};
 static const char *const calls_accept[] = {"accept", "accept4"};
-static const char *const calls_connect[] = {"connect", "bind"};
+static const char *const calls_connect[] = {"connect"};
 /* What a resolver looks at; see files_resolver. */
 static const char *const calls_resolver[] = {"newfstatat", "access", "readlink", "readlinkat"};
 static const char *const calls_own_dir[] = {
@@ -72,6 +78,8 @@ static const char *const calls_own_dir[] = {
     "utimensat", "umask",      "mlock",     "getcwd"};
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+/* What may be asked of a descriptor: is it a terminal, how much is there, do not block. */
+static const scmp_datum_t requests[] = {TCGETS, FIONREAD, FIONBIO};
 /* The flags of an open that creates or changes something. */
 #define OPEN_CHANGES ((scmp_datum_t)(O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE))
 
@@ -98,6 +106,17 @@ allow_some(scmp_filter_ctx filter, unsigned allowed)
 	    (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
 	                               SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH))) <
 	        0)
+		return result;
+	for (size_t i = 0; i < COUNT(requests); i++)
+		if ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+		                               SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX,
+		                                       requests[i]))) < 0)
+			return result;
+	const scmp_datum_t watched = (allowed & SANDBOX_CONNECT) == 0 ? PROT_EXEC : 0;
+	if ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+	                               SCMP_A2(SCMP_CMP_MASKED_EQ, watched, 0))) < 0 ||
+	    (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+	                               SCMP_A2(SCMP_CMP_MASKED_EQ, watched, 0))) < 0)
 		return result;
 	/* Our own limits may be read. */
 	if ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2,
