@@ -12,8 +12,8 @@ peers= # each with a program in it
 for set in "$@"; do
 	case $set in
 	build) packages="$packages gcc libc6-dev pkg-config libevent-dev libssl-dev libsasl2-dev libsasl2-modules libidn-dev liblmdb-dev
-		libyaml-dev libjansson-dev libseccomp-dev libxxhash-dev libunbound-dev" ;;
-	run) packages="$packages openssl curl libdb5.3 libicu72 libnsl2"
+		libyaml-dev libjansson-dev libseccomp-dev libxxhash-dev libunbound-dev openssl" ;;
+	run) packages="$packages curl libdb5.3 libicu72 libnsl2"
 		peers="$peers postfix:usr/sbin/smtp-sink" ;;
 	test) packages="$packages perl libio-socket-ssl-perl libauthen-sasl-perl libcmocka-dev swaks msmtp
 		ldnsutils libfstrm0 libprotobuf-c1 libsasl2-modules-db"
