@@ -33,20 +33,19 @@
 	(1024u * 1024 + 1) /* one more than legal: conf_parse then says that it is too large */
 #define ANSWER_MAX   (16u * 1024 * 1024)
 #define CHECK_TIME   60                   /* seconds of processor time */
-#define CHECK_MEMORY (512u * 1024 * 1024) /* of address space, of which libraries take a part */
+#define CHECK_MEMORY (256u * 1024 * 1024) /* octets of its own */
 
 typedef bool check_work(void *arg, struct buf *out);
 
 static void
 become_nobody(void)
 {
-	const struct rlimit none = {0, 0}, time = {CHECK_TIME, CHECK_TIME};
+	const struct rlimit time = {CHECK_TIME, CHECK_TIME};
 	char layers[128], error[256];
 	setrlimit(RLIMIT_CPU, &time);
-	setrlimit(RLIMIT_FSIZE, &none);
 	const struct rlimit memory = {CHECK_MEMORY, CHECK_MEMORY};
 	if (!SANDBOX_SANITIZED) /* whose shadow alone is larger */
-		setrlimit(RLIMIT_AS, &memory);
+		setrlimit(RLIMIT_DATA, &memory);
 	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
 	                       setresuid(NOBODY, NOBODY, NOBODY) < 0))
 		_exit(2);
