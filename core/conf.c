@@ -506,7 +506,8 @@ parse_route_domain(const char *text, struct conf_route *route)
 {
 	const char *name = strncmp(text, "*.", 2) == 0 ? text + 2 : text;
 	if (strcmp(text, "*") != 0 && !is_domain(name))
-		return "is not a domain; write a name such as example.org, \"*.example.org\" for all "
+		return "is not a domain; write a name such as example.org, \"*.example.org\" for "
+		       "all "
 		       "below "
 		       "it, or \"*\" for all others";
 	route->domain = xstrdup(text);
@@ -1191,7 +1192,8 @@ apply_route_map(struct reader *reader, const char *domain, const struct node *ma
 		if (name->kind != NODE_SCALAR || value->kind != NODE_SCALAR)
 			wrong = "is not a single value; write one";
 		for (size_t j = 0; j < i && wrong == NULL; j += 2)
-			if (strcmp(map->list[j]->text, name->text) == 0)
+			if (map->list[j]->kind == NODE_SCALAR &&
+			    strcmp(map->list[j]->text, name->text) == 0)
 				wrong = "is set a second time; remove one";
 		if (wrong == NULL)
 			wrong = parse_route_line(name->text, value->text, route);

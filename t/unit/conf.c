@@ -197,6 +197,8 @@ test_mistakes(void)
 	        "listen.submission: names an address twice", "one address twice");
 	refused("routes: {\"*\": \"300.0.2.1:25\"}\n", "is not a host with a port",
 	        "no IPv4 address");
+	refused("routes: {\"*\": {[a]: b, host: c.example}}\n", "not a single value",
+	        "a list as key of a route");
 	refused("routes: {\"*\": \"10.1:25\"}\n", "not a host with a port", "half an IPv4 address");
 	refused("spool: \"/a\\x85b\"\n", "holds control characters", "what YAML takes for a break");
 	refused("spool: \"/a\\u2028b\"\n", "holds control characters", "a line separator");
