@@ -66,7 +66,7 @@ static const char *const calls_always[] = {
     "gettimeofday", "time", "getrusage", "sysinfo", "uname", "getcpu", "sched_getaffinity", "rseq",
     "set_robust_list", "set_tid_address", "exit", "exit_group"};
 static const char *const calls_accept[] = {"accept", "accept4"};
-static const char *const calls_connect[] = {"connect"};
+static const char *const calls_connect[] = {"connect", "bind"};
 /* What a resolver looks at; see files_resolver. */
 static const char *const calls_resolver[] = {"newfstatat", "access", "readlink", "readlinkat"};
 static const char *const calls_own_dir[] = {
