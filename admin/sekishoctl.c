@@ -133,6 +133,16 @@ print_burst(const char *title, const json_t *result, const char *meter)
 	       (long long)json_integer_value(json_object_get(burst, "left")));
 }
 
+/* A limit lowered below what was used leaves nothing, not less. */
+static void
+print_remaining(const json_t *meter)
+{
+	const json_int_t left = json_integer_value(json_object_get(meter, "limit")) -
+	                        json_integer_value(json_object_get(meter, "used")) -
+	                        json_integer_value(json_object_get(meter, "reserved"));
+	printf("%-16s %lld\n", "remaining", left > 0 ? (long long)left : 0);
+}
+
 static int
 print_quota(const json_t *request, const json_t *result)
 {
@@ -147,11 +157,7 @@ print_quota(const json_t *request, const json_t *result)
 	ctl_line("limit", result, "limit");
 	ctl_line("used", result, "used");
 	ctl_line("reserved", result, "reserved");
-	/* A limit lowered below what was used leaves nothing, not less. */
-	const json_int_t left = json_integer_value(json_object_get(result, "limit")) -
-	                        json_integer_value(json_object_get(result, "used")) -
-	                        json_integer_value(json_object_get(result, "reserved"));
-	printf("%-16s %lld\n", "remaining", left > 0 ? (long long)left : 0);
+	print_remaining(result);
 	ctl_line("next free", result, "reset");
 	print_burst("burst", result, "recipients");
 	if (json_is_true(json_object_get(result, "overridden"))) {
@@ -164,6 +170,7 @@ print_quota(const json_t *request, const json_t *result)
 	ctl_line("limit", messages, "limit");
 	ctl_line("used", messages, "used");
 	ctl_line("reserved", messages, "reserved");
+	print_remaining(messages);
 	ctl_line("next free", messages, "reset");
 	print_burst("burst", result, "messages");
 	ctl_line("paced until", result, "start");
