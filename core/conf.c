@@ -1856,7 +1856,7 @@ conf_encode(const struct conf *conf, struct buf *out)
 				wire_put_u8(out, route->mx);
 				wire_put_str(out, route->host);
 				wire_put_u16(out, route->port);
-				wire_put_u8(out, route->tls);
+				wire_put_u8(out, (uint8_t)route->tls);
 				wire_put_str(out, route->user);
 				wire_put_str(out, route->password_file);
 			}

@@ -206,8 +206,8 @@ main(int argc, char **argv)
 		status = dump(conf);
 	} else if (claim_users(&claim, file, conf) == 0 &&
 	           check_pair(file, conf, &claim.certificate, &claim.key) == 0 &&
-	           check_routes(file, conf, &claim.ca, &claim.passwords,
-	                        &claim.password_count) == 0) {
+	           check_routes(file, conf, &claim.ca, &claim.passwords, &claim.password_count) ==
+	               0) {
 		if (mode == MODE_TEST) {
 			printf("%s: ok\n", file);
 			status = 0;
