@@ -14,7 +14,7 @@
  * the process dies, while a pretended disk keeps real rows. Every answer and every view must be the
  * reference's. The reference keeps a list of charges, and for the pace a leaky account of credit
  * instead of arrival times. It all happens in Berlin, over both changes of its clocks.
- * SEKISHO_STEPS asks for more steps than the usual ones. */
+ * SEKISHO_STEPS asks for more steps than the usual ones, SEKISHO_SEED for others. */
 
 static int count, failures;
 
@@ -313,7 +313,7 @@ is_reset(int a, int m, const struct ledger_rule *rule, msec_t now, msec_t reset)
 static void
 property(void)
 {
-	const char *wanted = getenv("SEKISHO_STEPS");
+	const char *wanted = getenv("SEKISHO_STEPS"), *chosen = getenv("SEKISHO_SEED");
 	const long steps = wanted ? atol(wanted) : 300000;
 	struct ledger *ledger = ledger_new(load, NULL);
 	struct ledger_clock clock;
@@ -324,6 +324,8 @@ property(void)
 	bool calendar[ACCOUNTS] = {false, true, false};
 	struct tm march = {.tm_year = 126, .tm_mon = 2, .tm_mday = 20};
 
+	if (chosen)
+		seed = (uint64_t)atoll(chosen);
 	setenv("TZ", "Europe/Berlin", 1);
 	tzset();
 	wall = (msec_t)timegm(&march) * 1000;
