@@ -66,7 +66,7 @@ dsn_status(const char *reply, enum dsn_action action, char out[DSN_STATUS_SIZE])
 static void
 add_reply(const char *reply, struct buf *out)
 {
-	for (size_t i = 0; reply[i] != '\0' && i < REPLY_SHOWN; i++)
+	for (size_t i = 0; i < REPLY_SHOWN && reply[i] != '\0'; i++)
 		buf_add_char(out, reply[i] >= ' ' && reply[i] <= '~' ? reply[i] : '?');
 }
 
