@@ -73,7 +73,7 @@ $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)
 REPLAY = $(FUZZERS:%=$(B)/unit/fuzz-%.t)
 $(B)/unit/fuzz-%.t: $(B)/obj/t/fuzz/%.o $(B)/obj/t/fuzz/replay.o $(SESSION:%.c=$(B)/obj/%.o) $(LIBS)
 	@mkdir -p $(@D)
-	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$(if $(filter %/session.o,$<),$^,$(filter-out $(B)/obj/msa/%,$^))) $(LINK)
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$(if $(filter %/session.o,$<),$^,$(filter-out $(B)/obj/msa/%,$^))) $(LINK) -lresolv
 unit: $(UNIT) $(REPLAY) build/peers/usr/sbin/nsd
 build/peers/usr/sbin/nsd:
 	@sh t/packages.sh test
@@ -92,7 +92,8 @@ tools: $(B)/record.so $(B)/fault.so $(B)/recover
 $(B)/fuzz/%: t/fuzz/%.c $(wildcard core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
 	@mkdir -p $(@D)
 	clang -std=gnu11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -o $@ $< $(if $(filter session,$*),$(SESSION)) \
-		smtp/*.c core/arena.c core/buf.c core/mem.c $(if $(filter conf,$*),core/conf.c -lyaml)
+		smtp/*.c core/arena.c core/buf.c core/mem.c $(if $(filter conf,$*),core/conf.c -lyaml) \
+		$(if $(filter answer,$*),relay/answer.c -lresolv)
 
 # What people type. ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,101 @@
+/* What the two files of the client share: relay/client.c, the connection, and relay/transaction.c,
+ * what it carries. */
+#ifndef RELAY_CLIENT_INT_H
+#define RELAY_CLIENT_INT_H
+
+#include <netinet/in.h>
+
+#include "core/conn.h"
+#include "relay/client.h"
+#include "relay/login.h"
+#include "smtp/data.h"
+
+enum client_state {
+	CLIENT_CONNECTING, /* no connection yet */
+	CLIENT_GREETING,   /* connected, nothing said */
+	CLIENT_EHLO,       /* EHLO sent */
+	CLIENT_HELO,       /* EHLO refused, HELO sent */
+	CLIENT_STARTTLS,   /* STARTTLS sent */
+	CLIENT_HANDSHAKE,
+	CLIENT_LOGIN,    /* AUTH sent, or the answer to a challenge */
+	CLIENT_ENVELOPE, /* MAIL and RCPTs being sent and answered */
+	CLIENT_DATA,     /* DATA sent */
+	CLIENT_BODY,     /* 354 seen, content being written; no final dot yet */
+	CLIENT_FINAL,    /* the final dot may have left */
+	CLIENT_KEPT,     /* the job is done, the next may come */
+	CLIENT_QUIT,     /* the job is done, and so is the connection */
+};
+struct client {
+	struct client_opts opts;
+	struct route_result route; /* of the present or last job */
+	bool dead; /* freed at the end of this turn of the loop, so callbacks on the stack may look
+	            */
+	enum client_state state;
+	/* connection */
+	struct conn *conn;
+	struct loop_timer *kick;     /* connection work that must not run inside a callback of the
+	                                connection it replaces; the end of waiting */
+	size_t next;                 /* the target to try next */
+	unsigned sessions;           /* connections that came about for this job */
+	struct dns_target target;    /* the present one */
+	char peer[INET6_ADDRSTRLEN]; /* its address */
+	bool no_tls;                 /* the handshake failed with this address */
+	bool has_8bitmime, has_size, has_pipelining, has_starttls;
+	enum login_mechanism login; /* the best that is offered */
+	unsigned login_step;
+	unsigned deliveries; /* on this connection */
+	/* transaction */
+	struct queue_job *job; /* NULL between two */
+	client_on_done *on_done;
+	void *arg;
+	bool is_unproven;               /* on a kept connection, and MAIL is not answered */
+	struct queue_outcome *outcomes; /* in the job's arena */
+	bool *settled;
+	bool *accepted;
+	size_t *todo; /* the recipients of this transaction */
+	size_t todo_count, accepted_count;
+	bool mail_sent, mail_answered;
+	size_t rcpt_sent, rcpt_answered;
+	struct data_out out;
+	uint64_t sent;     /* octets of the body file read so far */
+	struct reply last; /* why the last address did not do; code 0 with words without a reply */
+};
+
+enum client_farewell { DROP, QUIT, STAY };
+
+/* ---- relay/client.c; the client may be gone after those that say so */
+
+/* Sets the timeout of the state too. */
+void client_set_state(struct client *client, enum client_state state);
+void client_say(struct client *client, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Our own words about a contact that failed, as a reply. */
+void client_words(struct reply *reply, const char *status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Everything is settled: ends the attempt, and says what becomes of the connection. The client may
+ * be gone. */
+void client_finish(struct client *client, enum client_farewell farewell);
+bool client_has_next(const struct client *client);
+/* This host (or this connection) is of no use, for the reason in client->last: the next one, or the
+ * end of the attempt. */
+void client_next_host(struct client *client);
+/* The kept connection is of no use any more: the job gets one of its own. */
+void client_begin_again(struct client *client);
+
+/* ---- relay/transaction.c; the client may be gone after all but the first two */
+
+/* Nobody is settled yet. */
+void transaction_new(struct client *client);
+/* Sends MAIL and RCPT for all who are not settled. */
+void transaction_begin(struct client *client);
+/* In CLIENT_ENVELOPE to CLIENT_FINAL. */
+void transaction_on_reply(struct client *client, const struct reply *reply);
+void transaction_on_drained(struct client *client);
+/* Whoever is unsettled goes to the next host. Without one they are deferred, each for what it was
+ * told, else for this reason. */
+void transaction_defer_rest(struct client *client, const struct reply *why,
+                            enum client_farewell farewell);
+void transaction_log(const struct queue_job *job, size_t i, const struct queue_outcome *outcome,
+                     const char *host, const char *peer);
+
+#endif

@@ -1,0 +1,326 @@
+#include "relay/client_int.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "core/log.h"
+
+/* Problem: say to the queue, for every recipient exactly once, what became of it, whatever the
+ * other side does. Idea: outcomes start unsettled; each is settled once, by the reply that decides
+ * it, and whatever ends the attempt settles the rest. A recipient is delivered by one event only: a
+ * 2xx to the final dot after its own RCPT was taken.
+ *
+ * A recipient whom one host refuses for now may be taken by the next host of the domain, in the
+ * same attempt: each transaction carries those who are unsettled. That ends where it could deliver
+ * twice: when a connection is lost after the final dot left.
+ *
+ * Choices. 421 anywhere ends the transaction for now. 8-bit content goes out as it is when the
+ * server does not offer 8BITMIME: bouncing or re-coding it would hurt, and today's servers take it.
+ * DATA is not pipelined with RCPT: a 354 after refused recipients would oblige us to an empty
+ * message. */
+
+#define BLOCK (64u * 1024)
+#define PIPELINE                                                                                   \
+	50 /* commands unanswered at once, so that neither side can fill the other's window */
+
+/* ---- outcomes */
+
+void
+transaction_log(const struct queue_job *job, size_t i, const struct queue_outcome *outcome,
+                const char *host, const char *peer)
+{
+	static const char *const fates[] = {"delivered", "deferred", "failed"};
+	char id[QUEUE_ID_TEXT_SIZE], to[ADDRESS_TEXT_SIZE];
+
+	log_info(queue_id_format(&job->id, id), "attempt",
+	         "to=<%s> host=%s ip=%s code=%d enhanced=%s fate=%s n=%u text=\"%s\"",
+	         address_format(&job->recipients[i].address, to, sizeof to), host[0] ? host : "-",
+	         peer[0] ? peer : "-", outcome->reply.code,
+	         outcome->reply.enhanced[0] ? outcome->reply.enhanced : "-", fates[outcome->fate],
+	         job->attempt, outcome->reply.text);
+}
+
+static void
+settle(struct client *client, size_t i, enum queue_fate fate, const struct reply *reply)
+{
+	assert(!client->settled[i]);
+	client->settled[i] = true;
+	client->outcomes[i].fate = fate;
+	client->outcomes[i].reply = *reply;
+	transaction_log(client->job, i, &client->outcomes[i], client->target.host, client->peer);
+}
+
+static void
+settle_rest(struct client *client, enum queue_fate fate, const struct reply *reply)
+{
+	for (size_t i = 0; i < client->job->recipient_count; i++)
+		if (!client->settled[i])
+			settle(client, i, fate, reply);
+}
+
+static enum queue_fate
+fate_of(const struct reply *reply)
+{
+	switch (reply->code / 100) {
+	case 5:
+		return QUEUE_FAILED;
+	default: /* 4xx, and what makes no sense here */
+		return QUEUE_DEFERRED;
+	}
+}
+
+void
+transaction_defer_rest(struct client *client, const struct reply *why,
+                       enum client_farewell farewell)
+{
+	bool rest = false;
+
+	for (size_t i = 0; i < client->job->recipient_count; i++)
+		rest |= !client->settled[i];
+	if (rest && client_has_next(client)) {
+		client->last = *why;
+		client_next_host(client);
+		return;
+	}
+	for (size_t i = 0; i < client->job->recipient_count; i++)
+		if (!client->settled[i])
+			settle(client, i, QUEUE_DEFERRED,
+			       client->outcomes[i].reply.code ? &client->outcomes[i].reply : why);
+	client_finish(client, farewell);
+}
+
+/* ---- the envelope and the content */
+
+void
+transaction_new(struct client *client)
+{
+	struct arena *arena = client->job->arena;
+	size_t count = client->job->recipient_count;
+
+	client->outcomes = arena_alloc(arena, count * sizeof *client->outcomes);
+	client->settled = arena_alloc(arena, count * sizeof *client->settled);
+	client->accepted = arena_alloc(arena, count * sizeof *client->accepted);
+	client->todo = arena_alloc(arena, count * sizeof *client->todo);
+	for (size_t i = 0; i < count; i++)
+		client->outcomes[i].index = client->job->recipients[i].index;
+}
+
+static void
+say_envelope(struct client *client)
+{
+	const struct queue_job *job = client->job;
+	size_t window = client->has_pipelining ? PIPELINE : 1;
+	char text[ADDRESS_TEXT_SIZE];
+
+	if (!client->mail_sent) {
+		char size[40] = "";
+		if (client->has_size)
+			snprintf(size, sizeof size, " SIZE=%llu",
+			         (unsigned long long)job->prefix_len + job->body_size);
+		client_say(client, "MAIL FROM:<%s>%s%s\r\n",
+		           address_format(&job->from, text, sizeof text), size,
+		           client->has_8bitmime && job->body_8bit ? " BODY=8BITMIME" : "");
+		client->mail_sent = true;
+	}
+	while (client->rcpt_sent < client->todo_count &&
+	       client->rcpt_sent - client->rcpt_answered + (client->mail_answered ? 0 : 1) <
+	           window) {
+		client_say(client, "RCPT TO:<%s>\r\n",
+		           address_format(&job->recipients[client->todo[client->rcpt_sent]].address,
+		                          text, sizeof text));
+		client->rcpt_sent++;
+	}
+}
+
+void
+transaction_begin(struct client *client)
+{
+	client->todo_count = client->accepted_count = 0;
+	client->mail_sent = client->mail_answered = false;
+	client->rcpt_sent = client->rcpt_answered = 0;
+	client->sent = 0;
+	for (size_t i = 0; i < client->job->recipient_count; i++) {
+		client->accepted[i] = false;
+		if (!client->settled[i])
+			client->todo[client->todo_count++] = i;
+	}
+	client_set_state(client, CLIENT_ENVELOPE);
+	say_envelope(client);
+}
+
+static void
+sink(void *arg, const uint8_t *data, size_t len)
+{
+	struct client *client = arg;
+	conn_write(client->conn, data, len);
+}
+
+/* Writes content while the connection takes it; the final dot when all is out. */
+static void
+pump(struct client *client)
+{
+	struct queue_job *job = client->job;
+	static uint8_t block[BLOCK]; /* one loop, one thread */
+
+	client_set_state(client, CLIENT_BODY);
+	while (client->sent < job->body_size && conn_pending(client->conn) < CONN_OUTPUT_HIGH) {
+		uint64_t left = job->body_size - client->sent;
+		ssize_t n = pread(job->body_fd, block, left < BLOCK ? (size_t)left : BLOCK,
+		                  (off_t)(job->body_offset + client->sent));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			char id[QUEUE_ID_TEXT_SIZE];
+			struct reply words;
+			log_error(queue_id_format(&job->id, id), "body-unreadable",
+			          "offset=%llu error=\"%s\"",
+			          (unsigned long long)(job->body_offset + client->sent),
+			          n ? strerror(errno) : "file too short");
+			client_words(&words, "4.3.0", "our copy of the message could not be read");
+			settle_rest(client, QUEUE_DEFERRED, &words);
+			client_finish(client,
+			              DROP); /* no dot: the server must not take half a message */
+			return;
+		}
+		data_out_feed(&client->out, block, (size_t)n, sink, client);
+		client->sent += (uint64_t)n;
+	}
+	if (client->sent == job->body_size) {
+		queue_job_final(job);
+		data_out_end(&client->out, sink, client);
+		client_set_state(client, CLIENT_FINAL);
+	}
+}
+
+/* ---- replies */
+
+static void
+on_rcpt_reply(struct client *client, const struct reply *reply)
+{
+	size_t i = client->todo[client->rcpt_answered++];
+
+	if (reply->code / 100 == 2) {
+		client->accepted[i] = true;
+		client->accepted_count++;
+		memset(&client->outcomes[i].reply, 0, sizeof client->outcomes[i].reply);
+		return;
+	}
+	/* RFC 5321 section 4.5.3.1.10: 552 from old servers means "too many recipients", to be
+	 * tried again. */
+	if (fate_of(reply) == QUEUE_FAILED &&
+	    !(reply->code == 552 && (!reply->enhanced[0] || !strcmp(reply->enhanced, "5.5.3"))))
+		settle(client, i, QUEUE_FAILED, reply);
+	else
+		client->outcomes[i].reply = *reply;
+}
+
+/* A reply that decides about everybody in the transaction. The client may be gone afterwards. */
+static void
+end_transaction(struct client *client, const struct reply *reply, enum client_farewell farewell)
+{
+	if (fate_of(reply) == QUEUE_FAILED)
+		settle_rest(client, QUEUE_FAILED, reply);
+	transaction_defer_rest(client, reply, farewell);
+}
+
+static void
+on_envelope_reply(struct client *client, const struct reply *reply)
+{
+	assert(client->job);
+	if (!client->mail_answered) {
+		if (client->is_unproven && reply->code / 100 != 2) {
+			client_begin_again(client);
+			return;
+		}
+		client->is_unproven = false;
+		client->mail_answered = true;
+		if (reply->code == 530) { /* it wants TLS or a login (RFC 3207, RFC 4954) */
+			transaction_defer_rest(client, reply, QUIT);
+			return;
+		}
+		if (reply->code / 100 != 2) {
+			end_transaction(client, reply, QUIT);
+			return;
+		}
+	} else if (client->rcpt_answered < client->rcpt_sent) {
+		on_rcpt_reply(client, reply);
+	}
+	if (client->rcpt_answered < client->todo_count) {
+		client_set_state(client, CLIENT_ENVELOPE);
+		say_envelope(client);
+	} else if (client->accepted_count) {
+		client_set_state(client, CLIENT_DATA);
+		client_say(client, "DATA\r\n");
+	} else {
+		transaction_defer_rest(client, reply, QUIT);
+	}
+}
+
+/* The answer to DATA or to the whole message, for those whom the server took. The client may be
+ * gone afterwards. */
+static void
+on_data_reply(struct client *client, enum queue_fate fate, const struct reply *reply,
+              enum client_farewell farewell)
+{
+	assert(client->job);
+	for (size_t i = 0; i < client->job->recipient_count; i++) {
+		if (!client->accepted[i])
+			continue;
+		if (fate != QUEUE_DEFERRED)
+			settle(client, i, fate, reply);
+		else
+			client->outcomes[i].reply = *reply;
+	}
+	transaction_defer_rest(client, reply, farewell);
+}
+
+void
+transaction_on_reply(struct client *client, const struct reply *reply)
+{
+	const bool good = reply->code / 100 == 2;
+
+	if (reply->code == 421 && !client->is_unproven) {
+		transaction_defer_rest(client, reply, DROP);
+		return;
+	}
+	switch (client->state) {
+	case CLIENT_ENVELOPE:
+		on_envelope_reply(client, reply);
+		return;
+	case CLIENT_DATA:
+		if (reply->code == 354) {
+			const struct queue_job *job = client->job;
+			data_out_init(&client->out);
+			data_out_feed(&client->out, job->prefix, job->prefix_len, sink, client);
+			pump(client);
+			return;
+		}
+		on_data_reply(client, fate_of(reply), reply, QUIT);
+		return;
+	case CLIENT_FINAL:
+		if (conn_pending(client->conn) == 0) {
+			on_data_reply(client, good ? QUEUE_DELIVERED : fate_of(reply), reply,
+			              good ? STAY : QUIT);
+			return;
+		}
+		/* The final dot is still here. */
+		/* fall through */
+	case CLIENT_BODY: /* an answer to a message that is not complete: refused early, or nonsense
+	                   */
+		on_data_reply(client, fate_of(reply), reply, DROP);
+		return;
+	default:
+		assert(0 && "a reply to no transaction");
+	}
+}
+
+void
+transaction_on_drained(struct client *client)
+{
+	if (client->state == CLIENT_BODY)
+		pump(client);
+}
