@@ -28,18 +28,16 @@
  * no TCP where the job has none.
  *
  * The filter knows descriptors only, not paths, so a process without SANDBOX_OWN_DIR has no call
- * left that takes a path, but for SANDBOX_CONNECT: its resolver may open files for reading, and
- * Landlock leaves it only those a resolver needs. Landlock is used by number: Debian 12's headers
- * describe an older version than many kernels have, and glibc has no wrappers. Rights that the
- * running kernel does not know are masked out by its ABI version.
+ * left that takes a path. Landlock is used by number: Debian 12's headers describe an older version
+ * than many kernels have, and glibc has no wrappers. Rights that the running kernel does not know
+ * are masked out by its ABI version.
  *
  * Threads that exist already get the filter too (TSYNC), but Landlock only binds the caller and
  * threads it starts later. That is enough: without file system calls in the filter there is nothing
  * to bind.
  *
  * Even a call without a path can reach out: ioctl puts keys into the terminal that stderr may be
- * (TIOCSTI), so only the few harmless requests are left. Memory never becomes executable, but where
- * the resolver loads its modules.
+ * (TIOCSTI), so only the few harmless requests are left. Memory never becomes executable.
  *
  * clone3 keeps its flags in memory, which a filter cannot read. It answers ENOSYS, and glibc then
  * uses clone, whose flags are an argument: threads yes, processes no.
@@ -67,8 +65,6 @@ static const char *const calls_always[] = {
     "set_robust_list", "set_tid_address", "exit", "exit_group"};
 static const char *const calls_accept[] = {"accept", "accept4"};
 static const char *const calls_connect[] = {"connect", "bind"};
-/* What a resolver looks at; see files_resolver. */
-static const char *const calls_resolver[] = {"newfstatat", "access", "readlink", "readlinkat"};
 static const char *const calls_own_dir[] = {
     "open",      "openat",     "creat",     "mkdir",           "mkdirat", "unlink",    "unlinkat",
     "rmdir",     "rename",     "renameat",  "renameat2",       "link",    "linkat",    "getdents64",
@@ -80,8 +76,6 @@ static const char *const calls_own_dir[] = {
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 /* What may be asked of a descriptor: is it a terminal, how much is there, do not block. */
 static const scmp_datum_t requests[] = {TCGETS, FIONREAD, FIONBIO};
-/* The flags of an open that creates or changes something. */
-#define OPEN_CHANGES ((scmp_datum_t)(O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE))
 
 static int
 allow(scmp_filter_ctx filter, const char *const *names, size_t count)
@@ -102,7 +96,7 @@ allow_some(scmp_filter_ctx filter, unsigned allowed)
 {
 	int result;
 	/* fstat through its modern name, on a descriptor only. */
-	if ((allowed & (SANDBOX_OWN_DIR | SANDBOX_CONNECT)) == 0 &&
+	if ((allowed & SANDBOX_OWN_DIR) == 0 &&
 	    (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1,
 	                               SCMP_A3(SCMP_CMP_MASKED_EQ, AT_EMPTY_PATH, AT_EMPTY_PATH))) <
 	        0)
@@ -112,11 +106,10 @@ allow_some(scmp_filter_ctx filter, unsigned allowed)
 		                               SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX,
 		                                       requests[i]))) < 0)
 			return result;
-	const scmp_datum_t watched = (allowed & SANDBOX_CONNECT) == 0 ? PROT_EXEC : 0;
 	if ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
-	                               SCMP_A2(SCMP_CMP_MASKED_EQ, watched, 0))) < 0 ||
+	                               SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0))) < 0 ||
 	    (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
-	                               SCMP_A2(SCMP_CMP_MASKED_EQ, watched, 0))) < 0)
+	                               SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0))) < 0)
 		return result;
 	/* Our own limits may be read. */
 	if ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 2,
@@ -126,22 +119,12 @@ allow_some(scmp_filter_ctx filter, unsigned allowed)
 	if ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
 	                               SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()))) < 0)
 		return result;
-	if ((allowed & SANDBOX_CONNECT) != 0) {
-		if ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-		                               SCMP_A0(SCMP_CMP_EQ, AF_INET))) < 0 ||
-		    (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-		                               SCMP_A0(SCMP_CMP_EQ, AF_INET6))) < 0 ||
-		    (result = allow(filter, calls_resolver, COUNT(calls_resolver))) < 0)
-			return result;
-		/* Files are opened for reading only, whatever the kernel's Landlock can do. */
-		if ((allowed & SANDBOX_OWN_DIR) == 0 &&
-		    ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
-		                                SCMP_A2(SCMP_CMP_MASKED_EQ, OPEN_CHANGES, 0))) <
-		         0 ||
-		     (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(open), 1,
-		                                SCMP_A1(SCMP_CMP_MASKED_EQ, OPEN_CHANGES, 0))) < 0))
-			return result;
-	}
+	if ((allowed & SANDBOX_CONNECT) != 0 &&
+	    ((result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+	                                SCMP_A0(SCMP_CMP_EQ, AF_INET))) < 0 ||
+	     (result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+	                                SCMP_A0(SCMP_CMP_EQ, AF_INET6))) < 0))
+		return result;
 	if ((allowed & SANDBOX_THREADS) != 0) {
 		if ((result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3),
 		                               0)) < 0 ||
@@ -238,15 +221,6 @@ allow_path(int ruleset, const char *path, uint64_t rights)
 	return result < 0 ? -1 : 0;
 }
 
-/* All that getaddrinfo reads: its configuration, and the modules that configuration names with the
- * libraries they need. A file that is missing now, or is replaced by another later, stays closed
- * until the process is started again. */
-static const char *const files_resolver[] = {
-    "/etc/hosts",    "/etc/resolv.conf", "/etc/nsswitch.conf",
-    "/etc/gai.conf", "/etc/host.conf",   "/etc/ld.so.cache",
-    "/lib",          "/lib64",           "/usr/lib",
-    "/usr/lib64"};
-
 /* The ABI version, 0 when the kernel has none or has it switched off, -1 when it failed. */
 static long
 enter_landlock(unsigned allowed, char *error, size_t size)
@@ -274,11 +248,6 @@ enter_landlock(unsigned allowed, char *error, size_t size)
 		allow_path(ruleset, "/dev/urandom", LL_FS_READ_FILE);
 		allow_path(ruleset, "/dev/random", LL_FS_READ_FILE);
 	}
-	if ((allowed & SANDBOX_CONNECT) != 0)
-		for (size_t i = 0; i < COUNT(files_resolver); i++)
-			if (allow_path(ruleset, files_resolver[i], LL_FS_READ_FILE) < 0 &&
-			    errno != ENOENT)
-				goto fail;
 	if (SANDBOX_SANITIZED && allow_path(ruleset, "/proc", LL_FS_READ_FILE | LL_FS_READ_DIR) < 0)
 		goto fail;
 	if (syscall(LL_RESTRICT_SELF, ruleset, 0) < 0)

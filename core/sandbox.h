@@ -6,12 +6,11 @@
 
 #include <stddef.h>
 
-#define SANDBOX_ACCEPT 1u /* accept(2) on inherited sockets */
-#define SANDBOX_CONNECT                                                                            \
-	2u /* outbound TCP and UDP; read what the resolver of names needs, nothing else */
+#define SANDBOX_ACCEPT  1u /* accept(2) on inherited sockets */
+#define SANDBOX_CONNECT 2u /* outbound TCP and UDP */
 #define SANDBOX_OWN_DIR                                                                            \
-	4u /* read and write below the working directory; without it and SANDBOX_CONNECT no file   \
-	      can be opened at all */
+	4u /* read and write below the working directory; without it no file can be opened at all  \
+	    */
 #define SANDBOX_THREADS 8u /* starts threads */
 
 /* What a sanitizer needs in its own process; see sandbox.c. */
