@@ -4,7 +4,9 @@
  *
  * A commit costs two flushes however much is in it, so whatever queued while one ran becomes the
  * next (bounded by weight and octets, to keep transactions in memory and latency short); there are
- * no timers. Order within a group: bodies appended, one sync, then records, then the commit. After
+ * no timers. Order within a group: bodies appended, one sync, then records, then the commit. What a
+ * change has to say only once it sees the records (a notification) is appended inside the
+ * transaction and synced before the commit. After
  * a failed put LMDB refuses the whole transaction, so it is aborted and each change gets one of its
  * own: one that does not fit fails alone. When the write of the meta page fails, nobody knows
  * whether the commit is on the disk, and LMDB refuses the environment from then on: the process
@@ -359,6 +361,7 @@ lane_close(struct lane *lane)
 {
 	if (lane->store == NULL)
 		return;
+	appender_abandon(&lane->appender);
 	if (lane->env)
 		mdb_env_close(lane->env);
 	lane->env = NULL;
@@ -402,6 +405,9 @@ run_txn(struct lane *lane, struct op *first, const struct op *end)
 		if (op->rc == 0)
 			op->result = op->apply(op, &txn);
 	}
+	/* What was appended inside it is durable before it becomes true. */
+	if (txn.rc == 0)
+		txn.rc = appender_sync(&lane->appender);
 	return commit_error(txn_commit(&txn), &lane->store->segments);
 }
 
@@ -437,11 +443,11 @@ run_group(struct lane *lane, struct op *group)
 		if (op->prepare && (rc = op->prepare(op)) != 0)
 			fail(op, rc);
 	}
-	if (lane->bodies && (rc = segments_sync(&lane->store->segments)) != 0) {
+	if ((rc = appender_sync(&lane->appender)) != 0) {
 		for (struct op *op = group; op; op = op->next)
 			if (op->prepare && op->rc == 0)
 				fail(op, rc);
-		segments_abandon(&lane->store->segments);
+		appender_abandon(&lane->appender);
 	}
 	if (lane->env && run_txn(lane, group, NULL) != 0) {
 		for (struct op *op = group; op && !is_lost(lane); op = op->next)
@@ -454,6 +460,8 @@ run_group(struct lane *lane, struct op *group)
 			_exit(EXIT_FAILURE);
 		}
 	}
+	if (lane->appender.broken)
+		appender_abandon(&lane->appender);
 	pthread_mutex_lock(&lane->lock);
 	lane->commits++;
 	lane->committed += count;

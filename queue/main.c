@@ -284,7 +284,7 @@ on_enqueued(void *arg, enum store_result result)
 		log_debug(text, "queued", "account=%s recipients=%u size=%llu", accept->account,
 		          accept->charge.units[METER_RECIPIENTS], (unsigned long long)accept->size);
 		reply_verdict(accept->from, QUEUE_OK, &accept->quota);
-		schedule_fresh(program.schedule, &accept->id, accept->due);
+		schedule_new_message(program.schedule, QUEUE_FRESH, &accept->id, accept->due);
 	} else {
 		log_error(text, "enqueue-failed", "account=%s error=%s", accept->account,
 		          store_result_text(result));
@@ -784,13 +784,22 @@ on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
 	TAILQ_INSERT_TAIL(&program.early, early, link);
 }
 
+static void
+on_generated(void *arg, enum queue_lane lane, const struct queue_id *id)
+{
+	(void)arg;
+	schedule_new_message(program.schedule, lane, id, 0);
+}
+
 static int
 on_start(void *arg)
 {
 	char error[256] = "";
 	(void)arg;
 	struct store_opts opts = {.map_size = program.conf->map_size,
-	                          .history_keep = program.conf->history_keep};
+	                          .history_keep = program.conf->history_keep,
+	                          .hostname = program.conf->hostname,
+	                          .on_generated = on_generated};
 	program.store = store_open(service_loop(), &opts, error, sizeof(error));
 	if (!program.store) {
 		log_error("-", "store-open", "error=\"%s\"", error);

@@ -133,6 +133,16 @@ record_encode(const struct store_message *message, struct buf *out)
 	wire_put_u32(out, message->total);
 	wire_put_u32(out, message->unfinished);
 	put_cut(out, message->last_reply, STORE_REPLY_MAX);
+	wire_put_u64(out, (uint64_t)message->warned);
+}
+
+/* 0 for one that is not ours to read. */
+static unsigned
+version_of(struct wire *wire)
+{
+	unsigned version = wire_u8(wire);
+
+	return version <= STORE_FORMAT ? version : 0;
 }
 
 struct store_message *
@@ -140,9 +150,9 @@ record_decode(const void *data, size_t len)
 {
 	struct wire wire = wire_from(data, len);
 	struct store_message *message;
-	unsigned flags;
+	unsigned version = version_of(&wire), flags;
 
-	if (wire_u8(&wire) != STORE_FORMAT)
+	if (version == 0)
 		return NULL;
 	message = xcalloc(1, sizeof(*message));
 	flags = wire_u8(&wire);
@@ -165,6 +175,7 @@ record_decode(const void *data, size_t len)
 	message->total = wire_u32(&wire);
 	message->unfinished = wire_u32(&wire);
 	message->last_reply = wire_str_new(&wire, STORE_REPLY_MAX);
+	message->warned = version >= 2 ? (msec_t)wire_u64(&wire) : 0;
 	if (wire_done(&wire))
 		return message;
 	store_message_free(message);
@@ -190,7 +201,7 @@ recipient_decode(const void *data, size_t len, uint16_t index, struct store_reci
 	unsigned state;
 
 	memset(out, 0, sizeof(*out));
-	if (wire_u8(&wire) != STORE_FORMAT)
+	if (version_of(&wire) == 0)
 		return false;
 	out->index = index;
 	state = wire_u8(&wire);
@@ -223,7 +234,7 @@ override_decode(const void *data, size_t len, struct store_override *out)
 	struct wire wire = wire_from(data, len);
 
 	memset(out, 0, sizeof(*out));
-	if (wire_u8(&wire) != STORE_FORMAT)
+	if (version_of(&wire) == 0)
 		return false;
 	out->limit = wire_u32(&wire);
 	out->when = (msec_t)wire_u64(&wire);
@@ -248,7 +259,7 @@ reset_decode(const void *data, size_t len, struct store_reset *out)
 	struct wire wire = wire_from(data, len);
 
 	memset(out, 0, sizeof(*out));
-	if (wire_u8(&wire) != STORE_FORMAT)
+	if (version_of(&wire) == 0)
 		return false;
 	out->at = (msec_t)wire_u64(&wire);
 	out->when = (msec_t)wire_u64(&wire);

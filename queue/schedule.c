@@ -197,9 +197,10 @@ lane_dispatch(struct lane *lane)
 }
 
 void
-schedule_fresh(struct schedule *schedule, const struct queue_id *id, msec_t due)
+schedule_new_message(struct schedule *schedule, enum queue_lane which, const struct queue_id *id,
+                     msec_t due)
 {
-	struct lane *lane = &schedule->lanes[QUEUE_FRESH];
+	struct lane *lane = &schedule->lanes[which];
 	if (schedule->stopped || !lane->ready)
 		return; /* HELLO scans the lane */
 	if (message_find(schedule, id))

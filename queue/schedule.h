@@ -22,8 +22,10 @@ void schedule_free(struct schedule *schedule);
 
 /* Now, for due times: the wall clock, as long as that was never set back under this process. */
 msec_t schedule_now(struct schedule *schedule);
-/* A message was committed in fresh: hand it out at due (as schedule_now has it; 0: at once). */
-void schedule_fresh(struct schedule *schedule, const struct queue_id *id, msec_t due);
+/* A message was committed in its first lane: hand it out at due (as schedule_now has it; 0: at
+ * once). */
+void schedule_new_message(struct schedule *schedule, enum queue_lane lane,
+                          const struct queue_id *id, msec_t due);
 /* Frames and end of a relay's channel. */
 void schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame);
 void schedule_gone(struct schedule *schedule, struct ipc_from peer);

@@ -140,7 +140,8 @@ void job_finish(struct job *job, const struct queue_outcome *outcomes, size_t co
                 struct ipc_from waiting);
 /* All outcomes of the round are durable. */
 void round_end(struct message *message);
-void to_stored(const struct queue_outcome *in, bool expired, struct store_outcome *out);
+/* expired_after: how long the message was tried, if that is over, else 0. */
+void to_stored(const struct queue_outcome *in, msec_t expired_after, struct store_outcome *out);
 void log_outcome(const struct queue_id *id, const struct store_message *stored,
                  const struct store_outcome *outcome, unsigned attempt);
 

@@ -10,6 +10,16 @@
 
 #define NULL_SENDER_KEEP (24 * 60 * 60 * 1000)
 
+/* How long it is tried. */
+static msec_t
+keep_of(const struct message *message)
+{
+	const msec_t keep = message->schedule->conf->retry_expire;
+
+	return address_is_null(&message->stored->from) && keep > NULL_SENDER_KEEP ? NULL_SENDER_KEEP
+	                                                                          : keep;
+}
+
 /* The schedule's answer to attempt n of a message that could not be finished. */
 static void
 choose_next(struct message *message, msec_t now)
@@ -21,11 +31,7 @@ choose_next(struct message *message, msec_t now)
 	if (schedule->count > 0)
 		wait = schedule->list[step < schedule->count ? step : schedule->count - 1];
 	wait += (msec_t)random_below((uint64_t)(wait / 5) + 1) - wait / 10;
-	msec_t keep =
-	    address_is_null(&message->stored->from) && conf->retry_expire > NULL_SENDER_KEEP
-	        ? NULL_SENDER_KEEP
-	        : conf->retry_expire;
-	msec_t last = message->stored->created + keep + 1;
+	msec_t last = message->stored->created + keep_of(message) + 1;
 	if (wait > last - now && last > now)
 		wait = last - now; /* one attempt at the very end */
 	message->next_due = schedule_now(message->schedule) + wait;
@@ -35,13 +41,17 @@ choose_next(struct message *message, msec_t now)
 	                      : QUEUE_RETRY;
 }
 
-static bool
-is_expired(const struct message *message, msec_t now)
+/* The age that its sender is to be told of, if that has not happened yet; 0: none. */
+static msec_t
+delay_to_tell(const struct message *message, msec_t now)
 {
-	msec_t keep = message->schedule->conf->retry_expire;
-	if (address_is_null(&message->stored->from) && keep > NULL_SENDER_KEEP)
-		keep = NULL_SENDER_KEEP;
-	return now - message->stored->created > keep;
+	const struct conf_durations *ages = &message->schedule->conf->delay_notice;
+	msec_t reached = 0;
+
+	for (size_t i = 0; i < ages->count; i++)
+		if (ages->list[i] <= now - message->stored->created && ages->list[i] > reached)
+			reached = ages->list[i];
+	return reached > message->stored->warned ? reached : 0;
 }
 
 static void
@@ -138,8 +148,8 @@ on_finished(void *arg, enum store_result result)
 static void
 reply_text(const struct reply *reply, char out[STORE_REPLY_MAX + 1])
 {
-	char code[16] = ""; /* our own words have none */
-	const int room = STORE_REPLY_MAX - (int)(sizeof(code) + sizeof(reply->enhanced));
+	const int room = STORE_REPLY_MAX - 24; /* beside code, enhanced code and spaces */
+	char code[16] = "";                    /* our own words have none */
 
 	if (reply->code)
 		snprintf(code, sizeof(code), "%d ", reply->code);
@@ -163,15 +173,40 @@ log_outcome(const struct queue_id *id, const struct store_message *stored,
 	         stored ? (long long)(clock_wall() - stored->created) : 0LL, outcome->reply);
 }
 
+/* "4 days"; what is no whole number of a unit is told in the next smaller one. */
+static void
+duration_text(msec_t duration, char out[32])
+{
+	static const struct {
+		msec_t unit;
+		const char *name;
+	} units[] = {{24 * 60 * 60 * 1000, "day"}, {60 * 60 * 1000, "hour"}, {60 * 1000, "minute"}};
+	size_t i = 0;
+
+	while (i < 2 && duration % units[i].unit)
+		i++;
+	snprintf(out, 32, "%lld %s%s", (long long)(duration / units[i].unit), units[i].name,
+	         duration / units[i].unit == 1 ? "" : "s");
+}
+
 void
-to_stored(const struct queue_outcome *in, bool expired, struct store_outcome *out)
+to_stored(const struct queue_outcome *in, msec_t expired_after, struct store_outcome *out)
 {
 	static const enum store_state states[] = {STORE_DELIVERED, STORE_QUEUED, STORE_BOUNCED};
+	char reply[STORE_REPLY_MAX + 1], duration[32];
+
 	out->index = in->index;
 	out->state = states[in->fate];
-	if (out->state == STORE_QUEUED && expired)
-		out->state = STORE_EXPIRED;
+	out->last = 0;
 	reply_text(&in->reply, out->reply);
+	if (out->state != STORE_QUEUED || expired_after == 0)
+		return;
+	out->state = STORE_EXPIRED;
+	duration_text(expired_after, duration);
+	memcpy(reply, out->reply, sizeof(reply));
+	out->last = (uint16_t)snprintf(out->reply, sizeof(out->reply),
+	                               "message expired after %s; last: ", duration);
+	snprintf(out->reply + out->last, sizeof(out->reply) - out->last, "%s", reply);
 }
 
 /* Takes the outcomes of a job in flight (or one that could not even start) to the store. */
@@ -183,7 +218,16 @@ job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
 	struct lane *lane = job->lane;
 	struct store_outcome stored[PROTO_JOB_MAX];
 	msec_t now = clock_wall();
-	bool expired = is_expired(message, now);
+	const msec_t keep = keep_of(message);
+	const msec_t expired_after = now - message->stored->created > keep ? keep : 0;
+	struct store_batch batch = {.lane = lane->lane,
+	                            .id = job->id,
+	                            .attempt = message->attempt,
+	                            .outcomes = stored,
+	                            .count = count,
+	                            .when = now,
+	                            .due = message->stored->due,
+	                            .retry_until = message->stored->created + keep};
 
 	job_leave_flight(job);
 	domain_settle(job->domain);
@@ -192,18 +236,17 @@ job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
 	job->waiting = waiting;
 	job->ended = 0;
 	for (size_t i = 0; i < count; i++) {
-		to_stored(&outcomes[i], expired, &stored[i]);
+		to_stored(&outcomes[i], expired_after, &stored[i]);
 		job->ended += stored[i].state != STORE_QUEUED;
 		message->deferred |= stored[i].state == STORE_QUEUED;
 		log_outcome(&job->id, message->stored, &stored[i], message->attempt);
 	}
 	message->open--;
 	message->finishing++;
-	msec_t due = message->stored->due;
 	if (message->open == 0 && message->deferred) {
 		choose_next(message, now);
-		due = message->next_due;
+		batch.due = message->next_due;
+		batch.warned = delay_to_tell(message, now);
 	}
-	store_finish(lane->schedule->store, lane->lane, &job->id, message->attempt, stored, count,
-	             now, due, on_finished, job);
+	store_finish(lane->schedule->store, &batch, on_finished, job);
 }

@@ -246,7 +246,7 @@ finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue
 	}
 	for (size_t i = 0; i < count; i++) {
 		if (outcomes[i].fate != QUEUE_DEFERRED)
-			to_stored(&outcomes[i], false, &stored[ended++]);
+			to_stored(&outcomes[i], 0, &stored[ended++]);
 	}
 	struct store_message *message = store_load_message(schedule->store, where, id);
 	if (!message || ended == 0) {
@@ -259,8 +259,13 @@ finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue
 	struct stray *stray = xcalloc(1, sizeof(*stray));
 	stray->schedule = schedule;
 	stray->waiting = from;
-	store_finish(schedule->store, where, id, 0, stored, ended, clock_wall(), message->due,
-	             on_stray_finished, stray);
+	const struct store_batch batch = {.lane = where,
+	                                  .id = *id,
+	                                  .outcomes = stored,
+	                                  .count = ended,
+	                                  .when = clock_wall(),
+	                                  .due = message->due};
+	store_finish(schedule->store, &batch, on_stray_finished, stray);
 	store_message_free(message);
 }
 

@@ -2,10 +2,10 @@
 
 /* Bodies: small ones appended to segments, large ones in files of their own.
  *
- * A segment is written by the fresh writer alone, front to back, and never rewritten. It is
+ * Each lane's writer appends to a segment of its own, front to back, and never rewrites. It is
  * abandoned at 64 MiB, at the first failed write or sync (after a failed fdatasync the kernel calls
  * the pages clean, so neither reading back nor syncing again proves anything), and at every start.
- * It is unlinked when it is not the active one and no record names a body in it; readers that still
+ * It is unlinked when nobody appends to it and no record names a body in it; readers that still
  * hold a descriptor are not disturbed by that.
  *
  * live counts bodies from the moment they are appended, before any record exists, so that a segment
@@ -30,7 +30,7 @@ segments_open(struct segments *segments)
 {
 	memset(segments, 0, sizeof(*segments));
 	pthread_mutex_init(&segments->lock, NULL);
-	segments->fd = segments->bodies = segments->large = -1;
+	segments->bodies = segments->large = -1;
 	segments->next = 1;
 	if ((mkdir("bodies", 0700) < 0 && errno != EEXIST) ||
 	    (mkdir("large", 0700) < 0 && errno != EEXIST))
@@ -43,8 +43,6 @@ segments_open(struct segments *segments)
 void
 segments_close(struct segments *segments)
 {
-	if (segments->fd >= 0)
-		close(segments->fd);
 	if (segments->bodies >= 0)
 		close(segments->bodies);
 	if (segments->large >= 0)
@@ -52,7 +50,7 @@ segments_close(struct segments *segments)
 	free(segments->list);
 	segments->list = NULL;
 	segments->count = 0;
-	segments->fd = segments->bodies = segments->large = -1;
+	segments->bodies = segments->large = -1;
 	pthread_mutex_destroy(&segments->lock);
 }
 
@@ -108,18 +106,23 @@ segments_retain(struct segments *segments, uint64_t number)
 	pthread_mutex_unlock(&segments->lock);
 }
 
-/* Locked. */
+/* One life less; the last one takes the file along. */
 static void
-drop_if_dead(struct segments *segments, size_t at)
+release_one(struct segments *segments, uint64_t number)
 {
 	char name[32];
+	size_t at;
 
-	if (segments->list[at].live > 0 || segments->list[at].number == segments->active)
-		return;
-	(void)unlinkat(segments->bodies, segment_name(segments->list[at].number, name), 0);
-	segments->count--;
-	memmove(segments->list + at, segments->list + at + 1,
-	        (segments->count - at) * sizeof(*segments->list));
+	pthread_mutex_lock(&segments->lock);
+	at = find(segments, number);
+	if (at < segments->count && segments->list[at].number == number &&
+	    --segments->list[at].live == 0) {
+		(void)unlinkat(segments->bodies, segment_name(number, name), 0);
+		segments->count--;
+		memmove(segments->list + at, segments->list + at + 1,
+		        (segments->count - at) * sizeof(*segments->list));
+	}
+	pthread_mutex_unlock(&segments->lock);
 }
 
 void
@@ -127,95 +130,83 @@ segments_release(struct segments *segments, const struct queue_id *id,
                  const struct store_body *body)
 {
 	char name[QUEUE_ID_TEXT_SIZE];
-	size_t at;
 
-	if (body->segment == 0) {
+	if (body->segment == 0)
 		(void)unlinkat(segments->large, large_name(id, name), 0);
-		return;
-	}
-	pthread_mutex_lock(&segments->lock);
-	at = find(segments, body->segment);
-	if (at < segments->count && segments->list[at].number == body->segment &&
-	    segments->list[at].live > 0) {
-		segments->list[at].live--;
-		drop_if_dead(segments, at);
-	}
-	pthread_mutex_unlock(&segments->lock);
+	else
+		release_one(segments, body->segment);
 }
 
 void
-segments_abandon(struct segments *segments)
+appender_abandon(struct appender *appender)
 {
-	uint64_t number = segments->active;
-	size_t at;
+	uint64_t number = appender->active;
 
-	if (segments->fd >= 0)
-		close(segments->fd);
-	segments->fd = -1;
-	segments->dirty = segments->made = false;
-	segments->broken = 0;
-	pthread_mutex_lock(&segments->lock);
-	segments->active = 0;
-	at = find(segments, number);
-	if (number && at < segments->count && segments->list[at].number == number)
-		drop_if_dead(segments, at);
-	pthread_mutex_unlock(&segments->lock);
+	appender->dirty = appender->made = false;
+	appender->broken = 0;
+	appender->active = 0;
+	if (number == 0)
+		return;
+	close(appender->fd);
+	release_one(appender->segments, number);
 }
 
 int
-segments_sync(struct segments *segments)
+appender_sync(struct appender *appender)
 {
-	if (segments->broken)
-		return segments->broken;
-	if ((segments->dirty && fdatasync(segments->fd) < 0) ||
-	    (segments->made && fsync(segments->bodies) < 0))
-		return segments->broken = errno;
-	segments->dirty = segments->made = false;
+	if (appender->broken)
+		return appender->broken;
+	if ((appender->dirty && fdatasync(appender->fd) < 0) ||
+	    (appender->made && fsync(appender->segments->bodies) < 0))
+		return appender->broken = errno;
+	appender->dirty = appender->made = false;
 	return 0;
 }
 
 static int
-roll(struct segments *segments)
+roll(struct appender *appender)
 {
+	struct segments *segments = appender->segments;
+	uint64_t number;
 	char name[32];
 	int rc;
 
-	if (segments->fd >= 0) {
-		if ((rc = segments_sync(segments)) != 0)
-			return rc;
-		segments_abandon(segments);
-	}
-	segments->fd = openat(segments->bodies, segment_name(segments->next, name),
-	                      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (segments->fd < 0)
-		return errno;
+	if ((rc = appender_sync(appender)) != 0)
+		return rc;
+	appender_abandon(appender);
 	pthread_mutex_lock(&segments->lock);
-	segments->active = segments->next++;
+	number = segments->next++;
 	pthread_mutex_unlock(&segments->lock);
-	segments->end = 0;
-	segments->made = true;
+	appender->fd = openat(segments->bodies, segment_name(number, name),
+	                      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (appender->fd < 0)
+		return errno;
+	segments_retain(segments, number);
+	appender->active = number;
+	appender->end = 0;
+	appender->made = true;
 	return 0;
 }
 
 int
-segments_append(struct segments *segments, const void *data, size_t len, struct store_body *out)
+appender_append(struct appender *appender, const void *data, size_t len, struct store_body *out)
 {
 	const uint8_t *at = data;
 	size_t left = len;
 	int rc;
 
-	if (segments->broken)
-		return segments->broken;
-	if ((segments->fd < 0 || segments->end + len > STORE_SEGMENT_MAX) &&
-	    (rc = roll(segments)) != 0)
+	if (appender->broken)
+		return appender->broken;
+	if ((appender->active == 0 || appender->end + len > STORE_SEGMENT_MAX) &&
+	    (rc = roll(appender)) != 0)
 		return rc;
-	*out = (struct store_body){.segment = segments->active,
-	                           .offset = segments->end,
+	*out = (struct store_body){.segment = appender->active,
+	                           .offset = appender->end,
 	                           .size = len,
 	                           .checksum = XXH3_64bits(len ? data : "", len)};
-	segments->dirty = true;
+	appender->dirty = true;
 	while (left > 0) {
-		ssize_t n = pwrite(segments->fd, at, left, (off_t)segments->end);
+		ssize_t n = pwrite(appender->fd, at, left, (off_t)appender->end);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -223,9 +214,9 @@ segments_append(struct segments *segments, const void *data, size_t len, struct 
 			return n < 0 ? errno : EIO;
 		at += n;
 		left -= (size_t)n;
-		segments->end += (uint64_t)n;
+		appender->end += (uint64_t)n;
 	}
-	segments_retain(segments, out->segment);
+	segments_retain(appender->segments, out->segment);
 	return 0;
 }
 

@@ -23,6 +23,9 @@
  *   record in target only           after the move                nothing
  *   an outcome that only the        before the outcome's commit   delivered again: the one
  * duplicate relay knows                                                   that SMTP permits
+ *   a notification's body, no       before the commit that ends     cut like any other tail; the
+ *   record of it                    the recipient                   recipient is attempted again
+ *   a notification's record         after that commit               delivered like other mail
  *   recipient ended, outbox row     before history has a copy,    copied to history again by (id,
  *   there                           or before its deletion        recipient, attempt): same row
  *   no record, body still there     after a message's last        nothing alive names it: removed
@@ -238,6 +241,7 @@ release(struct store *store)
 	pthread_mutex_destroy(&store->lock);
 	pthread_cond_destroy(&store->done_wake);
 	close(store->lock_fd);
+	free(store->hostname);
 	free(store);
 }
 
@@ -252,6 +256,7 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 	store = xcalloc(1, sizeof(*store));
 	store->loop = loop;
 	store->opts = *opts;
+	store->hostname = xstrdup(opts->hostname ? opts->hostname : "localhost");
 	store->lock_fd = fd;
 	store->done_tail = &store->done;
 	pthread_mutex_init(&store->lock, NULL);
@@ -266,8 +271,8 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 		              i == QUEUE_FRESH ? FRESH_TABLES : LANE_TABLES, opts->map_size, error,
 		              size) < 0)
 			goto fail;
+		store->lanes[i].appender.segments = &store->segments;
 	}
-	store->lanes[QUEUE_FRESH].bodies = true;
 	if (lane_open(&store->history, store, "history", HISTORY_TABLES, opts->map_size, error,
 	              size) < 0 ||
 	    lane_open(&store->sync, store, "sync", 0, 0, error, size) < 0 ||

@@ -26,9 +26,13 @@
 struct store;
 
 struct store_opts {
-	uint64_t map_size;   /* of each environment */
-	msec_t history_keep; /* finished messages are remembered that long */
-	bool verify_bodies;  /* read every body at open and not only on audit: slow, for tests */
+	uint64_t map_size;    /* of each environment */
+	msec_t history_keep;  /* finished messages are remembered that long */
+	const char *hostname; /* ours, in notifications; borrowed for the call */
+	/* A notification was committed in lane, due at once. May be NULL. */
+	void (*on_generated)(void *arg, enum queue_lane lane, const struct queue_id *id);
+	void *arg;
+	bool verify_bodies; /* read every body at open and not only on audit: slow, for tests */
 };
 
 /* Opens or makes the store in the current working directory: takes its lock, refuses a newer
@@ -109,14 +113,27 @@ struct store_outcome {
 	uint16_t index;                  /* of the recipient in its message */
 	enum store_state state;          /* STORE_QUEUED: deferred, stays in the lane */
 	char reply[STORE_REPLY_MAX + 1]; /* "550 5.1.1 no such user"; cut by the caller */
+	uint16_t last; /* where in reply the last answer begins, if our own words stand before it */
+};
+struct store_batch { /* all borrowed for the call */
+	enum queue_lane lane;
+	struct queue_id id;
+	unsigned attempt; /* 0 leaves attempt counts alone (a removal) */
+	const struct store_outcome *outcomes;
+	size_t count;
+	msec_t when, due;
+	msec_t warned;      /* the age of which the sender is to be told; 0: none */
+	msec_t retry_until; /* told then */
 };
 /* Records outcomes: ends recipients (state, outbox row and counter in one transaction), notes the
  * others' attempt, sets the message's attempts, last reply and due time. Recipients that had ended
  * already are left alone (a repeated outcome is harmless). The message leaves the lane with its
- * last unfinished recipient. attempt 0 leaves attempt counts alone (a removal). */
-void store_finish(struct store *store, enum queue_lane lane, const struct queue_id *id,
-                  unsigned attempt, const struct store_outcome *outcomes, size_t count, msec_t when,
-                  msec_t due, store_on_done *on_done, void *arg);
+ * last unfinished recipient.
+ *
+ * The sender, if there is one, is notified by the same transaction: of those that it ends as
+ * bounced or expired, and, once per age, that the others are still being tried. */
+void store_finish(struct store *store, const struct store_batch *batch, store_on_done *on_done,
+                  void *arg);
 /* Changes when the message is due. */
 void store_set_due(struct store *store, enum queue_lane lane, const struct queue_id *id, msec_t due,
                    store_on_done *on_done, void *arg);
@@ -153,6 +170,7 @@ struct store_message { /* owns everything in it; free with store_message_free */
 	char *account;
 	struct address from;
 	msec_t created, due;
+	msec_t warned; /* the highest age of which the sender was told; 0 before */
 	char *client_ip;
 	uint16_t client_port;
 	char *ehlo;

@@ -1,8 +1,8 @@
 #include "queue/store_int.h"
 
 /* What happens to messages: accepted, attempted, ended, moved. store.c says in which order and why.
- * An operation is an op that a lane's writer applies; its prepare, apply and settled run on the writer's thread, its
- * complete on the loop's. */
+ * An operation is an op that a lane's writer applies; its prepare, apply and settled run on the
+ * writer's thread, its complete on the loop's. */
 
 #include <assert.h>
 #include <errno.h>
@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
 #include "core/mem.h"
+#include "smtp/dsn.h"
 
 struct store_large {
 	struct queue_id id;
@@ -64,7 +66,7 @@ static int
 enqueue_append(struct op *op)
 {
 	struct enqueue *enqueue = (struct enqueue *)op;
-	int rc = segments_append(&op->store->segments, enqueue->body, enqueue->body_len,
+	int rc = appender_append(&op->lane->appender, enqueue->body, enqueue->body_len,
 	                         &enqueue->message->body);
 
 	enqueue->placed = rc == 0;
@@ -212,13 +214,10 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 
 struct finish {
 	struct op op;
-	struct queue_id id;
-	unsigned attempt;
-	struct store_outcome *outcomes;
-	size_t count;
-	msec_t when, due;
-	bool ended, last; /* some recipient ended; the message left the lane */
+	struct store_batch batch; /* outcomes: owned */
+	bool ended, last;         /* some recipient ended; the message left the lane */
 	struct store_body body;
+	struct notice failed, delayed;
 };
 
 static const enum counter counter_of[] = {
@@ -246,7 +245,8 @@ recipient_of(struct store_message *message, uint16_t index)
 	           : NULL;
 }
 
-static void
+/* True when it changed the recipient. */
+static bool
 apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message *message,
               const struct store_outcome *outcome)
 {
@@ -255,11 +255,11 @@ apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message 
 	struct buf buf;
 
 	if (recipient->state != STORE_QUEUED)
-		return;
+		return false;
 	recipient->state = outcome->state;
-	if (finish->attempt)
-		recipient->attempts = finish->attempt;
-	recipient->when = finish->when;
+	if (finish->batch.attempt)
+		recipient->attempts = finish->batch.attempt;
+	recipient->when = finish->batch.when;
 	free(recipient->reply);
 	recipient->reply = xstrdup(outcome->reply);
 	free(message->last_reply);
@@ -272,42 +272,94 @@ apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message 
 		message->unfinished--;
 		finish->ended = true;
 		txn_count(txn, counter_of[outcome->state], 1);
-		key_outbox(&key, &message->id, outcome->index, finish->attempt);
+		key_outbox(&key, &message->id, outcome->index, finish->batch.attempt);
 		txn_put(txn, TABLE_OUTBOX, &key, buf.data, buf.len);
 	}
 	buf_clear(&buf);
+	return true;
+}
+
+static bool
+is_failure(enum store_state state)
+{
+	return state == STORE_BOUNCED || state == STORE_EXPIRED;
+}
+
+/* Once all outcomes are applied. */
+static void
+tell_delay(struct finish *finish, struct lane_txn *txn, struct store_message *message)
+{
+	struct dsn_recipient *late = xcalloc(message->recipient_count, sizeof(*late));
+	size_t count = 0;
+
+	message->warned = finish->batch.warned;
+	for (size_t i = 0; i < message->recipient_count; i++) {
+		const struct store_recipient *recipient = &message->recipients[i];
+
+		if (recipient->state == STORE_QUEUED)
+			late[count++] = (struct dsn_recipient){.address = recipient->address,
+			                                       .reply = recipient->reply};
+	}
+	notice_put(txn, &finish->delayed, message, late, count);
+	free(late);
+}
+
+static void
+apply_outcomes(struct finish *finish, struct lane_txn *txn, struct store_message *message)
+{
+	const struct store_batch *batch = &finish->batch;
+	const bool may_tell = !address_is_null(&message->from);
+	struct dsn_recipient *failed = xcalloc(batch->count + 1, sizeof(*failed));
+	size_t count = 0;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		const struct store_outcome *outcome = &batch->outcomes[i];
+
+		if (apply_outcome(finish, txn, message, outcome) && is_failure(outcome->state))
+			failed[count++] = (struct dsn_recipient){
+			    .address = recipient_of(message, outcome->index)->address,
+			    .reply = outcome->reply + outcome->last,
+			    .expired = outcome->state == STORE_EXPIRED};
+	}
+	if (batch->attempt > message->attempts)
+		message->attempts = batch->attempt;
+	if (may_tell && count)
+		notice_put(txn, &finish->failed, message, failed, count);
+	if (may_tell && message->unfinished && batch->warned > message->warned)
+		tell_delay(finish, txn, message);
+	free(failed);
 }
 
 static enum store_result
 finish_apply(struct op *op, struct lane_txn *txn)
 {
 	struct finish *finish = (struct finish *)op;
-	struct store_message *message = txn_load(txn, &finish->id, true);
+	const struct store_batch *batch = &finish->batch;
+	struct store_message *message = txn_load(txn, &batch->id, true);
 	enum store_result result = STORE_OK;
 	struct key key;
 	struct buf buf;
 
 	finish->ended = finish->last = false;
+	notice_withdraw(op->store, &finish->failed);
+	notice_withdraw(op->store, &finish->delayed);
 	if (message == NULL)
 		return STORE_MISSING;
-	for (size_t i = 0; i < finish->count; i++) {
-		if (recipient_of(message, finish->outcomes[i].index) == NULL) {
+	for (size_t i = 0; i < batch->count; i++) {
+		if (recipient_of(message, batch->outcomes[i].index) == NULL) {
 			result = STORE_MISSING;
 			goto out;
 		}
 	}
-	for (size_t i = 0; i < finish->count; i++)
-		apply_outcome(finish, txn, message, &finish->outcomes[i]);
-	if (finish->attempt > message->attempts)
-		message->attempts = finish->attempt;
+	apply_outcomes(finish, txn, message);
 	if (message->unfinished == 0) {
 		txn_drop(txn, message);
 		finish->last = true;
 		finish->body = message->body;
-	} else if (message->due != finish->due) {
+	} else if (message->due != batch->due) {
 		key_due(&key, message->due, &message->id);
 		txn_del(txn, TABLE_DUE, &key);
-		message->due = finish->due;
+		message->due = batch->due;
 		key_due(&key, message->due, &message->id);
 		txn_put(txn, TABLE_DUE, &key, "", 0);
 	}
@@ -333,7 +385,26 @@ finish_settled(struct op *op)
 	struct finish *finish = (struct finish *)op;
 
 	if (op->result == STORE_OK && finish->last)
-		segments_release(&op->store->segments, &finish->id, &finish->body);
+		segments_release(&op->store->segments, &finish->batch.id, &finish->body);
+	if (op->result != STORE_OK) {
+		notice_withdraw(op->store, &finish->failed);
+		notice_withdraw(op->store, &finish->delayed);
+	}
+}
+
+static void
+tell_generated(const struct finish *finish, const struct notice *notice)
+{
+	const struct store *store = finish->op.store;
+	char about[QUEUE_ID_TEXT_SIZE], text[QUEUE_ID_TEXT_SIZE];
+
+	if (!notice->placed)
+		return;
+	log_info(queue_id_format(&notice->id, text), "generated", "about=%s kind=%s lane=%s",
+	         queue_id_format(&finish->batch.id, about), notice->delayed ? "delayed" : "failed",
+	         queue_lane_name(finish->batch.lane));
+	if (store->opts.on_generated)
+		store->opts.on_generated(store->opts.arg, finish->batch.lane, &notice->id);
 }
 
 static void
@@ -343,41 +414,60 @@ finish_complete(struct op *op)
 
 	/* The next tick copies them: history is in no hurry, and each sweep is two commits. */
 	if (op->result == STORE_OK && finish->ended)
-		op->store->dirty[op->lane - op->store->lanes] = true;
+		op->store->dirty[finish->batch.lane] = true;
 	store_tell(op);
-	free(finish->outcomes);
+	tell_generated(finish, &finish->failed);
+	tell_generated(finish, &finish->delayed);
+	free((void *)finish->batch.outcomes);
 	free(finish);
 }
 
+static void
+notice_prepare(struct notice *notice, const struct store_batch *batch, bool delayed)
+{
+	const msec_t now = clock_wall();
+
+	queue_id_make(&notice->id, now);
+	notice->when = now;
+	notice->delayed = delayed;
+	notice->retry_until = batch->retry_until;
+}
+
 void
-store_finish(struct store *store, enum queue_lane lane, const struct queue_id *id, unsigned attempt,
-             const struct store_outcome *outcomes, size_t count, msec_t when, msec_t due,
-             store_on_done *on_done, void *arg)
+store_finish(struct store *store, const struct store_batch *batch, store_on_done *on_done,
+             void *arg)
 {
 	struct finish *finish = xcalloc(1, sizeof(*finish));
+	struct store_outcome *outcomes =
+	    xcalloc(batch->count ? batch->count : 1, sizeof(*outcomes));
+	bool fails = false;
 
-	finish->id = *id;
-	finish->attempt = attempt;
-	finish->count = count;
-	finish->outcomes = xcalloc(count ? count : 1, sizeof(*outcomes));
-	if (count)
-		memcpy(finish->outcomes, outcomes, count * sizeof(*outcomes));
-	finish->when = when;
-	finish->due = due;
-	finish->op.weight = 4 + 3 * count;
+	finish->batch = *batch;
+	finish->batch.outcomes = outcomes;
+	for (size_t i = 0; i < batch->count; i++) {
+		outcomes[i] = batch->outcomes[i];
+		fails |= is_failure(outcomes[i].state);
+	}
+	if (fails)
+		notice_prepare(&finish->failed, batch, false);
+	if (batch->warned)
+		notice_prepare(&finish->delayed, batch, true);
+	finish->op.weight = 4 + 3 * batch->count;
 	finish->op.apply = finish_apply;
 	finish->op.settled = finish_settled;
 	finish->op.complete = finish_complete;
 	finish->op.on_done = on_done;
 	finish->op.arg = arg;
-	store_post(store, &store->lanes[lane], &finish->op);
+	store_post(store, &store->lanes[batch->lane], &finish->op);
 }
 
 void
 store_set_due(struct store *store, enum queue_lane lane, const struct queue_id *id, msec_t due,
               store_on_done *on_done, void *arg)
 {
-	store_finish(store, lane, id, 0, NULL, 0, 0, due, on_done, arg);
+	const struct store_batch batch = {.lane = lane, .id = *id, .due = due};
+
+	store_finish(store, &batch, on_done, arg);
 }
 
 struct move {

@@ -13,7 +13,7 @@
 #include "core/buf.h"
 #include "queue/store.h"
 
-#define STORE_FORMAT      1u /* of environments and records */
+#define STORE_FORMAT      2u /* of environments and records; 1 knew no delay notices */
 #define STORE_SEGMENT_MAX (64u << 20)
 #define STORE_ID_SIZE     16u
 
@@ -69,7 +69,8 @@ uint64_t be_get(const uint8_t *data, size_t len);
 void be_put(uint8_t *data, size_t len, uint64_t v);
 
 void record_encode(const struct store_message *message, struct buf *out);
-/* NULL when malformed or of a newer version. Without id, lane, prefix and recipients. */
+/* NULL when malformed or of a newer version; an older one is upgraded. Without id, lane, prefix and
+ * recipients. */
 struct store_message *record_decode(const void *data, size_t len);
 void recipient_encode(const struct store_recipient *recipient, struct buf *out);
 /* False when malformed; out->reply is then NULL. */
@@ -83,23 +84,25 @@ bool reset_decode(const void *data, size_t len, struct store_reset *out);
 
 struct segment { /* one file bodies/seg-NUMBER */
 	uint64_t number;
-	uint64_t live; /* bodies in it that a record names or a group is about to name */
+	uint64_t live; /* bodies in it that a record names or a group is about to name, and one for
+	                  the writer that appends to it */
 };
 struct segments {
-	pthread_mutex_t
-	    lock;   /* guards all below but the active file, which is the fresh writer's */
+	pthread_mutex_t lock;
 	int bodies; /* directory descriptors */
 	int large;
 	struct segment *list; /* ascending by number */
 	size_t count, size;
-	uint64_t next;   /* number of the next new segment; at least 1 */
+	uint64_t next; /* number of the next new segment; at least 1 */
+};
+struct appender { /* a writer's own segment; its thread only */
+	struct segments *segments;
 	uint64_t active; /* number being appended to; 0: none */
-	int fd;          /* of the active one; -1: none */
-	uint64_t end;    /* octets in the active one */
+	int fd;          /* of the active one */
+	uint64_t end;    /* octets in it */
 	bool dirty;      /* appended and not yet synced */
 	bool made;       /* its directory entry is not yet synced */
-	int broken; /* errno of a failed sync: the whole group fails, then the segment is abandoned
-	             */
+	int broken;      /* errno of a failed sync: nothing is appended until it is abandoned */
 };
 int segments_open(struct segments *segments);
 void segments_close(struct segments *segments);
@@ -111,13 +114,14 @@ void segments_retain(struct segments *segments, uint64_t number);
  * it. */
 void segments_release(struct segments *segments, const struct queue_id *id,
                       const struct store_body *body);
-/* 0 or an errno. Fills out; durable after segments_sync. Fresh writer only, like the next two. */
-int segments_append(struct segments *segments, const void *data, size_t len,
+/* 0 or an errno. Fills out; durable after appender_sync. */
+int appender_append(struct appender *appender, const void *data, size_t len,
                     struct store_body *out);
-int segments_sync(struct segments *segments);
+/* 0 or an errno; costs nothing when nothing was appended. */
+int appender_sync(struct appender *appender);
 /* After a failure: what the page cache holds is not to be trusted, so nothing is appended there any
- * more. */
-void segments_abandon(struct segments *segments);
+ * more. And at the end. */
+void appender_abandon(struct appender *appender);
 /* Reads size and checksum of a whole large file and makes it durable: 0 or an errno. */
 int large_sync(struct segments *segments, const struct queue_id *id, struct store_body *out);
 /* 0: body is there with the right checksum; else an errno (EBADMSG: wrong content). */
@@ -159,8 +163,8 @@ struct lane {
 	MDB_env
 	    *env; /* NULL: a thread that only runs prepare (sync, audit), one op after the other */
 	MDB_dbi dbi[TABLES];
-	uint32_t tables; /* bit set of those it has */
-	bool bodies;     /* fresh: syncs segments between prepare and transaction */
+	uint32_t tables;          /* bit set of those it has */
+	struct appender appender; /* of the three lanes */
 	pthread_t thread;
 	bool running;
 	pthread_mutex_t lock;
@@ -203,6 +207,7 @@ enum store_result result_from(int rc);
 struct store {
 	struct loop *loop;
 	struct store_opts opts;
+	char *hostname;
 	int lock_fd;
 	struct lane lanes[QUEUE_LANES];
 	struct lane history;
@@ -232,6 +237,24 @@ void store_post(struct store *store, struct lane *lane, struct op *op);
 void store_tell(struct op *op);
 /* Of an op that is nothing but itself: tells its asker and frees it. */
 void store_complete(struct op *op);
+
+/* --- notice.c --- */
+
+struct dsn_recipient;
+struct notice { /* one notification to the sender of a message, from transaction to completion */
+	struct queue_id id;
+	bool delayed;       /* else failed */
+	msec_t when;        /* composed */
+	msec_t retry_until; /* delayed only */
+	bool placed;        /* appended and counted: body says where */
+	struct store_body body;
+};
+/* Composes and appends it and enqueues it in the transaction's own lane; count is at least 1, and
+ * about has a sender. A failure sticks to the transaction. */
+void notice_put(struct lane_txn *txn, struct notice *notice, const struct store_message *about,
+                const struct dsn_recipient *recipients, size_t count);
+/* What was put is not going to be true. */
+void notice_withdraw(struct store *store, struct notice *notice);
 
 /* --- store_ledger.c --- */
 

@@ -3,7 +3,7 @@
 # messages are accepted, so that what happens at the step is the message's doing alone.
 # Expectation: whatever the step, the client hears exactly one reply; 250 if and only if the message is kept, charged once and delivered once; 451 or 452
 # if and only if nothing of it is left. A lost reply is answered by the restarted queue, both ways. Moves, outcomes and the copy to history lose nothing
-# and repeat nothing. When the disk works again, so does the service, without anybody's help.
+# and repeat nothing; a bounce and its notification are one. When the disk works again, so does the service, without anybody's help.
 use strict;
 use warnings;
 use FindBin;
@@ -18,9 +18,10 @@ my $control = File::Temp->new(TEMPLATE => 'sekisho-fault-XXXXXX', TMPDIR => 1);
 binmode $control;
 chmod 0666, "$control";
 syswrite $control, "\0" x 64;
-my ($later_port) = Sekisho::free_port();
+my ($later_port, $refusing_port, $turning_port) = map { Sekisho::free_port() } 1 .. 3;
 my $s = Sekisho->new(clock => 1, no_start => 1, env => { LD_PRELOAD => "$Sekisho::BUILD/fault.so", SEKISHO_FAULT => "$control" });
 $s->{extra} = "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nroutes:\n  later.example: \"127.0.0.1:$later_port\"\n"
+	. "  refusing.example: \"127.0.0.1:$refusing_port\"\n  turning.example: \"127.0.0.1:$turning_port\"\n"
 	. "  \"*\": \"127.0.0.1:$s->{ports}{sink}\"\n";
 $s->write_conf;
 $s->start;
@@ -219,6 +220,67 @@ for (@moving) {
 	$s->stop_sink;
 }
 
+# --- bounces: the outcome and its notification are one ---
+
+sub start_refusing {
+	my ($port) = @_;
+	local $s->{sink};
+	local $s->{ports}{sink} = $port;
+	$s->start_sink('-f', 'rcpt');
+	return $s->{sink};
+}
+
+sub told { my ($id) = @_; return scalar grep { /^X-Mail-Args: <>/m && /\b\Q$id\E\b/ } $s->delivered }
+
+my $refusing = start_refusing($refusing_port);
+my @steps = (
+	['segment.write', 'before', 0], ['segment.write', 'after', 0], ['segment.write', 'fail', 0],
+	['segment.sync', 'before', 0], ['segment.sync', 'after', 0], ['segment.sync', 'fail', 0],
+	['LANE.write', 'before', 0], ['LANE.write', 'after', 0], ['LANE.write', 'fail', 0],
+	['LANE.sync', 'before', 0], ['LANE.sync', 'after', 0], ['LANE.sync', 'fail', 0],
+	['LANE.meta', 'before', 0], ['LANE.meta', 'after', 0], ['LANE.meta', 'fail', 0],
+);
+my @made = (['segment.make', 'before', 0], ['segment.make', 'after', 0], ['segment.make', 'fail', 0],
+	['bodies.sync', 'before', 0], ['bodies.sync', 'after', 0], ['bodies.sync', 'fail', 0]);
+my $bounced = 0;
+for my $lane ('fresh', 'retry') {
+	for ($lane eq 'retry' ? (@made, @steps) : @steps) {
+		my ($point, $action, $skip) = @$_;
+		$point =~ s/LANE/$lane/;
+		my $what = "bounce in $lane, $point $action";
+		ok(accepts(), "$what: ready") or diag recent();
+		ok(at_rest(), "$what: at rest");
+		signal_relays('STOP') if $lane eq 'fresh';
+		my $name = 'case-' . ++$count . '-end';
+		my $said = $client->send_mail($me, $lane eq 'fresh' ? 'carol@refusing.example' : 'carol@turning.example', "$name\r\n");
+		my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
+		ok($id, "$what: accepted") or next;
+		$bounced++;
+		my ($m, $turned);
+		if ($lane eq 'retry') {
+			ok(Sekisho::wait_for(30, sub { $m = $s->json('queue', 'show', $id); ref $m && $m->{attempts} && $m->{lane} eq 'retry' }), "$what: it waits there");
+			$turned = start_refusing($turning_port);
+			# The next start shall find no segment that could be appended to.
+			if ($point =~ /^segment.make|^bodies/) { kill 'KILL', queue_pid(); ok(accepts(), "$what: started anew") }
+			at_rest();
+			signal_relays('STOP');
+			$s->advance(150_000);
+		}
+		arm($point, $action, skip => $skip, error => EIO);
+		signal_relays('CONT');
+		ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was") or diag recent();
+		disarm();
+		ok(Sekisho::wait_for(60, sub { $m = $s->json('queue', 'show', $id); ref $m && $m->{finished} }), "$what: finished") or diag explain($m), recent();
+		is(ref $m && $m->{rcpt} && $m->{rcpt}[0]{state}, 'bounced', "$what: bounced");
+		ok(Sekisho::wait_for(60, sub { my $a = $s->json('queue', 'audit'); $a && $a->{conserved} && !$a->{queued} && $a->{generated} == $bounced }), "$what: conserved")
+			or diag $s->ctl('queue', 'audit');
+		is(told($id), 1, "$what: its sender is told once");
+		if ($turned) { kill 'TERM', $turned; waitpid $turned, 0 }
+	}
+}
+kill 'TERM', $refusing;
+waitpid $refusing, 0;
+
 # --- the sum ---
 
 ok(Sekisho::wait_for(60, sub { my $a = $s->json('queue', 'audit'); $a && $a->{conserved} && $a->{queued} == 0 }), 'the queue drains, conserved')
@@ -227,6 +289,6 @@ my %arrived;
 for ($s->delivered) { $arrived{$1}++ if /^((?:plain|case)-\d+-end)/m }
 is_deeply([grep { ($arrived{$_} // 0) != 1 } sort keys %kept], [], keys(%kept) . ' messages got their 250 and were delivered once');
 is_deeply([grep { $arrived{$_} } sort keys %gone], [], keys(%gone) . ' got none and left nothing');
-is(used(), scalar keys %kept, 'each is charged once');
+is(used(), $bounced + keys %kept, 'each is charged once, notifications never');
 is(scalar(my @left = glob "$s->{dir}/spool/large/*"), 0, 'no large body is left');
 done_testing;

@@ -287,8 +287,13 @@ test_carried_nonsense(void)
 	run(5000);
 	queue_submission_free(s);
 	struct store_outcome outcome = {.index = 0, .state = STORE_DELIVERED, .reply = "250 ok"};
-	store_finish(program.store, QUEUE_FRESH, &last_id, 1, &outcome, 1, clock_wall(),
-	             clock_wall(), NULL, NULL);
+	const struct store_batch batch = {.id = last_id,
+	                                  .attempt = 1,
+	                                  .outcomes = &outcome,
+	                                  .count = 1,
+	                                  .when = clock_wall(),
+	                                  .due = clock_wall()};
+	store_finish(program.store, &batch, NULL, NULL);
 	run(200);
 	buf_init(&hello);
 	wire_put_u8(&hello, QUEUE_FRESH);

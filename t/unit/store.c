@@ -214,9 +214,26 @@ finish(enum queue_lane lane, const struct queue_id *id, unsigned attempt, uint16
 {
 	struct store_outcome outcome = {.index = index, .state = state, .reply = "250 2.0.0 kept"};
 
+	const struct store_batch batch = {.lane = lane,
+	                                  .id = *id,
+	                                  .attempt = attempt,
+	                                  .outcomes = &outcome,
+	                                  .count = 1,
+	                                  .when = clock_wall(),
+	                                  .due = clock_wall() + 60000};
+
 	waiting++;
-	store_finish(store, lane, id, attempt, &outcome, 1, clock_wall(), clock_wall() + 60000,
-	             on_done, NULL);
+	store_finish(store, &batch, on_done, NULL);
+}
+
+/* In fresh, on the first attempt. */
+static void
+finish_one(const struct queue_id *id, const struct store_outcome *outcome, store_on_done *on)
+{
+	const struct store_batch batch = {
+	    .id = *id, .attempt = 1, .outcomes = outcome, .count = 1, .when = 1, .due = 1};
+
+	store_finish(store, &batch, on, NULL);
 }
 
 static void
@@ -551,7 +568,7 @@ test_audit(void)
 	wait_all();
 	ok(last == STORE_OK && !audited, "an audit does not hold up acceptance");
 	waiting++;
-	store_finish(store, QUEUE_FRESH, &other, 1, &outcome, 1, 1, 1, on_done, NULL);
+	finish_one(&other, &outcome, on_done);
 	wait_all();
 	ok(last == STORE_OK && !audited, "nor outcomes");
 	if ((end = open(path, O_WRONLY)) < 0)
@@ -704,7 +721,7 @@ test_prune(void)
 	wait_all();
 	for (unsigned i = 0; i < OLD + YOUNG; i++) {
 		waiting++;
-		store_finish(store, QUEUE_FRESH, &id[i], 1, &outcome, 1, 1, 1, on_done, NULL);
+		finish_one(&id[i], &outcome, on_done);
 	}
 	wait_all();
 	wait_rows(2 * (OLD + YOUNG));
@@ -747,7 +764,7 @@ on_child_done(void *arg, enum store_result result)
 	else if (result == STORE_OK && n % 3 == 1) {
 		struct store_outcome outcome = {.index = 0, .state = STORE_DELIVERED};
 
-		store_finish(store, QUEUE_FRESH, &moved, 1, &outcome, 1, 1, 1, NULL, NULL);
+		finish_one(&moved, &outcome, NULL);
 	}
 	enqueue(id, 2, "hello", 5, NULL, 0, on_child_done, id);
 }

@@ -1,0 +1,119 @@
+#include "queue/store_int.h"
+
+/* Notifications to senders (RFC 3464), enqueued by the transaction that makes them necessary.
+ *
+ * The message is composed inside that transaction, because only there it is known which recipients
+ * really end with it; its body is appended to the writer's own segment and synced before the
+ * commit, so either recipient, outcome, notification and its body are all there, or nothing of it
+ * happened. It starts in the lane of the mail that it is about, with the null account and the null
+ * sender: it is never charged, and nobody is notified of it in turn.
+ *
+ * A batch that is replayed composes anew: what the first try appended is given back. */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/mem.h"
+#include "smtp/dsn.h"
+
+/* The mail's own beginning: prefix and the front of the body, up to what a notification returns. A
+ * body that cannot be read is another fault, told elsewhere. */
+static void
+read_head(struct store *store, const struct store_message *about, struct buf *out)
+{
+	size_t want = about->body.size < DSN_HEADER_MAX ? (size_t)about->body.size : DSN_HEADER_MAX;
+	int fd = store_open_body(store, &about->id, &about->body);
+	uint64_t at = about->body.offset;
+
+	buf_add(out, about->prefix, about->prefix_len);
+	while (fd >= 0 && want > 0) {
+		ssize_t n = pread(fd, buf_reserve(out, want), want, (off_t)at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		buf_commit(out, (size_t)n);
+		at += (uint64_t)n;
+		want -= (size_t)n;
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+static bool
+compose(struct store *store, const struct notice *notice, const struct store_message *about,
+        const struct dsn_recipient *recipients, size_t count, struct buf *out)
+{
+	char id[QUEUE_ID_TEXT_SIZE], original[QUEUE_ID_TEXT_SIZE];
+	char date[CLOCK_RFC5322_SIZE], arrival[CLOCK_RFC5322_SIZE], until[CLOCK_RFC5322_SIZE];
+	struct dsn dsn = {
+	    .action = notice->delayed ? DSN_DELAYED : DSN_FAILED,
+	    .hostname = store->hostname,
+	    .id = queue_id_format(&notice->id, id),
+	    .original = queue_id_format(&about->id, original),
+	    .to = about->from,
+	    .date = clock_rfc5322(notice->when, date),
+	    .arrival = clock_rfc5322(about->created, arrival),
+	    .retry_until = clock_rfc5322(notice->retry_until, until),
+	    .recipients = recipients,
+	    .count = count,
+	};
+	struct buf head;
+	bool is_8bit;
+
+	buf_init(&head);
+	read_head(store, about, &head);
+	dsn.head = head.data;
+	dsn.head_len = head.len;
+	is_8bit = dsn_compose(&dsn, out);
+	buf_clear(&head);
+	return is_8bit;
+}
+
+void
+notice_put(struct lane_txn *txn, struct notice *notice, const struct store_message *about,
+           const struct dsn_recipient *recipients, size_t count)
+{
+	struct store *store = txn->lane->store;
+	struct store_recipient to = {.address = about->from, .reply = ""};
+	struct store_message message = {
+	    .id = notice->id,
+	    .generated = true,
+	    .generation = 1,
+	    .account = "",
+	    .created = notice->when,
+	    .due = notice->when,
+	    .client_ip = "",
+	    .ehlo = "",
+	    .last_reply = "",
+	    .total = 1,
+	    .unfinished = 1,
+	    .recipients = &to,
+	    .recipient_count = 1,
+	};
+	struct buf body;
+
+	if (txn->rc)
+		return;
+	buf_init(&body);
+	message.body_8bit = compose(store, notice, about, recipients, count, &body);
+	txn->rc = appender_append(&txn->lane->appender, body.data, body.len, &notice->body);
+	buf_clear(&body);
+	if (txn->rc)
+		return;
+	notice->placed = true;
+	message.body = notice->body;
+	txn_store(txn, &message);
+	txn_count(txn, COUNTER_GENERATED, 1);
+}
+
+void
+notice_withdraw(struct store *store, struct notice *notice)
+{
+	if (notice->placed)
+		segments_release(&store->segments, &notice->id, &notice->body);
+	notice->placed = false;
+}
