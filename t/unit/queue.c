@@ -556,7 +556,10 @@ main(void)
 	queue_submission_free(s);
 	look();
 	look();
-	ok(status.bounced == 2, "a refusal bounces");
+	for (unsigned i = 0; i < 50 && status.bounced < 3; i++)
+		look();
+	ok(status.bounced == 3 && status.generated == 1,
+	   "a refusal bounces, and so does the notification about it");
 	queue_ask_audit(admin_link, on_audited, NULL);
 	run(5000);
 	ok(audit_seen.conserved && audit_seen.queued == 1, "conserved");
