@@ -15,7 +15,8 @@ use Time::Local qw(timegm);
 my ($minute, $hour) = (60_000, 3_600_000);
 my $good = Sekisho->new(no_start => 1); # only its sink is used
 my $s = Sekisho->new(clock => 1, no_sink => 1, no_start => 1);
-$s->{extra} = qq(routes:\n  "good.example": "127.0.0.1:$good->{ports}{sink}"\n  "*": "127.0.0.1:$s->{ports}{sink}"\n);
+# Notifications to our own senders go to the good one.
+$s->{extra} = qq(routes:\n  "good.example": "127.0.0.1:$good->{ports}{sink}"\n  "example.test": "127.0.0.1:$good->{ports}{sink}"\n  "*": "127.0.0.1:$s->{ports}{sink}"\n);
 $s->write_conf;
 $s->start_sink('-r', 'rcpt');
 $s->start;
