@@ -10,22 +10,20 @@ static void
 on_accounts(void *arg, enum auth_result result, const char *error, const struct auth_entry *list,
             size_t count, const char *next)
 {
-	static const char *const codes[] = {"", "exists", "not-found", "invalid", "unavailable"};
 	struct request *request = arg;
 	json_t *accounts;
 
-	if (result != AUTH_DONE) {
-		request_refuse(request, codes[result], error);
+	if (!request_auth_done(request, result, error))
 		return;
-	}
 	accounts = json_array();
 	for (size_t i = 0; i < count; i++)
-		json_array_append_new(accounts, json_pack("{s:o,s:o,s:o,s:o,s:o}", "account",
+		json_array_append_new(accounts, json_pack("{s:o,s:o,s:s,s:o,s:o,s:o}", "account",
 		                                          json_text(list[i].account), "class",
 		                                          json_text(list[i].class), "state",
-		                                          json_text(list[i].state), "created",
-		                                          json_time(list[i].created), "changed",
-		                                          json_time(list[i].changed)));
+		                                          auth_state_name(list[i].suspended),
+		                                          "reason", json_text(list[i].reason),
+		                                          "created", json_time(list[i].created),
+		                                          "changed", json_time(list[i].changed)));
 	request_answer(request, json_pack("{s:o,s:o}", "accounts", accounts, "next",
 	                                  next[0] != '\0' ? json_text(next) : json_null()));
 }
@@ -39,6 +37,46 @@ cmd_account_add(struct request *request)
 	log_info("-", "account-add", "account=%s by=\"%s\"", account, request_by(request));
 	auth_account_add(request_peers(request)->auth, account, password, strlen(password),
 	                 on_accounts, request);
+}
+
+void
+cmd_account_passwd(struct request *request)
+{
+	const char *account = request_account(request),
+	           *password = request_text(request, "password");
+
+	log_info("-", "account-passwd", "account=%s by=\"%s\"", account, request_by(request));
+	auth_account_passwd(request_peers(request)->auth, account, password, strlen(password),
+	                    on_accounts, request);
+}
+
+void
+cmd_account_suspend(struct request *request)
+{
+	const char *account = request_account(request);
+
+	log_info("-", "account-suspend", "account=%s by=\"%s\"", account, request_by(request));
+	auth_account_suspend(request_peers(request)->auth, account, request_text(request, "reason"),
+	                     on_accounts, request);
+}
+
+void
+cmd_account_resume(struct request *request)
+{
+	const char *account = request_account(request);
+
+	log_info("-", "account-resume", "account=%s by=\"%s\"", account, request_by(request));
+	auth_account_resume(request_peers(request)->auth, account, on_accounts, request);
+}
+
+void
+cmd_account_class(struct request *request)
+{
+	const char *account = request_account(request);
+
+	log_info("-", "account-class", "account=%s by=\"%s\"", account, request_by(request));
+	auth_account_class(request_peers(request)->auth, account, request_text(request, "class"),
+	                   on_accounts, request);
 }
 
 void

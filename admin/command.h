@@ -23,6 +23,7 @@ enum argument_type {
 	ARGUMENT_TEXT,    /* one line of at most ARGUMENT_TEXT_MAX octets: request_text */
 	ARGUMENT_SECRET,  /* any text: request_text */
 	ARGUMENT_COUNT,   /* 0 to 4294967295: request_count */
+	ARGUMENT_NUMBER,  /* any number above 0, of something: request_number */
 };
 #define ARGUMENT_TEXT_MAX 127
 
@@ -46,6 +47,7 @@ const char *request_account(const struct request *request);
 const struct queue_id *request_message(const struct request *request);
 const char *request_text(const struct request *request, const char *name);
 uint32_t request_count(const struct request *request, const char *name);
+uint64_t request_number(const struct request *request, const char *name);
 
 const struct protocol_peers *request_peers(const struct request *request);
 /* Who asks, for the record. */
@@ -59,7 +61,8 @@ void request_refuse(struct request *request, const char *code, const char *text)
 /* For a command that would act on what it heard first: true, and the request is gone, when its
  * asker has been told already that nobody answered. */
 bool request_is_over(struct request *request);
-/* True for QUEUE_DONE; otherwise ends the request. */
+/* True for AUTH_DONE or QUEUE_DONE; otherwise ends the request. */
+bool request_auth_done(struct request *request, enum auth_result result, const char *error);
 bool request_queue_done(struct request *request, enum queue_answer got);
 
 /* Structs to JSON: a time (null for 0), a number, text that may be a stranger's. */
@@ -68,9 +71,13 @@ json_t *json_number(uint64_t n);
 json_t *json_text(const char *text);
 
 void cmd_account_add(struct request *request);
+void cmd_account_class(struct request *request);
 void cmd_account_list(struct request *request);
+void cmd_account_passwd(struct request *request);
 void cmd_account_remove(struct request *request);
+void cmd_account_resume(struct request *request);
 void cmd_account_show(struct request *request);
+void cmd_account_suspend(struct request *request);
 void cmd_queue_audit(struct request *request);
 void cmd_queue_list(struct request *request);
 void cmd_queue_show(struct request *request);
@@ -78,6 +85,8 @@ void cmd_quota_clear(struct request *request);
 void cmd_quota_reset(struct request *request);
 void cmd_quota_set(struct request *request);
 void cmd_quota_show(struct request *request);
+void cmd_session_kill(struct request *request);
+void cmd_session_list(struct request *request);
 void cmd_status(struct request *request);
 void cmd_status_late(struct request *request);
 void cmd_stop(struct request *request);

@@ -39,6 +39,25 @@ static const struct command commands[] = {
      cmd_account_add,
      NULL,
      {ACCOUNT, {"password", ARGUMENT_SECRET, true}}},
+    {"account.passwd",
+     PROTOCOL_ADMIN,
+     PATIENCE,
+     cmd_account_passwd,
+     NULL,
+     {ACCOUNT, {"password", ARGUMENT_SECRET, true}}},
+    {"account.suspend",
+     PROTOCOL_ADMIN,
+     PATIENCE,
+     cmd_account_suspend,
+     NULL,
+     {ACCOUNT, {"reason", ARGUMENT_TEXT, false}}},
+    {"account.resume", PROTOCOL_ADMIN, PATIENCE, cmd_account_resume, NULL, {ACCOUNT}},
+    {"account.class",
+     PROTOCOL_ADMIN,
+     PATIENCE,
+     cmd_account_class,
+     NULL,
+     {ACCOUNT, {"class", ARGUMENT_TEXT, true}}},
     {"account.remove", PROTOCOL_ADMIN, PATIENCE, cmd_account_remove, NULL, {ACCOUNT}},
     {"account.show", PROTOCOL_LOOK, PATIENCE, cmd_account_show, NULL, {ACCOUNT}},
     {"account.list",
@@ -79,6 +98,18 @@ static const struct command commands[] = {
      NULL,
      {{"message", ARGUMENT_MESSAGE, true}}},
     {"queue.audit", PROTOCOL_LOOK, PATIENCE_AUDIT, cmd_queue_audit, NULL, {{0}}},
+    {"session.list",
+     PROTOCOL_LOOK,
+     PATIENCE,
+     cmd_session_list,
+     NULL,
+     {OF_ACCOUNT, {"after", ARGUMENT_NUMBER, false}}},
+    {"session.kill",
+     PROTOCOL_OPERATE,
+     PATIENCE,
+     cmd_session_kill,
+     NULL,
+     {OF_ACCOUNT, {"session", ARGUMENT_NUMBER, false}}},
     {"stop", PROTOCOL_ADMIN, PATIENCE, cmd_stop, NULL, {{0}}},
 };
 
@@ -215,6 +246,16 @@ on_late(void *arg)
 }
 
 bool
+request_auth_done(struct request *request, enum auth_result result, const char *error)
+{
+	static const char *const codes[] = {"", "exists", "not-found", "invalid", "unavailable"};
+
+	if (result != AUTH_DONE)
+		request_refuse(request, codes[result], error);
+	return result == AUTH_DONE;
+}
+
+bool
 request_queue_done(struct request *request, enum queue_answer got)
 {
 	switch (got) {
@@ -294,6 +335,12 @@ request_count(const struct request *request, const char *name)
 	return (uint32_t)json_integer_value(json_object_get(request->body, name));
 }
 
+uint64_t
+request_number(const struct request *request, const char *name)
+{
+	return (uint64_t)json_integer_value(json_object_get(request->body, name));
+}
+
 const struct protocol_peers *
 request_peers(const struct request *request)
 {
@@ -337,6 +384,8 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		               json_integer_value(value) <= (json_int_t)UINT32_MAX
 		           ? NULL
 		           : "must be a number from 0 to 4294967295";
+	if (argument->type == ARGUMENT_NUMBER)
+		return json_integer_value(value) > 0 ? NULL : "must be a number above 0";
 	if (text == NULL)
 		return "must be text";
 	*code = "invalid";
@@ -355,6 +404,7 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		return is_one_line(text) ? NULL : "holds control characters; give one line of text";
 	case ARGUMENT_SECRET:
 	case ARGUMENT_COUNT:
+	case ARGUMENT_NUMBER:
 		break;
 	}
 	return NULL;

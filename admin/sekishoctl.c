@@ -39,6 +39,7 @@ struct command {
 	/* For people; for a list once per page. Returns the exit status, with --json too, where
 	 * it must print nothing. */
 	int (*print)(const json_t *request, const json_t *result);
+	bool option_instead; /* of the words that follow */
 };
 
 static bool as_json;
@@ -87,9 +88,13 @@ print_status(const json_t *request, const json_t *result)
 static int
 print_accounts(const json_t *request, const json_t *result)
 {
-	static struct ctl_column columns[] = {{"account", "ACCOUNT", 0}, {"class", "CLASS", 0},
-	                                      {"state", "STATE", 0},     {"created", "CREATED", 0},
-	                                      {"changed", "CHANGED", 0}, {NULL, NULL, 0}};
+	static struct ctl_column columns[] = {{"account", "ACCOUNT", 0},
+	                                      {"class", "CLASS", 0},
+	                                      {"state", "STATE", 0},
+	                                      {"created", "CREATED", 0},
+	                                      {"changed", "CHANGED", 0},
+	                                      {"reason", "REASON", 0},
+	                                      {NULL, NULL, 0}};
 
 	(void)request;
 	if (!as_json)
@@ -104,6 +109,29 @@ print_added(const json_t *request, const json_t *result)
 	if (!as_json)
 		printf("added %s\n",
 		       ctl_show(json_array_get(json_object_get(result, "accounts"), 0), "account"));
+	return 0;
+}
+
+static int
+print_sessions(const json_t *request, const json_t *result)
+{
+	static struct ctl_column columns[] = {
+	    {"session", "SESSION", 0}, {"since", "SINCE", 0},         {"account", "ACCOUNT", 0},
+	    {"ip", "IP", 0},           {"port", "PORT", 0},           {"listener", "LISTENER", 0},
+	    {"tls", "TLS", 0},         {"mechanism", "MECHANISM", 0}, {NULL, NULL, 0}};
+
+	(void)request;
+	if (!as_json)
+		ctl_table(columns, json_object_get(result, "sessions"));
+	return 0;
+}
+
+static int
+print_killed(const json_t *request, const json_t *result)
+{
+	(void)request;
+	if (!as_json)
+		printf("sessions ended: %s\n", ctl_show(result, "ended"));
 	return 0;
 }
 
@@ -328,7 +356,7 @@ read_password(char out[PASSWORD_MAX + 2], const char *prompt)
 }
 
 static void
-prepare_add(json_t *request)
+prepare_password(json_t *request)
 {
 	char password[PASSWORD_MAX + 2], again[PASSWORD_MAX + 2];
 	size_t len = read_password(password, "Password: ");
@@ -353,6 +381,22 @@ prepare_add(json_t *request)
 	if (value == NULL)
 		ctl_die(CTL_USAGE, "the password is no UTF-8 text");
 	json_object_set_new(request, "password", value);
+}
+
+static void
+prepare_kill(json_t *request)
+{
+	const char *text = json_string_value(json_object_get(request, "session"));
+	long long n;
+	char *end;
+
+	if (text == NULL)
+		return;
+	errno = 0;
+	n = strtoll(text, &end, 10);
+	if (*end != '\0' || errno != 0 || n <= 0)
+		ctl_usage("a session is a number; sekishoctl session list shows them");
+	json_object_set_new(request, "session", json_integer((json_int_t)n));
 }
 
 /* "1000", "1000/day", or "default", which is a command of its own. */
@@ -397,8 +441,48 @@ static const struct command commands[] = {
      NULL,
      NULL,
      PATIENCE,
-     prepare_add,
+     prepare_password,
      print_added},
+    {"account passwd",
+     "NAME",
+     "another password, needed at once; open sessions go on",
+     "account.passwd",
+     {"account"},
+     NULL,
+     NULL,
+     PATIENCE,
+     prepare_password,
+     print_accounts},
+    {"account suspend",
+     "NAME [--reason TEXT]",
+     "no logins, and its sessions end; accepted mail is still delivered",
+     "account.suspend",
+     {"account"},
+     "reason",
+     NULL,
+     PATIENCE,
+     NULL,
+     print_accounts},
+    {"account resume",
+     "NAME",
+     "ends a suspension",
+     "account.resume",
+     {"account"},
+     NULL,
+     NULL,
+     PATIENCE,
+     NULL,
+     print_accounts},
+    {"account class",
+     "NAME CLASS",
+     "what it may send, as the configuration's classes say; in force at once",
+     "account.class",
+     {"account", "class"},
+     NULL,
+     NULL,
+     PATIENCE,
+     NULL,
+     print_accounts},
     {"account remove",
      "NAME",
      "its logins fail at once; accepted mail is still delivered",
@@ -489,6 +573,27 @@ static const struct command commands[] = {
      PATIENCE_AUDIT,
      NULL,
      print_audit},
+    {"session list",
+     "[--account ACCOUNT]",
+     "clients that are connected, the oldest first",
+     "session.list",
+     {NULL},
+     "account",
+     "sessions",
+     PATIENCE,
+     NULL,
+     print_sessions},
+    {"session kill",
+     "NUMBER | --account ACCOUNT",
+     "ends one session, or all of an account, with a reply that says so",
+     "session.kill",
+     {"session"},
+     "account",
+     NULL,
+     PATIENCE,
+     prepare_kill,
+     print_killed,
+     true},
     {"stop",
      "",
      "stops the whole service, and returns when all of it is down",
@@ -572,7 +677,9 @@ make_request(const struct command *command, const struct words *words)
 	size_t at = matches(command, words), n = 0;
 	bool good = true;
 
-	for (; n < ARGUMENTS_MAX && command->arguments[n] != NULL; n++, at++) {
+	const bool instead = command->option_instead && words->option != NULL;
+
+	for (; !instead && n < ARGUMENTS_MAX && command->arguments[n] != NULL; n++, at++) {
 		json_t *value = at < words->count ? json_string(words->word[at]) : NULL;
 
 		if (at < words->count && value == NULL)
@@ -607,7 +714,7 @@ run_pages(const struct command *command, json_t *request)
 	while (more && !ferror(stdout)) {
 		json_t *page = ctl_ask(json_deep_copy(request), command->patience);
 		const json_t *rows = json_object_get(page, command->pages), *row;
-		const char *next = json_string_value(json_object_get(page, "next"));
+		json_t *next = json_object_get(page, "next");
 		size_t index;
 
 		if (as_json && json_object_get(request, "after") == NULL)
@@ -622,9 +729,9 @@ run_pages(const struct command *command, json_t *request)
 			}
 		else
 			command->print(request, page);
-		more = next != NULL;
+		more = json_is_string(next) || json_is_integer(next);
 		if (more)
-			json_object_set_new(request, "after", json_string(next));
+			json_object_set(request, "after", next);
 		json_decref(page);
 	}
 	if (as_json)

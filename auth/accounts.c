@@ -1,8 +1,10 @@
 #include "auth/accounts.h"
 
 /* Tables: "account" maps the name to a record in core/buf's encoding, which starts with its own
- * format version; "meta" holds the environment's. A newer version than ours refuses to open; an
- * older one would be upgraded here.
+ * format version; "meta" holds the environment's, and the secret. A newer version than ours refuses
+ * to open. An older one is marked as ours when it is opened, so that no older program opens it any
+ * more; its records are read as they are (version 1 had no reason) and get the new form when they
+ * change.
  *
  * LMDB's ways: the tables are opened in one transaction that commits, before any other; MDB_NOTLS,
  * so that a thread may read while it holds nothing; plain synchronous commits, so ACCOUNTS_OK is
@@ -21,16 +23,27 @@
 #include "core/buf.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/random.h"
 
 #define FILE_NAME        "accounts.lmdb"
-#define ACCOUNTS_VERSION 1
-#define RECORD_VERSION   1
+#define ACCOUNTS_VERSION 2
+#define RECORD_VERSION   2
+#define COUNTS_MAX       16 /* different iteration counts that are told apart */
 
 struct accounts {
 	MDB_env *env;
 	MDB_dbi account, meta;
-	uint32_t iterations; /* most of any account when opened */
+	uint32_t iterations_most, iterations_usual; /* when opened */
+	uint8_t secret[ACCOUNTS_SECRET_SIZE];
 };
+
+static int
+put_meta(struct accounts *store, MDB_txn *txn, MDB_val key, const void *data, size_t len)
+{
+	MDB_val value = {.mv_size = len, .mv_data = (void *)(uintptr_t)data};
+
+	return mdb_put(txn, store->meta, &key, &value, 0);
+}
 
 static int
 check_version(struct accounts *store, MDB_txn *txn, unsigned *version)
@@ -40,19 +53,39 @@ check_version(struct accounts *store, MDB_txn *txn, unsigned *version)
 	struct wire wire;
 	int rc = mdb_get(txn, store->meta, &key, &value);
 
-	if (rc == MDB_NOTFOUND) {
-		buf_init(&buf);
-		wire_put_u32(&buf, ACCOUNTS_VERSION);
-		value = (MDB_val){.mv_size = buf.len, .mv_data = buf.data};
-		rc = mdb_put(txn, store->meta, &key, &value, 0);
-		buf_clear(&buf);
-		*version = ACCOUNTS_VERSION;
-	} else if (rc == 0) {
+	*version = 0;
+	if (rc == 0) {
 		wire = wire_from(value.mv_data, value.mv_size);
 		*version = wire_u32(&wire);
 		if (!wire_done(&wire))
-			rc = MDB_CORRUPTED;
+			return MDB_CORRUPTED;
+	} else if (rc != MDB_NOTFOUND) {
+		return rc;
 	}
+	if (*version >= ACCOUNTS_VERSION)
+		return 0;
+	*version = ACCOUNTS_VERSION;
+	buf_init(&buf);
+	wire_put_u32(&buf, ACCOUNTS_VERSION);
+	rc = put_meta(store, txn, key, buf.data, buf.len);
+	buf_clear(&buf);
+	return rc;
+}
+
+static int
+get_secret(struct accounts *store, MDB_txn *txn)
+{
+	MDB_val key = {.mv_size = 6, .mv_data = "secret"}, value;
+	int rc = mdb_get(txn, store->meta, &key, &value);
+
+	if (rc == MDB_NOTFOUND) {
+		random_bytes(store->secret, sizeof(store->secret));
+		return put_meta(store, txn, key, store->secret, sizeof(store->secret));
+	}
+	if (rc == 0 && value.mv_size != sizeof(store->secret))
+		return MDB_CORRUPTED;
+	if (rc == 0)
+		memcpy(store->secret, value.mv_data, sizeof(store->secret));
 	return rc;
 }
 
@@ -60,13 +93,18 @@ static bool
 decode(const MDB_val *key, const MDB_val *value, struct accounts_record *out)
 {
 	struct wire wire = wire_from(value->mv_data, value->mv_size);
+	unsigned version = wire_u16(&wire);
+	char state[16];
 
 	memset(out, 0, sizeof(*out));
-	if (key->mv_size > AUTH_ACCOUNT_MAX || wire_u16(&wire) != RECORD_VERSION)
+	if (key->mv_size > AUTH_ACCOUNT_MAX || version < 1 || version > RECORD_VERSION)
 		return false;
 	memcpy(out->entry.account, key->mv_data, key->mv_size);
 	wire_str(&wire, out->entry.class, sizeof(out->entry.class));
-	wire_str(&wire, out->entry.state, sizeof(out->entry.state));
+	wire_str(&wire, state, sizeof(state));
+	out->entry.suspended = strcmp(state, auth_state_name(false)) != 0;
+	if (version > 1)
+		wire_str(&wire, out->entry.reason, sizeof(out->entry.reason));
 	out->entry.created = (msec_t)wire_u64(&wire);
 	out->entry.changed = (msec_t)wire_u64(&wire);
 	out->verifier.iterations = wire_u32(&wire);
@@ -78,10 +116,14 @@ decode(const MDB_val *key, const MDB_val *value, struct accounts_record *out)
 	       out->verifier.iterations <= 1u << 20;
 }
 
-/* What a check costs must not tell which accounts there are, so the dearest sets the price. */
+/* Which iteration counts there are: a check must cost what the dearest does, and a verifier that is
+ * made up must look like most. */
 static int
 find_iterations(struct accounts *store)
 {
+	struct {
+		uint32_t iterations, accounts;
+	} counts[COUNTS_MAX] = {0}, *usual = &counts[0];
 	struct accounts_record record;
 	MDB_val key, value;
 	MDB_cursor *cursor;
@@ -91,21 +133,41 @@ find_iterations(struct accounts *store)
 	if (rc != 0)
 		return rc;
 	if ((rc = mdb_cursor_open(txn, store->account, &cursor)) == 0) {
-		while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
-			if (decode(&key, &value, &record) &&
-			    record.verifier.iterations > store->iterations)
-				store->iterations = record.verifier.iterations;
+		while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+			unsigned i = 0;
+
+			if (!decode(&key, &value, &record))
+				continue;
+			if (record.verifier.iterations > store->iterations_most)
+				store->iterations_most = record.verifier.iterations;
+			while (i < COUNTS_MAX - 1 && counts[i].accounts > 0 &&
+			       counts[i].iterations != record.verifier.iterations)
+				i++;
+			counts[i].iterations = record.verifier.iterations;
+			counts[i].accounts++;
+		}
 		mdb_cursor_close(cursor);
 	}
 	mdb_txn_abort(txn);
 	mem_wipe(&record, sizeof(record));
+	for (unsigned i = 1; i < COUNTS_MAX; i++)
+		if (counts[i].accounts > usual->accounts)
+			usual = &counts[i];
+	store->iterations_usual = usual->iterations;
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 uint32_t
-accounts_iterations(const struct accounts *store)
+accounts_iterations(const struct accounts *store, uint32_t *usual)
 {
-	return store->iterations;
+	*usual = store->iterations_usual;
+	return store->iterations_most;
+}
+
+const uint8_t *
+accounts_secret(const struct accounts *store)
+{
+	return store->secret;
 }
 
 /* LMDB syncs the file, not its name: a store made a moment ago would be gone with the power. */
@@ -141,7 +203,7 @@ accounts_open(uint64_t map_size, char *error, size_t size)
 		goto fail;
 	if ((rc = mdb_dbi_open(txn, "account", MDB_CREATE, &store->account)) != 0 ||
 	    (rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &store->meta)) != 0 ||
-	    (rc = check_version(store, txn, &version)) != 0)
+	    (rc = check_version(store, txn, &version)) != 0 || (rc = get_secret(store, txn)) != 0)
 		goto fail;
 	if (version > ACCOUNTS_VERSION) {
 		snprintf(
@@ -174,6 +236,7 @@ accounts_close(struct accounts *store)
 		return;
 	if (store->env != NULL)
 		mdb_env_close(store->env);
+	mem_wipe(store, sizeof(*store));
 	free(store);
 }
 
@@ -189,7 +252,8 @@ encode(const struct accounts_record *record, struct buf *out)
 {
 	wire_put_u16(out, RECORD_VERSION);
 	wire_put_str(out, record->entry.class);
-	wire_put_str(out, record->entry.state);
+	wire_put_str(out, auth_state_name(record->entry.suspended));
+	wire_put_str(out, record->entry.reason);
 	wire_put_u64(out, (uint64_t)record->entry.created);
 	wire_put_u64(out, (uint64_t)record->entry.changed);
 	wire_put_u32(out, record->verifier.iterations);
@@ -225,30 +289,82 @@ accounts_get(struct accounts *store, const char *account, struct accounts_record
 	return rc == 0 ? ACCOUNTS_OK : failed("get", rc);
 }
 
-enum accounts_result
-accounts_add(struct accounts *store, const struct accounts_record *record)
+static int
+put_record(struct accounts *store, MDB_txn *txn, const struct accounts_record *record,
+           unsigned flags)
 {
 	MDB_val key = name_key(record->entry.account), value;
 	struct buf buf;
+	int rc;
+
+	buf_init(&buf);
+	encode(record, &buf);
+	value = (MDB_val){.mv_size = buf.len, .mv_data = buf.data};
+	rc = mdb_put(txn, store->account, &key, &value, flags);
+	buf_wipe(&buf);
+	return rc;
+}
+
+/* Ends a transaction that writes. */
+static enum accounts_result
+finish(MDB_txn *txn, const char *what, int rc)
+{
+	if (rc == 0)
+		rc = mdb_txn_commit(txn);
+	else
+		mdb_txn_abort(txn);
+	switch (rc) {
+	case 0:
+		return ACCOUNTS_OK;
+	case MDB_KEYEXIST:
+		return ACCOUNTS_EXISTS;
+	case MDB_NOTFOUND:
+		return ACCOUNTS_UNKNOWN;
+	case MDB_MAP_FULL:
+		return ACCOUNTS_FULL;
+	default:
+		return failed(what, rc);
+	}
+}
+
+enum accounts_result
+accounts_add(struct accounts *store, const struct accounts_record *record)
+{
 	MDB_txn *txn;
 	int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
 
 	if (rc != 0)
 		return failed("add", rc);
-	buf_init(&buf);
-	encode(record, &buf);
-	value = (MDB_val){.mv_size = buf.len, .mv_data = buf.data};
-	rc = mdb_put(txn, store->account, &key, &value, MDB_NOOVERWRITE);
-	buf_wipe(&buf);
-	if (rc == 0)
-		rc = mdb_txn_commit(txn);
-	else
-		mdb_txn_abort(txn);
-	if (rc == MDB_KEYEXIST)
-		return ACCOUNTS_EXISTS;
-	if (rc == MDB_MAP_FULL)
-		return ACCOUNTS_FULL;
-	return rc == 0 ? ACCOUNTS_OK : failed("add", rc);
+	return finish(txn, "add", put_record(store, txn, record, MDB_NOOVERWRITE));
+}
+
+enum accounts_result
+accounts_change(struct accounts *store, const char *account, const struct accounts_change *change,
+                struct accounts_record *out)
+{
+	MDB_val key = name_key(account), value;
+	MDB_txn *txn;
+	int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
+
+	if (rc != 0)
+		return failed("change", rc);
+	rc = mdb_get(txn, store->account, &key, &value);
+	if (rc == 0 && !decode(&key, &value, out))
+		rc = MDB_CORRUPTED;
+	if (rc == 0) {
+		if (change->verifier != NULL)
+			out->verifier = *change->verifier;
+		if (change->class != NULL)
+			snprintf(out->entry.class, sizeof(out->entry.class), "%s", change->class);
+		if (change->reason != NULL) {
+			out->entry.suspended = change->suspended;
+			snprintf(out->entry.reason, sizeof(out->entry.reason), "%s",
+			         change->reason);
+		}
+		out->entry.changed = change->now;
+		rc = put_record(store, txn, out, 0);
+	}
+	return finish(txn, "change", rc);
 }
 
 enum accounts_result
@@ -260,14 +376,7 @@ accounts_remove(struct accounts *store, const char *account)
 
 	if (rc != 0)
 		return failed("remove", rc);
-	rc = mdb_del(txn, store->account, &key, NULL);
-	if (rc == 0)
-		rc = mdb_txn_commit(txn);
-	else
-		mdb_txn_abort(txn);
-	if (rc == MDB_NOTFOUND)
-		return ACCOUNTS_UNKNOWN;
-	return rc == 0 ? ACCOUNTS_OK : failed("remove", rc);
+	return finish(txn, "remove", mdb_del(txn, store->account, &key, NULL));
 }
 
 enum accounts_result

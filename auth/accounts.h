@@ -19,8 +19,12 @@ struct accounts_record {
  * it. */
 struct accounts *accounts_open(uint64_t map_size, char *error, size_t size);
 void accounts_close(struct accounts *store);
-/* The most iterations any account's verifier had when the store was opened; 0 without accounts. */
-uint32_t accounts_iterations(const struct accounts *store);
+/* The most iterations any account's verifier had when the store was opened, and those that most
+ * accounts had; 0 without accounts. */
+uint32_t accounts_iterations(const struct accounts *store, uint32_t *usual);
+/* A secret of this store, made with it: what is derived from it stays the same over restarts. */
+#define ACCOUNTS_SECRET_SIZE 32
+const uint8_t *accounts_secret(const struct accounts *store);
 
 enum accounts_result {
 	ACCOUNTS_OK,
@@ -34,6 +38,19 @@ enum accounts_result accounts_get(struct accounts *store, const char *account,
                                   struct accounts_record *out);
 /* ACCOUNTS_OK means durable. */
 enum accounts_result accounts_add(struct accounts *store, const struct accounts_record *record);
+/* What is NULL stays as it is; a reason comes with the state that it is for. */
+struct accounts_change {
+	const struct verifier *verifier;
+	const char *class;
+	const char *reason;
+	bool suspended;
+	msec_t now;
+};
+/* Reads, changes and writes in one transaction; out is the record as it is then, wiped by the
+ * caller. */
+enum accounts_result accounts_change(struct accounts *store, const char *account,
+                                     const struct accounts_change *change,
+                                     struct accounts_record *out);
 enum accounts_result accounts_remove(struct accounts *store, const char *account);
 /* Up to max entries in order of name after the given one; *more says whether others follow. */
 enum accounts_result accounts_list(struct accounts *store, const char *after,

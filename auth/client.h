@@ -1,4 +1,4 @@
-/* Asking sekisho-auth: the client side for msa (logins) and admin (accounts).
+/* Asking sekisho-auth: the client side for msa (logins, sessions) and admin (accounts, sessions).
  *
  * The interface fits every SASL mechanism: a login is an exchange of opaque octets with an end. One
  * exchange is one handle; its answers come through on_step, never from inside a call. */
@@ -13,6 +13,7 @@
 
 #define AUTH_ACCOUNT_MAX    255 /* octets of an account name, which is its address in lower case */
 #define AUTH_IDENTITIES_MAX 16
+#define AUTH_REASON_MAX     127
 #define AUTH_MESSAGE_MAX    9216  /* decoded octets of one SASL message: 12,288 of base64 */
 #define AUTH_TIMEOUT        30000 /* msec until a caller gives up: 454 */
 
@@ -22,12 +23,8 @@ struct auth_client *auth_client_new(struct ipc_link *link);
 /* Logins must have been cancelled before; account requests under way lose their callback's link
  * with it. */
 void auth_client_free(struct auth_client *client);
-/* For the link's on_push: takes note of announced mechanisms, and of accounts whose logins do not
- * count any more. Other frames are ignored. */
+/* For the link's on_push. Frames that are none of ours are ignored. */
 void auth_client_on_push(struct auth_client *client, struct ipc_frame *frame);
-/* on_revoked hears of an account that was removed: sessions logged in before begin nothing new. */
-typedef void auth_on_revoked(void *arg, const char *account);
-void auth_client_on_revoked(struct auth_client *client, auth_on_revoked *on_revoked, void *arg);
 
 struct auth_account { /* who logged in; borrowed for the callback */
 	char account[AUTH_ACCOUNT_MAX + 1];
@@ -40,6 +37,7 @@ enum auth_outcome {
 	AUTH_CONTINUE, /* send challenge, then auth_login_step with the answer */
 	AUTH_OK,
 	AUTH_REFUSED,      /* 535 5.7.8, whatever the reason */
+	AUTH_SUSPENDED,    /* 525 5.7.13: the password was right, but the account may not */
 	AUTH_NO_MECHANISM, /* 504 5.5.4 */
 	AUTH_UNAVAILABLE,  /* 454 4.7.0: the authenticator is down, late or overloaded */
 };
@@ -51,7 +49,7 @@ struct auth_peer {
 	const char *mechanism; /* "PLAIN", as the client said it, upper case */
 	const char *client_ip;
 	const char *tls_version;
-	uint64_t session; /* msa's session number, for the log */
+	uint64_t session; /* its number, as opened with auth_session_open */
 };
 /* Starts an exchange. initial is NULL when the client sent no initial response (an empty one has
  * len 0). Always answers through on_step, which after anything but AUTH_CONTINUE has ended the
@@ -66,7 +64,46 @@ void auth_login_cancel(struct auth_login *login);
  * every sekisho-auth has, until it did); "" while it is down. */
 const char *auth_client_mechanisms(const struct auth_client *client);
 
-/* Accounts, for admin. */
+/* Sessions. sekisho-auth keeps count of them over all msa processes, and tells the one that has it
+ * when a session has to end. All of this is unanswered; while sekisho-auth is down it is lost, so
+ * whoever comes up again is told of every session anew. */
+struct auth_session {
+	uint64_t number; /* unique over all msa processes */
+	char ip[46];
+	uint16_t port;
+	bool implicit_tls;
+	msec_t since; /* wall clock */
+	/* after the login, else "" */
+	char account[AUTH_ACCOUNT_MAX + 1];
+	char mechanism[24];
+	char tls[16];
+};
+/* Before the session's first login; with account when it is told anew. */
+void auth_session_open(struct auth_client *client, const struct auth_session *session);
+void auth_session_close(struct auth_client *client, uint64_t number);
+
+enum auth_end {
+	AUTH_END_KILLED, /* by an operator */
+	AUTH_END_SUSPENDED,
+	AUTH_END_REMOVED,
+	AUTH_END_ACCOUNT_LIMIT, /* limits.account_sessions */
+	AUTH_END_PREFIX_LIMIT,  /* limits.prefix_sessions */
+	AUTH_ENDS
+};
+/* False: what is told is lost, and who asks hears AUTH_UNAVAILABLE. */
+bool auth_client_is_up(const struct auth_client *client);
+/* For msa; both may concern sessions that are gone. One that ends because of what its login would
+ * make too many hears so before the login's outcome. */
+struct auth_client_events {
+	void (*on_end)(void *arg, uint64_t number, enum auth_end why);
+	/* The account's class, as it is from now on. */
+	void (*on_account)(void *arg, const char *account, const char *class);
+};
+/* events and arg are borrowed for the client's life. */
+void auth_client_set_events(struct auth_client *client, const struct auth_client_events *events,
+                            void *arg);
+
+/* For admin. */
 enum auth_result {
 	AUTH_DONE,
 	AUTH_EXISTS,
@@ -77,17 +114,31 @@ enum auth_result {
 struct auth_entry {
 	char account[AUTH_ACCOUNT_MAX + 1];
 	char class[32];
-	char state[16]; /* "active" */
-	msec_t created; /* wall clock */
+	bool suspended;
+	char reason[AUTH_REASON_MAX + 1]; /* of the suspension, or "" */
+	msec_t created;                   /* wall clock */
 	msec_t changed;
 };
+/* "active" or "suspended" */
+const char *auth_state_name(bool suspended);
 /* error is a sentence for people when result is not AUTH_DONE. list is borrowed for the callback;
  * next is "" at the end, else the account to continue after. */
 typedef void auth_on_result(void *arg, enum auth_result result, const char *error,
                             const struct auth_entry *list, size_t count, const char *next);
 void auth_account_add(struct auth_client *client, const char *account, const char *password,
                       size_t password_len, auth_on_result *on_result, void *arg);
-/* New logins fail at once, open sessions are revoked; the queue keeps what was promised. */
+/* New logins need it at once; open sessions go on. */
+void auth_account_passwd(struct auth_client *client, const char *account, const char *password,
+                         size_t password_len, auth_on_result *on_result, void *arg);
+/* Logins fail at once and open sessions end; the queue keeps what was promised. */
+void auth_account_suspend(struct auth_client *client, const char *account, const char *reason,
+                          auth_on_result *on_result, void *arg);
+void auth_account_resume(struct auth_client *client, const char *account, auth_on_result *on_result,
+                         void *arg);
+/* The class must be one of the configuration; open sessions have it at once. */
+void auth_account_class(struct auth_client *client, const char *account, const char *class,
+                        auth_on_result *on_result, void *arg);
+/* As suspended, and for good. */
 void auth_account_remove(struct auth_client *client, const char *account, auth_on_result *on_result,
                          void *arg);
 void auth_account_show(struct auth_client *client, const char *account, auth_on_result *on_result,
@@ -95,5 +146,16 @@ void auth_account_show(struct auth_client *client, const char *account, auth_on_
 /* In order of name, at most 500 a call, after the given name ("" at first). */
 void auth_account_list(struct auth_client *client, const char *after, auth_on_result *on_result,
                        void *arg);
+
+/* In order of arrival, at most 200 a call, those of account or with "" all; after is 0 at first,
+ * then what next was, which is 0 at the end. list is borrowed for the callback. */
+typedef void auth_on_sessions(void *arg, enum auth_result result, const char *error,
+                              const struct auth_session *list, size_t count, uint64_t next);
+void auth_sessions_list(struct auth_client *client, const char *account, uint64_t after,
+                        auth_on_sessions *on_sessions, void *arg);
+/* Ends one session, or with number 0 all of account; ended is how many there were. */
+typedef void auth_on_killed(void *arg, enum auth_result result, const char *error, unsigned ended);
+void auth_session_kill(struct auth_client *client, uint64_t number, const char *account,
+                       auth_on_killed *on_killed, void *arg);
 
 #endif

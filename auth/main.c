@@ -3,7 +3,7 @@
 
 /* The loop's thread serves the channels and owns every exchange. A pool of threads runs the
  * exchanges' steps, because Cyrus SASL answers synchronously and a password check is milliseconds
- * of pure CPU, and the changes of accounts, which derive a key and wait for the disk.
+ * of pure CPU. What admin asks about accounts is in manage.c, who is connected in roster.c.
  *
  * An exchange is in one of two hands: waiting for its client, or with the pool. While it is with
  * the pool the loop touches nothing but its gone flag; a client that cancels or dies meanwhile sets
@@ -13,25 +13,24 @@
  * clients take turns; exchanges by EXCHANGES_MAX, beyond which the one whose client has been silent
  * longest makes room. */
 
-#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth/accounts.h"
 #include "auth/cache.h"
 #include "auth/client.h"
+#include "auth/manage.h"
 #include "auth/mech.h"
-#include "auth/name.h"
 #include "auth/pool.h"
 #include "auth/proto.h"
-#include "auth/accounts.h"
+#include "auth/roster.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/sandbox.h"
 
 #define EXCHANGES_MAX 8192
-#define DEFAULT_CLASS "standard"
 
 struct exchange {
 	struct pool_job job;          /* its step; first, so that one pointer names both */
@@ -39,7 +38,7 @@ struct exchange {
 	struct ipc_from from;         /* the request to answer */
 	uint64_t number;
 	uint64_t session;
-	char ip[64];
+	char ip[64], tls[16];
 	struct mech *mech;
 	bool busy; /* with the pool */
 	bool gone; /* nobody waits for it any more */
@@ -47,7 +46,8 @@ struct exchange {
 	uint8_t *message; /* owned; wiped after the step */
 	size_t len;
 	enum auth_outcome outcome;
-	const uint8_t *challenge; /* mech's */
+	char class[CONF_CLASS_SIZE]; /* with AUTH_OK */
+	const uint8_t *challenge;    /* mech's */
 	size_t challenge_len;
 };
 
@@ -109,7 +109,7 @@ answer_outcome(struct ipc_from to, enum auth_outcome outcome)
 static void
 exchange_answer(struct exchange *exchange)
 {
-	const struct auth_entry *who = mech_account(exchange->mech);
+	const struct auth_entry *who = &mech_record(exchange->mech)->entry;
 	const char *name = who->account[0] != '\0' ? who->account : "-";
 	struct buf payload;
 
@@ -123,15 +123,17 @@ exchange_answer(struct exchange *exchange)
 		/* Until accounts can have more, the one address an account may send from is its
 		 * own. */
 		wire_put_str(&payload, who->account);
-		wire_put_str(&payload, who->class);
+		wire_put_str(&payload, exchange->class);
 		wire_put_u32(&payload, 1);
 		wire_put_str(&payload, who->account);
 		log_debug("-", "login", "account=%s ip=%s session=%" PRIu64, name, exchange->ip,
 		          exchange->session);
 		break;
 	case AUTH_REFUSED:
-		log_info("-", "login-refused", "account=%s ip=%s session=%" PRIu64, name,
-		         exchange->ip, exchange->session);
+	case AUTH_SUSPENDED:
+		log_info("-", "login-refused", "account=%s ip=%s session=%" PRIu64 "%s", name,
+		         exchange->ip, exchange->session,
+		         exchange->outcome == AUTH_SUSPENDED ? " rule=K7" : "");
 		break;
 	case AUTH_NO_MECHANISM:
 	case AUTH_UNAVAILABLE:
@@ -152,17 +154,38 @@ exchange_work(struct pool_job *job)
 	drop_message(exchange);
 }
 
-/* An account can be removed between its check in a thread and this moment; whoever is answered
- * after the removal was announced must not be let in. */
-static bool
-is_revoked(const struct auth_entry *who)
+/* The proof was about the account as it was when its check began, in a thread or, with SCRAM, a
+ * message earlier. Meanwhile it may have been removed, suspended, or given another password, and
+ * whoever asked for that was told that it is done. */
+static enum auth_outcome
+admit(struct exchange *exchange)
 {
-	struct accounts_record record;
-	bool revoked = accounts_get(store, who->account, &record) != ACCOUNTS_OK ||
-	               record.entry.created != who->created;
+	const struct accounts_record *proved = mech_record(exchange->mech);
+	struct accounts_record now;
+	enum auth_outcome outcome = AUTH_OK;
 
-	mem_wipe(&record, sizeof(record));
-	return revoked;
+	switch (accounts_get(store, proved->entry.account, &now)) {
+	case ACCOUNTS_OK:
+		if (!mem_equal(now.verifier.stored_key, proved->verifier.stored_key,
+		               sizeof(now.verifier.stored_key)))
+			outcome = AUTH_REFUSED;
+		else if (now.entry.suspended)
+			outcome = AUTH_SUSPENDED;
+		else if (!roster_login(conf, exchange->from, exchange->session, now.entry.account,
+		                       mech_name(exchange->mech), exchange->tls))
+			outcome = AUTH_UNAVAILABLE;
+		_Static_assert(sizeof(exchange->class) == sizeof(now.entry.class), "it fits");
+		memcpy(exchange->class, now.entry.class, sizeof(exchange->class));
+		break;
+	case ACCOUNTS_UNKNOWN:
+		outcome = AUTH_REFUSED;
+		break;
+	default:
+		outcome = AUTH_UNAVAILABLE;
+		break;
+	}
+	mem_wipe(&now, sizeof(now));
+	return outcome;
 }
 
 static void
@@ -173,8 +196,8 @@ exchange_done(struct pool_job *job, bool worked)
 	exchange->busy = false;
 	if (!worked)
 		exchange->outcome = AUTH_UNAVAILABLE;
-	else if (exchange->outcome == AUTH_OK && is_revoked(mech_account(exchange->mech)))
-		exchange->outcome = AUTH_REFUSED;
+	else if (exchange->outcome == AUTH_OK && !exchange->gone)
+		exchange->outcome = admit(exchange);
 	if (!exchange->gone)
 		exchange_answer(exchange);
 	if (exchange->gone || exchange->outcome != AUTH_CONTINUE)
@@ -218,12 +241,12 @@ static void
 on_start_frame(struct ipc_from from, struct wire *wire)
 {
 	struct exchange *exchange;
-	char mechanism[AUTH_MECHANISM_MAX + 1], tls[32];
+	char mechanism[AUTH_MECHANISM_MAX + 1];
 	const uint8_t *message;
 	size_t len;
 	bool has_message;
 	uint64_t number = wire_u64(wire), session = wire_u64(wire);
-	char ip[sizeof(exchange->ip)];
+	char ip[sizeof(exchange->ip)], tls[sizeof(exchange->tls)];
 
 	wire_str(wire, mechanism, sizeof(mechanism));
 	wire_str(wire, ip, sizeof(ip));
@@ -243,6 +266,7 @@ on_start_frame(struct ipc_from from, struct wire *wire)
 	exchange->number = number;
 	exchange->session = session;
 	memcpy(exchange->ip, ip, sizeof(ip));
+	memcpy(exchange->tls, tls, sizeof(tls));
 	exchange->mech = mech_new(mechanism);
 	exchange->next = exchanges;
 	if (exchanges != NULL)
@@ -279,208 +303,6 @@ exchange_cancel(struct exchange *exchange)
 		exchange_free(exchange);
 }
 
-/* Accounts */
-
-static void
-answer_accounts(struct ipc_from to, enum auth_result result, const char *error,
-                const struct auth_entry *list, size_t count, const char *next)
-{
-	struct buf payload;
-
-	buf_init(&payload);
-	wire_put_u8(&payload, (uint8_t)result);
-	wire_put_str(&payload, error);
-	wire_put_u32(&payload, (uint32_t)count);
-	for (size_t i = 0; i < count; i++) {
-		wire_put_str(&payload, list[i].account);
-		wire_put_str(&payload, list[i].class);
-		wire_put_str(&payload, list[i].state);
-		wire_put_u64(&payload, (uint64_t)list[i].created);
-		wire_put_u64(&payload, (uint64_t)list[i].changed);
-	}
-	wire_put_str(&payload, next);
-	ipc_hub_reply(hub, to, &payload, -1);
-	buf_clear(&payload);
-}
-
-static void
-answer_stored(struct ipc_from to, enum accounts_result result, const struct auth_entry *entry)
-{
-	switch (result) {
-	case ACCOUNTS_OK:
-		answer_accounts(to, AUTH_DONE, "", entry, entry != NULL, "");
-		return;
-	case ACCOUNTS_UNKNOWN:
-		answer_accounts(to, AUTH_UNKNOWN, "there is no such account", NULL, 0, "");
-		return;
-	case ACCOUNTS_EXISTS:
-		answer_accounts(to, AUTH_EXISTS, "the account exists already", NULL, 0, "");
-		return;
-	case ACCOUNTS_FULL:
-		answer_accounts(to, AUTH_FAILED,
-		                "the account store is full; raise queue.map_size and restart the "
-		                "service",
-		                NULL, 0, "");
-		return;
-	case ACCOUNTS_FAILED:
-		break;
-	}
-	answer_accounts(to, AUTH_FAILED, "the account store failed; the log says why", NULL, 0, "");
-}
-
-/* A change of an account on its way through the pool. */
-struct change {
-	struct pool_job job; /* first, so that one pointer names both */
-	struct ipc_from from;
-	enum accounts_result result;
-	bool remove;
-	struct accounts_record record;
-	int password_len;
-	char password[VERIFY_PREPARED_SIZE];
-};
-
-static void
-change_work(struct pool_job *job)
-{
-	struct change *change = (struct change *)job;
-
-	if (change->remove) {
-		change->result = accounts_remove(store, change->record.entry.account);
-		return;
-	}
-	verify_make(&change->record.verifier, change->password, (size_t)change->password_len,
-	            (uint32_t)conf->scram_iterations);
-	change->result = accounts_add(store, &change->record);
-}
-
-static void
-tell_revoked(const char *account)
-{
-	struct buf payload;
-
-	buf_init(&payload);
-	wire_put_str(&payload, account);
-	ipc_hub_push_all(hub, SERVICE_MSA, AUTH_FRAME_REVOKED, &payload);
-	buf_clear(&payload);
-}
-
-static void
-change_done(struct pool_job *job, bool worked)
-{
-	struct change *change = (struct change *)job;
-	const struct auth_entry *entry = &change->record.entry;
-
-	if (worked && change->remove && change->result == ACCOUNTS_OK)
-		tell_revoked(entry->account); /* before the answer: what it says is true then */
-	if (!worked)
-		answer_accounts(change->from, AUTH_FAILED,
-		                "the authenticator is overloaded; try again", NULL, 0, "");
-	else
-		answer_stored(change->from, change->result, change->remove ? NULL : entry);
-	if (worked && change->result == ACCOUNTS_OK)
-		log_info("-", change->remove ? "account-removed" : "account-added", "account=%s",
-		         entry->account);
-	mem_wipe(change, sizeof(*change));
-	free(change);
-}
-
-static struct change *
-change_new(struct ipc_from from, const char *name)
-{
-	struct change *change = xcalloc(1, sizeof(*change));
-
-	change->job.work = change_work;
-	change->job.done = change_done;
-	change->from = from;
-	strcpy(change->record.entry.account, name);
-	return change;
-}
-
-static void
-account_add(struct ipc_from from, const char *name, const char *password, size_t len)
-{
-	const char *why = verify_policy(password, len);
-	struct change *change;
-
-	if (why != NULL) {
-		answer_accounts(from, AUTH_INVALID, why, NULL, 0, "");
-		return;
-	}
-	change = change_new(from, name);
-	strcpy(change->record.entry.class, DEFAULT_CLASS);
-	strcpy(change->record.entry.state, "active");
-	change->record.entry.created = change->record.entry.changed = clock_wall();
-	change->password_len = verify_prepare(password, len, change->password);
-	assert(change->password_len >= 0); /* or verify_policy had refused it */
-	pool_run("admin", &change->job);
-}
-
-static void
-account_remove(struct ipc_from from, const char *name)
-{
-	struct change *change = change_new(from, name);
-
-	change->remove = true;
-	pool_run("admin", &change->job);
-}
-
-static void
-account_list(struct ipc_from from, const char *after)
-{
-	struct auth_entry *list = xcalloc(AUTH_LIST_MAX, sizeof(*list));
-	size_t count;
-	bool more;
-
-	if (accounts_list(store, after, list, AUTH_LIST_MAX, &count, &more) == ACCOUNTS_OK)
-		answer_accounts(from, AUTH_DONE, "", list, count,
-		                more ? list[count - 1].account : "");
-	else
-		answer_stored(from, ACCOUNTS_FAILED, NULL);
-	free(list);
-}
-
-static void
-on_account_frame(struct ipc_from from, uint16_t type, struct wire *wire)
-{
-	struct accounts_record record;
-	enum accounts_result result;
-	char told[AUTH_ACCOUNT_MAX + 1], name[AUTH_ACCOUNT_MAX + 1];
-	const uint8_t *password = NULL;
-	size_t len = 0;
-
-	wire_str(wire, told, sizeof(told));
-	if (type == AUTH_FRAME_ADD)
-		password = wire_bytes(wire, &len);
-	if (!wire_done(wire)) {
-		answer_accounts(from, AUTH_INVALID, "the account name is too long or no text", NULL,
-		                0, "");
-		return;
-	}
-	if (type == AUTH_FRAME_LIST) {
-		account_list(from, told);
-		return;
-	}
-	if (!name_canonical(told, strlen(told), name)) {
-		answer_accounts(from, AUTH_INVALID,
-		                "the account name is no mail address like user@example.net", NULL,
-		                0, "");
-		return;
-	}
-	switch (type) {
-	case AUTH_FRAME_ADD:
-		account_add(from, name, (const char *)password, len);
-		break;
-	case AUTH_FRAME_REMOVE:
-		account_remove(from, name);
-		break;
-	default:
-		result = accounts_get(store, name, &record);
-		answer_stored(from, result, result == ACCOUNTS_OK ? &record.entry : NULL);
-		mem_wipe(&record, sizeof(record));
-		break;
-	}
-}
-
 /* The hub */
 
 static void
@@ -509,6 +331,7 @@ on_gone(void *arg, struct ipc_from peer)
 	struct exchange *next;
 
 	(void)arg;
+	roster_on_gone(peer);
 	for (struct exchange *e = exchanges; e != NULL; e = next) {
 		next = e->next;
 		if (e->from.channel == peer.channel)
@@ -541,13 +364,28 @@ on_frame(void *arg, struct ipc_from from, struct ipc_frame *frame)
 		ipc_hub_reply(hub, from, &payload, -1);
 		buf_clear(&payload);
 		return;
+	case AUTH_FRAME_OPEN:
+	case AUTH_FRAME_CLOSE:
+		roster_on_frame(conf, from, frame->type, &wire);
+		return;
+	case AUTH_FRAME_SESSIONS:
+	case AUTH_FRAME_KILL:
+		if (from.role == SERVICE_ADMIN) {
+			roster_on_frame(conf, from, frame->type, &wire);
+			return;
+		}
+		break;
 	case AUTH_FRAME_ADD:
+	case AUTH_FRAME_PASSWD:
+	case AUTH_FRAME_SUSPEND:
+	case AUTH_FRAME_RESUME:
+	case AUTH_FRAME_CLASS:
 	case AUTH_FRAME_REMOVE:
 	case AUTH_FRAME_SHOW:
 	case AUTH_FRAME_LIST:
 		/* msa speaks with strangers; it has no say about accounts. */
 		if (from.role == SERVICE_ADMIN) {
-			on_account_frame(from, frame->type, &wire);
+			manage_on_frame(conf, from, frame->type, &wire);
 			return;
 		}
 		break;
@@ -592,6 +430,8 @@ on_start(void *arg)
 	}
 	cache = cache_new(conf->auth_cache);
 	pool_init(service_loop());
+	roster_init(hub, store);
+	manage_init(hub, store);
 	opts = (struct mech_opts){.store = store,
 	                          .cache = cache,
 	                          .iterations = (uint32_t)conf->scram_iterations,

@@ -4,18 +4,25 @@
  *
  * No files: options come from a callback, the configuration path is a directory that does not
  * exist, and so is the plug-in path. By itself the library would load every plug-in of the system
- * (databases, directories, Kerberos) into this process; so we open the one we want, libplain, and
- * register its entry point.
+ * (databases, directories, Kerberos) into this process; so we open the ones we want, libplain and
+ * libscram, and register their entry points beside our own LOGIN. libscram brings hashes that we
+ * keep no verifiers for: only the mechanisms of our own table are ever started.
  *
  * A new sasl_conn_t serves each attempt. Accounts are canonical before they are compared: lower
- * case, no realm added. PLAIN's authorization identity must be empty or the same account. Passwords
- * go to check_password, which compares with the verifier; for an unknown account it derives one
+ * case, no realm added. An authorization identity must be empty or the same account. Passwords go
+ * to check_password, which compares with the verifier; for an unknown account it derives one
  * anyway, and where an account's has fewer iterations than another's the rest of them, so that time
- * does not tell who exists. When it says no the library would go on to ask the
- * password checkers of its own; the one named in our options does not exist.
+ * does not tell who exists. When it says no the library would go on to ask the password checkers of
+ * its own; the one named in our options does not exist.
+ *
+ * SCRAM asks for the verifier itself, as the property "*authPassword" (RFC 5803). A name nobody has
+ * gets one that is made up from the name and the store's secret: the same salt each time, as many
+ * iterations as most accounts have, and keys that no password gives; so it fails at the client's
+ * proof, as a wrong password does. (Where auth.scram_iterations was changed, accounts that still
+ * have the rarer count are known by it.)
  *
  * Every failure is one outcome, AUTH_REFUSED, except a store that cannot be read, which is
- * AUTH_UNAVAILABLE. */
+ * AUTH_UNAVAILABLE. Whether the account may log in at all, the caller decides. */
 
 #include <dlfcn.h>
 #include <glob.h>
@@ -26,22 +33,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth/mech_login.h"
 #include "auth/name.h"
 #include "auth/proto.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "smtp/command.h"
 
 #define NOWHERE "/nonexistent"
 
+/* In the order in which they are offered: the one that shows nobody a password first. */
+#define MECHANISMS "SCRAM-SHA-256 PLAIN LOGIN"
+#define VERIFIER   "*authPassword"
+
 static struct mech_opts options;
+static uint32_t usual_iterations;
 
 struct mech {
 	sasl_conn_t *conn;
 	char mechanism[AUTH_MECHANISM_MAX + 1];
 	bool started;
-	bool store_failed;            /* the no was not about the password */
-	struct auth_entry account;    /* see mech_account */
-	sasl_callback_t callbacks[4]; /* must outlive conn */
+	bool store_failed;             /* the no was not about the password */
+	struct accounts_record record; /* see mech_record */
+	sasl_callback_t callbacks[4];  /* must outlive conn */
 };
 
 typedef void any_function(void);
@@ -79,7 +93,7 @@ static int
 get_option(void *context, const char *plugin, const char *option, const char **result,
            unsigned *len)
 {
-	static const char *const table[][2] = {{"mech_list", "PLAIN"},
+	static const char *const table[][2] = {{"mech_list", MECHANISMS},
 	                                       {"pwcheck_method", "none"},
 	                                       {"auxprop_plugin", "sekisho"},
 	                                       {"log_level", "0"}};
@@ -176,7 +190,7 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
 	(void)props;
 	memset(&record, 0, sizeof(record));
 	if (name_canonical(user, strlen(user), name)) {
-		strcpy(mech->account.account, name);
+		strcpy(mech->record.entry.account, name);
 		result = accounts_get(options.store, name, &record);
 	}
 	if (result == ACCOUNTS_FAILED) {
@@ -201,26 +215,88 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
 			            options.iterations - record.verifier.iterations);
 	}
 	mem_wipe(prepared, sizeof(prepared));
-	if (right && strcmp(record.entry.state, "active") != 0)
-		right = false;
 	if (right)
-		mech->account = record.entry;
+		mech->record = record;
 	mem_wipe(&record, sizeof(record));
 	return right ? SASL_OK : SASL_BADAUTH;
 }
 
-/* The library looks properties up for an authorization identity that is not written as the
- * authentication identity is, before it asks may_act_as, and gives up where nobody can be asked.
- * There are none to tell. */
+static void
+make_up(const char *name, struct verifier *out)
+{
+	static const char *const parts[] = {"salt", "StoredKey", "ServerKey"};
+	uint8_t salt[CRYPT_SHA256_SIZE], *results[] = {salt, out->stored_key, out->server_key};
+	char text[AUTH_ACCOUNT_MAX + 16];
+
+	for (unsigned i = 0; i < 3; i++) {
+		int len = snprintf(text, sizeof(text), "%s %s", parts[i], name);
+
+		crypt_hmac_sha256(accounts_secret(options.store), ACCOUNTS_SECRET_SIZE, text,
+		                  (size_t)len, results[i]);
+	}
+	memcpy(out->salt, salt, sizeof(out->salt));
+	out->iterations = usual_iterations;
+}
+
+static int
+set_verifier(sasl_server_params_t *params, const struct verifier *verifier)
+{
+	char salt[COMMAND_BASE64_SIZE(VERIFY_SALT_SIZE)],
+	    stored_key[COMMAND_BASE64_SIZE(CRYPT_SHA256_SIZE)],
+	    server_key[COMMAND_BASE64_SIZE(CRYPT_SHA256_SIZE)],
+	    text[sizeof(salt) + sizeof(stored_key) + sizeof(server_key) + 32];
+	int rc;
+
+	command_base64_encode(verifier->salt, sizeof(verifier->salt), salt);
+	command_base64_encode(verifier->stored_key, sizeof(verifier->stored_key), stored_key);
+	command_base64_encode(verifier->server_key, sizeof(verifier->server_key), server_key);
+	snprintf(text, sizeof(text), "SCRAM-SHA-256$%u:%s$%s:%s", verifier->iterations, salt,
+	         stored_key, server_key);
+	rc = params->utils->prop_set(params->propctx, VERIFIER, text, -1);
+	mem_wipe(text, sizeof(text));
+	mem_wipe(stored_key, sizeof(stored_key));
+	mem_wipe(server_key, sizeof(server_key));
+	return rc;
+}
+
+/* The library asks for every identity it canonicalizes, and gives up where nobody answers; only
+ * SCRAM wants to know something, and of the one who logs in. */
 static int
 look_up(void *context, sasl_server_params_t *params, unsigned flags, const char *user, unsigned len)
 {
+	struct propval wanted[1] = {{0}};
+	const char *names[] = {VERIFIER, NULL};
+	struct verifier none;
+	enum accounts_result result = ACCOUNTS_UNKNOWN;
+	sasl_callback_ft any;
+	void *arg = NULL;
+	struct mech *mech;
+	char name[AUTH_ACCOUNT_MAX + 1];
+
 	(void)context;
-	(void)params;
-	(void)flags;
-	(void)user;
-	(void)len;
-	return SASL_OK;
+	if ((flags & SASL_AUXPROP_AUTHZID) ||
+	    params->utils->prop_getnames(params->propctx, names, wanted) != 1)
+		return SASL_OK;
+	/* Our own pointer travels with our own callback. */
+	if (params->utils->getcallback(params->utils->conn, SASL_CB_PROXY_POLICY, &any, &arg) !=
+	    SASL_OK)
+		return SASL_FAIL;
+	mech = arg;
+	memset(&mech->record, 0, sizeof(mech->record));
+	if (name_canonical(user, len, name)) {
+		strcpy(mech->record.entry.account, name);
+		result = accounts_get(options.store, name, &mech->record);
+	}
+	if (result == ACCOUNTS_FAILED) {
+		mech->store_failed = true;
+		return SASL_UNAVAIL;
+	}
+	make_up(name, &none);
+	if (result == ACCOUNTS_OK)
+		return set_verifier(params, &mech->record.verifier);
+	memset(&mech->record, 0, sizeof(mech->record));
+	strcpy(mech->record.entry.account, name);
+	return set_verifier(params, &none);
 }
 
 static int
@@ -239,35 +315,48 @@ init_properties(const sasl_utils_t *utils, int max_version, int *version,
 	return SASL_OK;
 }
 
-static int
-load_plain(char *error, size_t size)
+/* Several architectures may be installed side by side: the first that loads is ours. */
+static sasl_server_plug_init_t *
+find_library(const char *file)
 {
-	sasl_server_plug_init_t *plug_init = NULL;
-	glob_t found;
-	size_t i;
+	static const char *const folders[] = {"/usr/lib/*/sasl2", "/usr/lib/sasl2",
+	                                      "/usr/lib64/sasl2"};
+	sasl_server_plug_init_t *init = NULL;
 
-	if (glob("/usr/lib/*/sasl2/libplain.so*", 0, NULL, &found) != 0 &&
-	    glob("/usr/lib/sasl2/libplain.so*", 0, NULL, &found) != 0 &&
-	    glob("/usr/lib64/sasl2/libplain.so*", 0, NULL, &found) != 0) {
-		snprintf(
-		    error, size,
-		    "Cyrus SASL's plug-in libplain.so is not installed; install libsasl2-modules");
+	for (size_t f = 0; f < sizeof(folders) / sizeof(folders[0]); f++) {
+		char pattern[128];
+		glob_t found;
+
+		snprintf(pattern, sizeof(pattern), "%s/%s.so*", folders[f], file);
+		if (glob(pattern, 0, NULL, &found) != 0)
+			continue;
+		for (size_t i = 0; i < found.gl_pathc && init == NULL; i++) {
+			void *library = dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);
+
+			if (library != NULL)
+				*(void **)&init = dlsym(library, "sasl_server_plug_init");
+		}
+		globfree(&found);
+	}
+	return init;
+}
+
+/* By init, or by that of the library in file. */
+static int
+add_mechanism(const char *name, const char *file, sasl_server_plug_init_t *init, char *error,
+              size_t size)
+{
+	if (init == NULL)
+		init = find_library(file);
+	if (init == NULL) {
+		snprintf(error, size,
+		         "Cyrus SASL's plug-in %s.so is not installed or does not load; install "
+		         "libsasl2-modules",
+		         file);
 		return -1;
 	}
-	/* Several architectures may be installed side by side: the first that loads is ours. */
-	for (i = 0; i < found.gl_pathc && plug_init == NULL; i++) {
-		void *library = dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);
-
-		if (library != NULL)
-			*(void **)&plug_init = dlsym(library, "sasl_server_plug_init");
-	}
-	globfree(&found);
-	if (plug_init == NULL) {
-		snprintf(error, size, "Cyrus SASL's plug-in libplain.so does not load");
-		return -1;
-	}
-	if (sasl_server_add_plugin("PLAIN", plug_init) != SASL_OK) {
-		snprintf(error, size, "Cyrus SASL refuses its plug-in libplain.so");
+	if (sasl_server_add_plugin(name, init) != SASL_OK) {
+		snprintf(error, size, "Cyrus SASL refuses the plug-in for %s", name);
 		return -1;
 	}
 	return 0;
@@ -282,11 +371,15 @@ mech_init(const struct mech_opts *opts, char *error, size_t size)
 	                                             NULL},
 	                                            {SASL_CB_LOG, CALLBACK(hear_log), NULL},
 	                                            {SASL_CB_LIST_END, NULL, NULL}};
+	uint32_t most;
 	int rc;
 
 	options = *opts;
-	if (accounts_iterations(options.store) > options.iterations)
-		options.iterations = accounts_iterations(options.store);
+	most = accounts_iterations(options.store, &usual_iterations);
+	if (usual_iterations == 0)
+		usual_iterations = options.iterations;
+	if (most > options.iterations)
+		options.iterations = most;
 	sasl_set_mutex(lock_new, lock_take, lock_give, lock_free);
 	if ((rc = sasl_server_init(callbacks, "sekisho")) != SASL_OK) {
 		snprintf(error, size, "Cyrus SASL does not start: %s",
@@ -297,7 +390,11 @@ mech_init(const struct mech_opts *opts, char *error, size_t size)
 		snprintf(error, size, "Cyrus SASL refuses our source of properties");
 		return -1;
 	}
-	return load_plain(error, size);
+	if (add_mechanism("SCRAM", "libscram", NULL, error, size) != 0 ||
+	    add_mechanism("PLAIN", "libplain", NULL, error, size) != 0 ||
+	    add_mechanism("LOGIN", NULL, mech_login_init, error, size) != 0)
+		return -1;
+	return 0;
 }
 
 void
@@ -309,7 +406,21 @@ mech_done(void)
 const char *
 mech_list(void)
 {
-	return "PLAIN";
+	return MECHANISMS;
+}
+
+/* Whether it stands in the list. */
+static bool
+is_ours(const char *mechanism)
+{
+	size_t len = strlen(mechanism);
+
+	for (const char *name = MECHANISMS, *end; *name != '\0'; name = end + (*end == ' ')) {
+		end = name + strcspn(name, " ");
+		if ((size_t)(end - name) == len && memcmp(name, mechanism, len) == 0)
+			return true;
+	}
+	return false;
 }
 
 struct mech *
@@ -333,6 +444,7 @@ mech_free(struct mech *mech)
 		return;
 	if (mech->conn != NULL)
 		sasl_dispose(&mech->conn);
+	mem_wipe(mech, sizeof(*mech));
 	free(mech);
 }
 
@@ -349,7 +461,7 @@ mech_step(struct mech *mech, const uint8_t *message, size_t len, const uint8_t *
 	*challenge_len = 0;
 	if (!mech->started) {
 		mech->started = true;
-		if (strcmp(mech->mechanism, mech_list()) != 0)
+		if (!is_ours(mech->mechanism))
 			return AUTH_NO_MECHANISM;
 		rc = sasl_server_new("smtp", options.hostname, NULL, NULL, NULL, mech->callbacks, 0,
 		                     &mech->conn);
@@ -373,14 +485,20 @@ mech_step(struct mech *mech, const uint8_t *message, size_t len, const uint8_t *
 		return AUTH_UNAVAILABLE;
 	/* The library's word and ours must agree on who it is. */
 	if (rc == SASL_OK && sasl_getprop(mech->conn, SASL_USERNAME, &name) == SASL_OK &&
-	    name != NULL && mech->account.class[0] != '\0' &&
-	    strcmp(name, mech->account.account) == 0)
+	    name != NULL && mech->record.entry.class[0] != '\0' &&
+	    strcmp(name, mech->record.entry.account) == 0)
 		return AUTH_OK;
 	return AUTH_REFUSED;
 }
 
-const struct auth_entry *
-mech_account(const struct mech *mech)
+const char *
+mech_name(const struct mech *mech)
 {
-	return &mech->account;
+	return mech->mechanism;
+}
+
+const struct accounts_record *
+mech_record(const struct mech *mech)
+{
+	return &mech->record;
 }

@@ -1,5 +1,5 @@
-/* Cyrus SASL, and the only file that knows it: exchanges that check a password against the store.
- */
+/* Cyrus SASL, and with mech_login the only file that knows it: exchanges that end with a proof of
+ * the password. */
 #ifndef AUTH_MECH_H
 #define AUTH_MECH_H
 
@@ -21,7 +21,7 @@ struct mech_opts { /* borrowed for the process's life */
  * reason in error. */
 int mech_init(const struct mech_opts *opts, char *error, size_t size);
 void mech_done(void);
-/* "PLAIN" */
+/* Those that are served, space-separated, in the order to offer them. */
 const char *mech_list(void);
 
 /* One login attempt; never shared between threads at the same time. */
@@ -32,8 +32,10 @@ void mech_free(struct mech *mech);
  * of CPU. The challenge is borrowed until the next call. */
 enum auth_outcome mech_step(struct mech *mech, const uint8_t *message, size_t len,
                             const uint8_t **challenge, size_t *challenge_len);
-/* After AUTH_OK: who it is. After AUTH_REFUSED: who it claimed to be, account.account empty if that
- * was no address. */
-const struct auth_entry *mech_account(const struct mech *mech);
+/* As it was given to mech_new. */
+const char *mech_name(const struct mech *mech);
+/* After AUTH_OK: the account as it was when the check began. After AUTH_REFUSED only entry.account
+ * means something: who it claimed to be, empty if that was no address. */
+const struct accounts_record *mech_record(const struct mech *mech);
 
 #endif

@@ -5,6 +5,9 @@
 #ifndef AUTH_PROTO_H
 #define AUTH_PROTO_H
 
+#include "auth/client.h"
+#include "core/buf.h"
+
 enum auth_frame {
 	AUTH_FRAME_START = 1,  /* u64 exchange, u64 session, str mechanism, str ip, str tls, u8 has
 	                          initial, bytes initial */
@@ -12,20 +15,38 @@ enum auth_frame {
 	AUTH_FRAME_CANCEL,     /* u64 exchange; no answer */
 	AUTH_FRAME_MECHANISMS, /* call: empty, answer: str; push: str */
 	AUTH_FRAME_ADD,        /* str account, bytes password */
+	AUTH_FRAME_PASSWD,     /* str account, bytes password */
+	AUTH_FRAME_SUSPEND,    /* str account, str reason */
+	AUTH_FRAME_RESUME,     /* str account */
+	AUTH_FRAME_CLASS,      /* str account, str class */
 	AUTH_FRAME_REMOVE,     /* str account */
 	AUTH_FRAME_SHOW,       /* str account */
 	AUTH_FRAME_LIST,       /* str after */
-	AUTH_FRAME_REVOKED,    /* push: str account */
+	/* about sessions */
+	AUTH_FRAME_OPEN,     /* a session; no answer */
+	AUTH_FRAME_CLOSE,    /* u64 number; no answer */
+	AUTH_FRAME_END,      /* push: u64 number, u8 enum auth_end */
+	AUTH_FRAME_ACCOUNT,  /* push: str account, str class */
+	AUTH_FRAME_SESSIONS, /* str account, u64 after */
+	AUTH_FRAME_KILL,     /* u64 number, str account */
 };
-/* Answer to START and STEP: u8 outcome; then for AUTH_CONTINUE bytes challenge; for AUTH_OK str
- * account, str class, u32 count, str identity each. Answer to the account frames: u8 result, str
- * error, u32 count, per entry (str account, str class, str state, u64 created, u64 changed), str
- * next. */
+/* A session: u64 number, str ip, u16 port, u8 implicit TLS, u64 since, str account, str mechanism,
+ * str tls.
+ *
+ * Answer to START and STEP: u8 outcome; then for AUTH_CONTINUE bytes challenge; for AUTH_OK str
+ * account, str class, u32 count, str identity each. To the account frames: u8 result, str error,
+ * u32 count, per entry (str account, str class, u8 suspended, str reason, u64 created, u64
+ * changed), str next. To SESSIONS: u32 count, the sessions, u64 next. To KILL: u32 ended. */
 
 #define AUTH_MECHANISMS_MAX 128
 #define AUTH_MECHANISM_MAX  20  /* RFC 4422 section 3.1 */
 #define AUTH_PASSWORD_MIN   8   /* octets */
 #define AUTH_PASSWORD_MAX   256 /* octets */
 #define AUTH_LIST_MAX       500 /* entries in one answer */
+#define AUTH_SESSIONS_MAX   200
+
+/* How a session travels. */
+void auth_session_put(struct buf *out, const struct auth_session *session);
+void auth_session_get(struct wire *wire, struct auth_session *out);
 
 #endif

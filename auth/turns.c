@@ -4,20 +4,18 @@
  * served moves to the end. At most max clients exist, so that they are looked up by walking: that
  * is microseconds where a job is milliseconds. */
 
-#include <arpa/inet.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
 
+#include "auth/prefix.h"
 #include "core/mem.h"
 
 struct client {
 	TAILQ_ENTRY(client) entry;
 	struct turns_job *head, **tail;
 	size_t count;
-	char key[64];
+	char key[PREFIX_SIZE];
 };
 
 struct turns {
@@ -54,26 +52,13 @@ turns_free(struct turns *turns)
 	free(turns);
 }
 
-static void
-make_key(const char *client, char key[64])
-{
-	struct in6_addr address;
-
-	if (inet_pton(AF_INET6, client, &address) == 1 && !IN6_IS_ADDR_V4MAPPED(&address)) {
-		memset(address.s6_addr + 8, 0, 8);
-		inet_ntop(AF_INET6, &address, key, 64);
-	} else {
-		snprintf(key, 64, "%s", client);
-	}
-}
-
 static struct client *
 find_client(struct turns *turns, const char *name)
 {
 	struct client *client;
-	char key[64];
+	char key[PREFIX_SIZE];
 
-	make_key(name, key);
+	prefix_of(name, key);
 	TAILQ_FOREACH(client, &turns->clients, entry)
 	if (strcmp(client->key, key) == 0)
 		return client;

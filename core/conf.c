@@ -2008,6 +2008,16 @@ fail:
 	return NULL;
 }
 
+unsigned
+conf_msa_count(const struct conf *conf)
+{
+	const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (conf->msa_processes != 0)
+		return (unsigned)conf->msa_processes;
+	return cores < 1 ? 1 : cores > 64 ? 64 : (unsigned)cores;
+}
+
 const struct conf_class *
 conf_class(const struct conf *conf, const char *name)
 {

@@ -152,6 +152,8 @@ struct conf {
 	msec_t final_timeout;      /* relay.final_timeout: final dot, 600s */
 };
 
+/* msa.processes, or one per core. Asks the system, so before a sandbox is closed. */
+unsigned conf_msa_count(const struct conf *conf);
 /* The class of that name, "standard" when there is none of that name; never NULL. */
 const struct conf_class *conf_class(const struct conf *conf, const char *name);
 /* The route for a domain in lower case: its own line, else the longest "*.suffix", else "*"; NULL

@@ -17,14 +17,17 @@
  * (auth.failure_delay, doubling up to 15 s) before it is told, and the one that reaches
  * limits.auth_failures ends the session: with 421 behind its own 535, so that a mail program shows
  * its user the reason and not a temporary failure. What a client is told never depends on whether
- * the account exists. */
+ * the account exists; that it is suspended hears only who knew its password. */
 
 #define DELAY_MAX 15000
 
 static void
 tell_refusal(struct session *session)
 {
-	session_say(session, REPLY_AUTH_REFUSED);
+	if (session->is_suspended)
+		session_say(session, REPLY_AUTH_SUSPENDED, session->msa->conf->contact);
+	else
+		session_say(session, REPLY_AUTH_REFUSED);
 	if (session->auth_failures >= session->msa->conf->auth_failures) {
 		log_info(session->id, "refused", "rule=auth_failures ip=%s failures=%u",
 		         session->ip, session->auth_failures);
@@ -36,7 +39,7 @@ tell_refusal(struct session *session)
 }
 
 static void
-refuse(struct session *session)
+refuse(struct session *session, bool is_suspended)
 {
 	msec_t delay = session->msa->conf->auth_failure_delay;
 
@@ -45,6 +48,7 @@ refuse(struct session *session)
 	if (delay > DELAY_MAX)
 		delay = DELAY_MAX;
 	session->auth_failures++;
+	session->is_suspended = is_suspended;
 	log_info(session->id, "refused",
 	         "rule=auth_failure_delay ip=%s mechanism=%s failures=%u delay_ms=%" PRId64,
 	         session->ip, session->mechanism, session->auth_failures, delay);
@@ -100,7 +104,8 @@ on_step(void *arg, enum auth_outcome outcome, const uint8_t *challenge, size_t l
 		session_say(session, REPLY_AUTH_OK);
 		break;
 	case AUTH_REFUSED:
-		refuse(session);
+	case AUTH_SUSPENDED:
+		refuse(session, outcome == AUTH_SUSPENDED);
 		return;
 	case AUTH_NO_MECHANISM:
 		session_say(session, REPLY_AUTH_MECHANISM);

@@ -30,12 +30,6 @@ cmd_mail(struct session *session, const char *args, size_t len)
 	enum address_error why = ADDRESS_OK;
 	char text[ADDRESS_TEXT_SIZE];
 
-	if (session->revoked) {
-		log_info(session->id, "refused", "rule=revoked account=%s ip=%s", session->account,
-		         session->ip);
-		session_say(session, REPLY_REVOKED);
-		return HANDLED_HANG_UP;
-	}
 	if (session->messages >= conf->messages) {
 		log_info(session->id, "refused", "rule=messages account=%s limit=%" PRIu64,
 		         session->account, conf->messages);

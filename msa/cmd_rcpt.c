@@ -7,7 +7,12 @@
 
 /* RCPT reserves one recipient of the account's quota before it says 250: the queue's word, not
  * ours. The next command is read only after that word came, so replies keep their order and at most
- * one reservation of a session is under way. */
+ * one reservation of a session is under way.
+ *
+ * A client that does not hear that the account is over its limit is let go after OVER_LIMIT_MAX
+ * refusals, but not while recipients of its message were accepted: they are to get it. */
+
+#define OVER_LIMIT_MAX 20
 
 static enum reply_name
 address_reply(enum address_error why)
@@ -48,6 +53,13 @@ on_verdict(void *arg, enum queue_verdict verdict, const struct queue_quota *quot
 	} else {
 		transaction->refused++;
 		session_say_verdict(session, verdict, quota);
+		if (session->over_limit >= OVER_LIMIT_MAX && transaction->recipient_count == 0) {
+			log_info(session->id, "refused", "rule=over_limit account=%s refusals=%u",
+			         session->account, session->over_limit);
+			session_say(session, REPLY_TOO_MANY_REFUSALS);
+			session_done(session, HANDLED_HANG_UP);
+			return;
+		}
 	}
 	session_done(session, HANDLED_REPLY);
 }

@@ -86,16 +86,47 @@ on_auth_push(void *arg, struct ipc_frame *frame)
 }
 
 static void
-on_revoked(void *arg, const char *account)
+on_auth_up(void *arg)
+{
+	(void)arg;
+	for (struct session *s = self.msa.sessions; s != NULL; s = s->next) {
+		struct auth_session description;
+		session_describe(s, &description);
+		auth_session_open(self.msa.auth, &description);
+	}
+}
+
+static void
+on_end(void *arg, uint64_t number, enum auth_end why)
+{
+	static const enum reply_name words[AUTH_ENDS] = {
+	    [AUTH_END_KILLED] = REPLY_KILLED,
+	    [AUTH_END_SUSPENDED] = REPLY_SUSPENDED,
+	    [AUTH_END_REMOVED] = REPLY_REMOVED,
+	    [AUTH_END_ACCOUNT_LIMIT] = REPLY_TOO_MANY_OF_ACCOUNT,
+	    [AUTH_END_PREFIX_LIMIT] = REPLY_TOO_MANY_OF_CLIENT,
+	};
+	(void)arg;
+	for (struct session *s = self.msa.sessions; s != NULL; s = s->next)
+		if (s->number == number) {
+			session_end(s, words[why]);
+			return;
+		}
+}
+
+static void
+on_account(void *arg, const char *account, const char *class)
 {
 	(void)arg;
 	for (struct session *s = self.msa.sessions; s != NULL; s = s->next)
 		if (s->account != NULL && strcmp(s->account, account) == 0)
-			s->revoked = true;
+			snprintf(s->class, sizeof(s->class), "%s", class);
 }
 
+static const struct auth_client_events account_events = {.on_end = on_end,
+                                                         .on_account = on_account};
 static const struct ipc_link_events quiet_events = {0};
-static const struct ipc_link_events auth_events = {.on_push = on_auth_push};
+static const struct ipc_link_events auth_events = {.on_up = on_auth_up, .on_push = on_auth_push};
 static const struct ipc_link_events queue_events = {.on_up = on_queue_up, .on_down = on_queue_down};
 
 static void
@@ -108,12 +139,13 @@ on_config(void *arg, const struct conf *conf)
 	struct loop *loop = service_loop();
 	self.msa.loop = loop;
 	self.msa.index = service_index();
+	self.msa.processes = conf_msa_count(conf);
 	self.msa.on_session_gone = on_session_gone;
 	self.auth_link = ipc_link_new(loop, "auth", &auth_events, NULL);
 	self.queue_link = ipc_link_new(loop, "queue", &queue_events, NULL);
 	self.keys_link = ipc_link_new(loop, "keys", &quiet_events, NULL);
 	self.msa.auth = auth_client_new(self.auth_link);
-	auth_client_on_revoked(self.msa.auth, on_revoked, NULL);
+	auth_client_set_events(self.msa.auth, &account_events, NULL);
 	self.msa.queue = queue_client_new(loop, self.queue_link);
 	self.keys = keys_client_new(self.keys_link);
 }

@@ -52,6 +52,7 @@ destroy(struct session *session)
 
 	log_info(session->id, "disconnect", "ip=%s errors=%u messages=%" PRIu64, session->ip,
 	         session->errors, session->messages);
+	auth_session_close(msa->auth, session->number);
 	auth_login_cancel(session->login);
 	session_reset(session);
 	conn_free(session->conn);
@@ -124,6 +125,7 @@ session_say_verdict(struct session *session, enum queue_verdict verdict,
 	char when[CLOCK_RFC3339_SIZE];
 
 	assert(verdict != QUEUE_OK);
+	session->over_limit += verdict == QUEUE_OVER || verdict == QUEUE_TOO_FAST;
 	switch (verdict) {
 	case QUEUE_OVER:
 		assert(quota != NULL);
@@ -181,6 +183,46 @@ hang_up(struct session *session)
 	session_reset(session);
 	if (!session->ended)
 		conn_finish(session->conn, FINISH_TIMEOUT);
+}
+
+static void
+say_last_word(struct session *session)
+{
+	const struct conf *conf = session->msa->conf;
+
+	switch (session->last_word) {
+	case REPLY_STOPPING:
+		session_say(session, REPLY_STOPPING, conf->hostname);
+		break;
+	case REPLY_TOO_MANY_OF_ACCOUNT:
+		session_say(session, REPLY_TOO_MANY_OF_ACCOUNT,
+		            (unsigned long long)conf->account_sessions);
+		break;
+	case REPLY_TOO_MANY_OF_CLIENT:
+		session_say(session, REPLY_TOO_MANY_OF_CLIENT,
+		            (unsigned long long)conf->prefix_sessions);
+		break;
+	case REPLY_SUSPENDED:
+		session_say(session, REPLY_SUSPENDED, conf->contact);
+		break;
+	default:
+		session_say(session, session->last_word);
+		break;
+	}
+	hang_up(session);
+}
+
+void
+session_end(struct session *session, enum reply_name last_word)
+{
+	enter(session);
+	if (!session->closing && !session->ending) {
+		session->ending = true;
+		session->last_word = last_word;
+		if (!(session->state & (SESSION_HANDSHAKE | SESSION_DATA)))
+			say_last_word(session);
+	}
+	leave(session);
 }
 
 void
@@ -250,9 +292,8 @@ settle(struct session *session, enum handled handled, unsigned errors)
 		loop_timer_cancel(session->deadline);
 		return;
 	}
-	if (session->msa->stopping && session->state != SESSION_DATA) {
-		session_say(session, REPLY_STOPPING, session->msa->conf->hostname);
-		hang_up(session);
+	if (session->ending && session->state != SESSION_DATA) {
+		say_last_word(session);
 		return;
 	}
 	flush(session);
@@ -303,6 +344,19 @@ line_too_long(struct session *session)
 	return HANDLED_REPLY;
 }
 
+/* A client that ends lines with LF alone would wait for ever, and could not send mail anyway: only
+ * CRLF.CRLF ends data. It is told so and let go. To take LF as the end of a command, as other
+ * servers do, would make two commands of what the sender of the line may have meant as one: whoever
+ * gets an LF into somebody's RCPT would have a command of his own behind it. So nothing after the
+ * LF is looked at. */
+static bool
+has_bare_lf(const uint8_t *data, size_t len)
+{
+	const uint8_t *lf = memchr(data, '\n', len);
+
+	return lf != NULL && (lf == data || lf[-1] != '\r');
+}
+
 /* Takes one line. One that is too long is refused at once, since its end may never come, and the
  * rest of it is dropped. False: more input is needed. */
 static bool
@@ -320,6 +374,13 @@ take_line(struct session *session, const uint8_t *data, size_t len)
 		session->skipping = whole == 0;
 		consume_line(session, data, taken);
 		return whole != 0;
+	}
+	if (has_bare_lf(data, whole != 0 ? whole : len)) {
+		log_info(session->id, "refused", "rule=bare-lf ip=%s", session->ip);
+		session_say(session, REPLY_BARE_LF);
+		consume_line(session, data, len);
+		hang_up(session);
+		return true;
 	}
 	if (whole == 0 && len < limit)
 		return false;
@@ -476,6 +537,11 @@ on_secure(void *arg)
 	enter(session);
 	session->state = SESSION_GREETED;
 	session->waiting = false;
+	if (session->ending) {
+		say_last_word(session);
+		leave(session);
+		return;
+	}
 	log_debug(session->id, "secure", "tls=%s cipher=%s", conn_tls_version(session->conn),
 	          conn_tls_cipher(session->conn));
 	if (session->implicit_tls) {
@@ -531,16 +597,39 @@ note_peer(struct session *session, const struct sockaddr *peer)
 	}
 }
 
+/* sekisho-auth counts the sessions of a client over all processes. While it is down each process
+ * allows its share of them. */
+static bool
+is_over_share(const struct session *session)
+{
+	const struct msa *msa = session->msa;
+	const uint64_t share = (msa->conf->prefix_sessions + msa->processes - 1) / msa->processes;
+	uint64_t count = 0;
+
+	if (auth_client_is_up(msa->auth))
+		return false;
+	for (const struct session *s = msa->sessions; s != NULL; s = s->next)
+		count += strcmp(s->prefix, session->prefix) == 0;
+	if (count > share)
+		log_info(session->id, "refused",
+		         "rule=prefix_sessions ip=%s limit=%" PRIu64 " processes=%u", session->ip,
+		         share, msa->processes);
+	return count > share;
+}
+
 void
 session_new(struct msa *msa, int fd_take, const struct sockaddr *peer, bool implicit_tls)
 {
 	struct session *session = xcalloc(1, sizeof(*session));
+	struct auth_session description;
 
 	session->msa = msa;
 	session->number = ++msa->next_number * 1000 + msa->index;
 	snprintf(session->id, sizeof(session->id), "%" PRIu64, session->number);
 	session->implicit_tls = implicit_tls;
 	note_peer(session, peer);
+	prefix_of(session->ip, session->prefix);
+	session->since = clock_wall();
 	buf_init(&session->out);
 	session->deadline = loop_timer_new(msa->loop, on_deadline, session);
 	session->delay = loop_timer_new(msa->loop, on_delay, session);
@@ -562,7 +651,29 @@ session_new(struct msa *msa, int fd_take, const struct sockaddr *peer, bool impl
 		flush(session);
 		await_client(session);
 	}
+	session_describe(session, &description);
+	auth_session_open(msa->auth, &description);
+	if (is_over_share(session))
+		session_end(session, REPLY_TOO_MANY_OF_CLIENT);
 	leave(session);
+}
+
+void
+session_describe(const struct session *session, struct auth_session *out)
+{
+	*out = (struct auth_session){.number = session->number,
+	                             .port = session->port,
+	                             .implicit_tls = session->implicit_tls,
+	                             .since = session->since};
+	_Static_assert(sizeof(out->ip) == sizeof(session->ip) &&
+	                   sizeof(out->mechanism) == sizeof(session->mechanism),
+	               "they fit");
+	memcpy(out->ip, session->ip, sizeof(out->ip));
+	if (session->account == NULL)
+		return;
+	snprintf(out->account, sizeof(out->account), "%s", session->account);
+	memcpy(out->mechanism, session->mechanism, sizeof(out->mechanism));
+	snprintf(out->tls, sizeof(out->tls), "%s", conn_tls_version(session->conn));
 }
 
 void
@@ -571,10 +682,8 @@ session_stop(struct session *session)
 	enter(session);
 	if (session->state == SESSION_HANDSHAKE)
 		session->ended = true;
-	else if (session->state != SESSION_DATA && !session->closing) {
-		session_say(session, REPLY_STOPPING, session->msa->conf->hostname);
-		hang_up(session);
-	}
+	else
+		session_end(session, REPLY_STOPPING);
 	leave(session);
 }
 

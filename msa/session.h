@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "auth/client.h"
+#include "auth/prefix.h"
 #include "core/arena.h"
 #include "core/buf.h"
 #include "core/clock.h"
@@ -35,8 +36,8 @@ struct msa {
 	struct tls_server *tls;
 	struct auth_client *auth;
 	struct queue_client *queue;
-	unsigned index;           /* which of the msa processes */
-	struct session *sessions; /* head of the list */
+	unsigned index, processes; /* which of the msa processes, of how many */
+	struct session *sessions;  /* head of the list */
 	size_t session_count;
 	uint64_t next_number;
 	bool stopping;
@@ -79,13 +80,16 @@ struct session {
 	struct conn *conn; /* owned */
 	uint64_t number;
 	char id[24]; /* number as text, for the log */
-	char ip[INET6_ADDRSTRLEN];
+	char ip[INET6_ADDRSTRLEN], prefix[PREFIX_SIZE];
 	uint16_t port;
+	msec_t since; /* wall clock */
 	bool implicit_tls;
 
 	enum session_state state;
-	bool waiting;                /* an answer is pending: no command is read */
-	bool closing;                /* only the rest of the output and the end are still to come */
+	bool waiting; /* an answer is pending: no command is read */
+	bool closing; /* only the rest of the output and the end are still to come */
+	bool ending;  /* last_word is to be said as soon as nothing is promised */
+	enum reply_name last_word;
 	bool ended;                  /* on_end was called: freed when the outermost call returns */
 	bool skipping;               /* inside a line that was refused as too long */
 	bool start_tls;              /* set by a handler: TLS starts behind the reply */
@@ -100,19 +104,26 @@ struct session {
 	char mechanism[24];
 	char *account;                   /* owned; NULL before a login */
 	char class[QUEUE_CLASS_MAX + 1]; /* the account's plan */
-	bool revoked;                    /* the account is gone: no further transaction */
 	struct address
 	    *identities; /* owned: the addresses it may send from, the account's own first */
 	size_t identity_count;
 	unsigned auth_failures;
+	bool is_suspended; /* what the last of them was about */
 	unsigned errors;
+	unsigned over_limit; /* refusals because the account was over a limit */
 	uint64_t messages;
 	struct transaction transaction;
 };
 
 /* Takes an accepted, non-blocking socket and greets; the session then looks after itself. */
 void session_new(struct msa *msa, int fd_take, const struct sockaddr *peer, bool implicit_tls);
-/* The service stops: idle sessions are told so, data in flight may finish. */
+/* Ends it with this reply, which is one that nobody asked for: at once, or where a handshake is
+ * under way behind it, or where data flows or its fate is not known yet behind the reply to that.
+ */
+void session_end(struct session *session, enum reply_name last_word);
+/* What sekisho-auth is told of it. */
+void session_describe(const struct session *session, struct auth_session *out);
+/* The service stops: as session_end, but no handshake is waited for. */
 void session_stop(struct session *session);
 /* Ends it without another word. */
 void session_abort(struct session *session);

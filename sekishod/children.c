@@ -519,10 +519,7 @@ how_many(const struct conf *conf, enum service_role role)
 		return 3; /* one for each lane */
 	if (role != SERVICE_MSA)
 		return 1;
-	if (conf->msa_processes != 0)
-		return (unsigned)conf->msa_processes;
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	return cores < 1 ? 1 : cores > 64 ? 64 : (unsigned)cores;
+	return conf_msa_count(conf);
 }
 
 /* Sealed, so that no child can change what another one reads. */

@@ -12,7 +12,7 @@
  * connection, timers, the two clients) played by this file, so that anything may happen at any
  * moment, and thousands of times a second.
  *
- * The input is what the client sends; octets from 0xf0 on are events, see enum event. Whatever
+ * The input is what the client sends; octets from 0xee on are events, see enum event. Whatever
  * happens: replies are well-formed lines, output waiting for a client that does not read is bounded
  * and so is what is read of one message, some wait that has an end is always running, nothing is
  * committed without TLS, login, reservations and an own sender, no handle outlives the session,
@@ -21,22 +21,24 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum event {
-	TLS_DONE = 0xf0, /* the handshake ends well */
-	SLICE,           /* what the client sent so far arrives, more comes later */
-	YES,             /* the oldest pending question is answered well */
-	NO,              /* refused: a wrong password, or over the cap */
-	MORE,            /* the login goes on with a challenge; for the queue: full */
-	DOWN,            /* whoever was asked is down */
-	DEADLINE,        /* the client's deadline passes, if it is armed */
-	DELAY,           /* our own delay is over */
-	UNREAD,          /* from now on the client reads nothing */
-	READ,            /* it reads everything */
-	FULL,            /* the queue takes no more body */
-	READY,           /* it does again */
-	SLOW,            /* half a minute passes */
-	STOP,            /* the service stops */
-	BROKEN,          /* the connection breaks */
-	GONE,            /* the client closes */
+	SUSPENDED = 0xee, /* the login was right, but the account is suspended */
+	END,              /* the authenticator has the session ended */
+	TLS_DONE = 0xf0,  /* the handshake ends well */
+	SLICE,            /* what the client sent so far arrives, more comes later */
+	YES,              /* the oldest pending question is answered well */
+	NO,               /* refused: a wrong password, or over the cap */
+	MORE,             /* the login goes on with a challenge; for the queue: full */
+	DOWN,             /* whoever was asked is down */
+	DEADLINE,         /* the client's deadline passes, if it is armed */
+	DELAY,            /* our own delay is over */
+	UNREAD,           /* from now on the client reads nothing */
+	READ,             /* it reads everything */
+	FULL,             /* the queue takes no more body */
+	READY,            /* it does again */
+	SLOW,             /* half a minute passes */
+	STOP,             /* the service stops */
+	BROKEN,           /* the connection breaks */
+	GONE,             /* the client closes */
 };
 
 #define REPLIES_MAX  (COMMAND_AUTH_MAX + 1024) /* of one command */
@@ -76,7 +78,7 @@ static struct {
 	struct loop_timer *deadline, *delay; /* in this order session.c makes them */
 	struct auth_login *login;
 	struct queue_submission *submission;
-	bool unread, full, logged_in;
+	bool unread, full, logged_in, opened;
 	msec_t now;
 } world;
 
@@ -326,6 +328,35 @@ auth_login_cancel(struct auth_login *login)
 	free(login);
 }
 
+bool
+auth_client_is_up(const struct auth_client *client)
+{
+	(void)client;
+	return false;
+}
+
+void
+auth_session_open(struct auth_client *client, const struct auth_session *session)
+{
+	(void)client;
+	assert(!world.opened && session->number > 0 && session->ip[0] != '\0');
+	world.opened = true;
+}
+
+void
+auth_session_close(struct auth_client *client, uint64_t number)
+{
+	(void)client;
+	assert(world.opened && number > 0);
+	world.opened = false;
+}
+
+void
+prefix_of(const char *client, char out[PREFIX_SIZE])
+{
+	snprintf(out, PREFIX_SIZE, "%s", client);
+}
+
 const char *
 auth_client_mechanisms(const struct auth_client *client)
 {
@@ -351,9 +382,10 @@ answer_login(enum event event)
 	world.login = NULL;
 	world.logged_in = event == YES;
 	login.on_step(login.arg,
-	              event == YES  ? AUTH_OK
-	              : event == NO ? AUTH_REFUSED
-	                            : AUTH_UNAVAILABLE,
+	              event == YES         ? AUTH_OK
+	              : event == NO        ? AUTH_REFUSED
+	              : event == SUSPENDED ? AUTH_SUSPENDED
+	                                   : AUTH_UNAVAILABLE,
 	              NULL, 0, event == YES ? &account : NULL);
 }
 
@@ -447,6 +479,9 @@ answer_queue(enum event event)
 	struct queue_submission *submission = world.submission;
 	struct queue_quota quota = {.limit = 500};
 
+	if (event == SUSPENDED)
+		return;
+
 	submission->asked = false;
 	if (event == YES && !submission->is_commit)
 		submission->reserved++;
@@ -535,6 +570,7 @@ happen(struct msa *msa, enum event event)
 	case NO:
 	case MORE:
 	case DOWN:
+	case SUSPENDED:
 		if (world.login != NULL && world.login->asked)
 			answer_login(event);
 		else if (world.submission != NULL && world.submission->asked)
@@ -565,6 +601,10 @@ happen(struct msa *msa, enum event event)
 	case SLOW:
 		world.now += 31000;
 		break;
+	case END:
+		session_end(msa->sessions,
+		            conn->secure ? REPLY_SUSPENDED : REPLY_TOO_MANY_OF_CLIENT);
+		break;
 	case STOP:
 		msa->stopping = true;
 		session_stop(msa->sessions);
@@ -592,6 +632,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct conf conf = {
 	    .hostname = (char[]){"mail.example.test"},
+	    .contact = (char[]){"the help desk"},
+	    .prefix_sessions = 1,
 	    .message_size = MESSAGE_SIZE,
 	    .recipients = 3,
 	    .messages = 4,
@@ -606,7 +648,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	    .data_rate = 500,
 	    .auth_failure_delay = 2000,
 	};
-	struct msa msa = {.conf = &conf, .on_session_gone = on_session_gone};
+	struct msa msa = {.conf = &conf, .processes = 1, .on_session_gone = on_session_gone};
 	const struct sockaddr_in peer = {.sin_family = AF_INET};
 	struct buf wire;
 
@@ -614,7 +656,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	buf_init(&wire);
 	session_new(&msa, -1, (const struct sockaddr *)&peer, size > 0 && data[0] == TLS_DONE);
 	for (size_t i = 0; i < size && !is_over(); i++) {
-		if (data[i] < TLS_DONE) {
+		if (data[i] < SUSPENDED) {
 			buf_add_char(&wire, (char)data[i]);
 			continue;
 		}
@@ -629,7 +671,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		happen(&msa, SLICE);
 	if (msa.sessions != NULL)
 		session_abort(msa.sessions);
-	assert(world.conn.freed && world.login == NULL && world.submission == NULL);
+	assert(world.conn.freed && !world.opened && world.login == NULL &&
+	       world.submission == NULL);
 	assert(world.deadline == NULL && world.delay == NULL && msa.session_count == 0);
 	buf_clear(&wire);
 	return 0;

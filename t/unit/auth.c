@@ -1,8 +1,13 @@
-/* Verifiers against RFC 7677's example, the cache's rules, the store on disk, and whole PLAIN
- * exchanges. */
+/* Verifiers against RFC 7677's example, the cache's rules, the store on disk, whole exchanges of
+ * each mechanism, and the table of sessions. */
 #include "auth/mech.h"
+#include "auth/sessions.h"
 #include "auth/turns.h"
+#include "core/buf.h"
+#include "core/mem.h"
+#include "smtp/command.h"
 
+#include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,11 +147,351 @@ plain(const char *message, size_t len, char account[AUTH_ACCOUNT_MAX + 1])
 	enum auth_outcome outcome =
 	    mech_step(mech, (const uint8_t *)message, len, &challenge, &challenge_len);
 
-	strcpy(account, mech_account(mech)->account);
+	strcpy(account, mech_record(mech)->entry.account);
 	mech_free(mech);
 	return outcome;
 }
 #define PLAIN(text) plain(text, sizeof(text) - 1, who)
+
+/* A LOGIN of these messages, the first of which may be NULL; how it ended. */
+static enum auth_outcome
+login(const char *const *messages)
+{
+	struct mech *mech = mech_new("LOGIN");
+	enum auth_outcome outcome = AUTH_CONTINUE;
+	const uint8_t *challenge;
+	size_t len;
+
+	for (unsigned i = 0; i < 3 && outcome == AUTH_CONTINUE; i++) {
+		const char *prompt = messages[0] == NULL && i == 0 ? "Username:" : "Password:";
+
+		outcome =
+		    mech_step(mech, (const uint8_t *)messages[i],
+		              messages[i] != NULL ? strlen(messages[i]) : 0, &challenge, &len);
+		if (outcome == AUTH_CONTINUE &&
+		    (len != strlen(prompt) || memcmp(challenge, prompt, len) != 0))
+			outcome = AUTH_UNAVAILABLE;
+	}
+	mech_free(mech);
+	return outcome;
+}
+#define LOGIN(...) login((const char *const[]){__VA_ARGS__})
+
+/* A client of SCRAM-SHA-256 (RFC 7677). */
+struct scram {
+	struct mech *mech;
+	enum auth_outcome outcome;
+	char server_first[512];
+	struct verifier verifier; /* as the server's first message and the password make it */
+	bool proved;              /* the server knows its key */
+};
+
+static enum auth_outcome
+scram_say(struct scram *scram, const char *text, char *answer, size_t size)
+{
+	const uint8_t *challenge;
+	size_t len;
+
+	scram->outcome =
+	    mech_step(scram->mech, (const uint8_t *)text, strlen(text), &challenge, &len);
+	snprintf(answer, size, "%.*s", (int)len, (const char *)challenge);
+	return scram->outcome;
+}
+
+static void
+scram_begin(struct scram *scram, const char *name)
+{
+	char first[400];
+
+	memset(scram, 0, sizeof(*scram));
+	scram->mech = mech_new("SCRAM-SHA-256");
+	snprintf(first, sizeof(first), "n,,n=%s,r=rOprNGfwEbeRWgbNEkqO", name);
+	scram_say(scram, first, scram->server_first, sizeof(scram->server_first));
+}
+
+static void
+scram_finish(struct scram *scram, const char *name, const char *password)
+{
+	uint8_t salted[32], client_key[32], signature[32], decoded[64];
+	char bare[400], message[1200], proof[64], answer[512], wanted[64], final[700], salt[128];
+	const char *nonce = scram->server_first + 2, *s = strstr(nonce, ",s="),
+	           *i = strstr(nonce, ",i=");
+
+	if (scram->outcome != AUTH_CONTINUE || s == NULL || i == NULL)
+		return;
+	snprintf(salt, sizeof(salt), "%.*s", (int)(i - s - 3), s + 3);
+	if (command_base64_decode(salt, strlen(salt), decoded) != VERIFY_SALT_SIZE)
+		return;
+	memcpy(scram->verifier.salt, decoded, VERIFY_SALT_SIZE);
+	scram->verifier.iterations = (uint32_t)atoi(i + 3);
+	verify_derive(&scram->verifier, password, strlen(password));
+	crypt_pbkdf2_sha256(password, strlen(password), scram->verifier.salt, VERIFY_SALT_SIZE,
+	                    scram->verifier.iterations, salted);
+	crypt_hmac_sha256(salted, 32, "Client Key", 10, client_key);
+	snprintf(bare, sizeof(bare), "n=%s,r=rOprNGfwEbeRWgbNEkqO", name);
+	snprintf(message, sizeof(message), "%s,%s,c=biws,r=%.*s", bare, scram->server_first,
+	         (int)(s - nonce), nonce);
+	crypt_hmac_sha256(scram->verifier.stored_key, 32, message, strlen(message), signature);
+	for (unsigned n = 0; n < 32; n++)
+		client_key[n] ^= signature[n];
+	command_base64_encode(client_key, 32, proof);
+	snprintf(final, sizeof(final), "c=biws,r=%.*s,p=%s", (int)(s - nonce), nonce, proof);
+	crypt_hmac_sha256(scram->verifier.server_key, 32, message, strlen(message), signature);
+	command_base64_encode(signature, 32, wanted);
+	if (scram_say(scram, final, answer, sizeof(answer)) != AUTH_CONTINUE)
+		return;
+	scram->proved = strncmp(answer, "v=", 2) == 0 && strcmp(answer + 2, wanted) == 0;
+	scram_say(scram, "", answer, sizeof(answer));
+}
+
+static enum auth_outcome
+scram(const char *name, const char *password)
+{
+	struct scram scram;
+
+	scram_begin(&scram, name);
+	scram_finish(&scram, name, password);
+	mech_free(scram.mech);
+	return scram.outcome == AUTH_OK && !scram.proved ? AUTH_UNAVAILABLE : scram.outcome;
+}
+
+/* What the server's first message gives away besides its nonce. */
+static const char *
+scram_salt(const char *name, char out[512])
+{
+	struct scram scram;
+	const char *s;
+
+	scram_begin(&scram, name);
+	mech_free(scram.mech);
+	s = strstr(scram.server_first, ",s=");
+	snprintf(out, 512, "%s", s != NULL ? s : "");
+	return out;
+}
+
+static void
+test_login_and_scram(struct accounts *store)
+{
+	char long_name[400], a[512], b[512], c[512];
+	struct accounts_change change = {.reason = "spam", .suspended = true, .now = 77};
+	struct accounts_record record, other;
+	struct scram half;
+
+	ok(LOGIN(NULL, "alice@example.net", "correct horse") == AUTH_OK, "LOGIN");
+	ok(LOGIN("Alice@EXAMPLE.net", "correct horse") == AUTH_OK, "with an initial response");
+	memset(long_name, 'x', sizeof(long_name) - 1);
+	long_name[sizeof(long_name) - 1] = '\0';
+	ok(LOGIN(NULL, "alice@example.net", "wrong horse") == AUTH_REFUSED &&
+	       LOGIN(NULL, "nobody@example.net", "correct horse") == AUTH_REFUSED &&
+	       LOGIN(NULL, "", "correct horse") == AUTH_REFUSED &&
+	       LOGIN(NULL, "alice@example.net", "") == AUTH_REFUSED &&
+	       LOGIN(NULL, long_name, "correct horse") == AUTH_REFUSED &&
+	       LOGIN("", "correct horse") == AUTH_REFUSED,
+	   "LOGIN refuses everything else, and always at its end");
+	ok(scram("alice@example.net", "correct horse") == AUTH_OK &&
+	       scram("ALICE@example.net", "correct horse") == AUTH_OK,
+	   "SCRAM-SHA-256, and the server proves itself, too");
+	ok(scram("alice@example.net", "wrong horse") == AUTH_REFUSED &&
+	       scram("nobody@example.net", "correct horse") == AUTH_REFUSED &&
+	       scram("nonsense", "correct horse") == AUTH_REFUSED,
+	   "SCRAM refuses a wrong password and unknown names");
+	scram_begin(&half, "nobody@example.net");
+	ok(half.outcome == AUTH_CONTINUE && strstr(half.server_first, ",i=4096") != NULL,
+	   "a name nobody has is asked for its proof, with the iterations that most accounts have");
+	mech_free(half.mech);
+	ok(strcmp(scram_salt("nobody@example.net", a), scram_salt("NOBODY@example.net", b)) == 0 &&
+	       strcmp(a, scram_salt("noone@example.net", c)) != 0 &&
+	       strcmp(scram_salt("alice@example.net", a), scram_salt("ALICE@example.net", b)) == 0,
+	   "its salt is its own, and the same each time");
+	ok(scram("alice@example.net,x=y", "correct horse") == AUTH_REFUSED &&
+	       scram("=", "correct horse") == AUTH_REFUSED &&
+	       scram(long_name, "correct horse") == AUTH_REFUSED,
+	   "broken SCRAM messages are refused");
+	for (const char *const *text =
+	         (const char *const[]){"", "n", "n,,", "n,,n=,r=", "p=tls-unique,,n=a,r=b",
+	                               "n,a=bob@example.net,n=alice@example.net,r=abc",
+	                               "y,,n=a@b.c", "n,,r=x,n=a@b.c", "n,,m=1,n=a@b.c,r=x", NULL};
+	     *text != NULL; text++) {
+		struct scram bad_one = {.mech = mech_new("SCRAM-SHA-256")};
+		char answer[512];
+
+		if (scram_say(&bad_one, *text, answer, sizeof(answer)) == AUTH_CONTINUE)
+			scram_say(&bad_one, "c=biws,r=x,p=AAAA", answer, sizeof(answer));
+		ok(bad_one.outcome == AUTH_REFUSED || bad_one.outcome == AUTH_CONTINUE, *text);
+		ok(bad_one.outcome != AUTH_OK, "is no login");
+		mech_free(bad_one.mech);
+	}
+	struct mech *mech = mech_new("SCRAM-SHA-1");
+	const uint8_t *challenge;
+	size_t len;
+
+	ok(mech_step(mech, (const uint8_t *)"n,,n=a,r=b", 10, &challenge, &len) ==
+	       AUTH_NO_MECHANISM,
+	   "what the library brings besides is not served");
+	mech_free(mech);
+
+	scram_begin(&half, "alice@example.net");
+	verify_make(&other.verifier, "another horse", 13, 4096);
+	ok(accounts_change(store, "alice@example.net",
+	                   &(struct accounts_change){.verifier = &other.verifier, .now = 78},
+	                   &record) == ACCOUNTS_OK &&
+	       record.entry.changed == 78 && !record.entry.suspended,
+	   "a password is changed");
+	scram_finish(&half, "alice@example.net", "correct horse");
+	ok(half.outcome == AUTH_OK && memcmp(mech_record(half.mech)->verifier.stored_key,
+	                                     record.verifier.stored_key, 32) != 0,
+	   "an exchange under way proves the old one, and says so");
+	mech_free(half.mech);
+	ok(scram("alice@example.net", "another horse") == AUTH_OK &&
+	       scram("alice@example.net", "correct horse") == AUTH_REFUSED &&
+	       LOGIN(NULL, "alice@example.net", "correct horse") == AUTH_REFUSED,
+	   "the next needs the new one, cached or not");
+	ok(accounts_change(store, "alice@example.net", &change, &record) == ACCOUNTS_OK &&
+	       accounts_get(store, "alice@example.net", &record) == ACCOUNTS_OK &&
+	       record.entry.suspended && strcmp(record.entry.reason, "spam") == 0 &&
+	       strcmp(record.entry.class, "standard") == 0 && record.entry.changed == 77,
+	   "an account is suspended, with a reason");
+	ok(scram("alice@example.net", "another horse") == AUTH_OK,
+	   "which is not the mechanism's business");
+	ok(accounts_change(store, "nobody@example.net", &change, &record) == ACCOUNTS_UNKNOWN,
+	   "an unknown one is not");
+}
+
+/* The store as version 1 wrote it. */
+static void
+write_old_store(void)
+{
+	MDB_env *env;
+	MDB_txn *txn;
+	MDB_dbi account, meta;
+	MDB_val key = {7, "version"}, value;
+	struct verifier verifier = {.iterations = 4096};
+	struct buf buf;
+
+	mdb_env_create(&env);
+	mdb_env_set_maxdbs(env, 4);
+	mdb_env_open(env, "accounts.lmdb", MDB_NOSUBDIR, 0600);
+	mdb_txn_begin(env, NULL, 0, &txn);
+	mdb_dbi_open(txn, "account", MDB_CREATE, &account);
+	mdb_dbi_open(txn, "meta", MDB_CREATE, &meta);
+	buf_init(&buf);
+	wire_put_u32(&buf, 1);
+	value = (MDB_val){buf.len, buf.data};
+	mdb_put(txn, meta, &key, &value, 0);
+	buf_clear(&buf);
+	verify_make(&verifier, "correct horse", 13, 4096);
+	wire_put_u16(&buf, 1);
+	wire_put_str(&buf, "standard");
+	wire_put_str(&buf, "active");
+	wire_put_u64(&buf, 5);
+	wire_put_u64(&buf, 6);
+	wire_put_u32(&buf, verifier.iterations);
+	wire_put_raw(&buf, verifier.salt, sizeof(verifier.salt));
+	wire_put_raw(&buf, verifier.stored_key, sizeof(verifier.stored_key));
+	wire_put_raw(&buf, verifier.server_key, sizeof(verifier.server_key));
+	key = (MDB_val){15, "old@example.net"};
+	value = (MDB_val){buf.len, buf.data};
+	mdb_put(txn, account, &key, &value, 0);
+	buf_clear(&buf);
+	mdb_txn_commit(txn);
+	mdb_env_close(env);
+}
+
+static void
+test_upgrade(void)
+{
+	char error[256];
+	struct accounts_record record;
+	struct accounts_change change = {.class = "gold", .now = 9};
+	uint8_t secret[ACCOUNTS_SECRET_SIZE];
+
+	write_old_store();
+	struct accounts *store = accounts_open(1u << 24, error, sizeof(error));
+	ok(store != NULL && accounts_get(store, "old@example.net", &record) == ACCOUNTS_OK &&
+	       !record.entry.suspended && record.entry.reason[0] == '\0' &&
+	       record.entry.created == 5 && verify_check(&record.verifier, "correct horse", 13),
+	   "a store of the first version is read");
+	memcpy(secret, accounts_secret(store), sizeof(secret));
+	ok(accounts_change(store, "old@example.net", &change, &record) == ACCOUNTS_OK &&
+	       strcmp(record.entry.class, "gold") == 0,
+	   "and changed");
+	accounts_close(store);
+	store = accounts_open(1u << 24, error, sizeof(error));
+	ok(store != NULL && accounts_get(store, "old@example.net", &record) == ACCOUNTS_OK &&
+	       strcmp(record.entry.class, "gold") == 0 && record.entry.created == 5 &&
+	       verify_check(&record.verifier, "correct horse", 13),
+	   "and is there when it is opened again");
+	ok(memcmp(secret, accounts_secret(store), sizeof(secret)) == 0, "its secret stays");
+	accounts_close(store);
+	unlink("accounts.lmdb");
+	unlink("accounts.lmdb-lock");
+}
+
+static char seen[100];
+
+static void
+see(void *arg, struct ipc_from owner, const struct auth_session *session)
+{
+	(void)arg;
+	snprintf(seen + strlen(seen), sizeof(seen) - strlen(seen), "%u/%u ", owner.channel,
+	         (unsigned)session->number);
+}
+
+static const char *
+walk(const struct sessions *sessions, const char *account, size_t max)
+{
+	uint64_t after = 0;
+
+	seen[0] = '\0';
+	while (sessions_walk(sessions, account, &after, max, see, NULL))
+		strcat(seen, "| ");
+	return seen;
+}
+
+static void
+test_sessions(void)
+{
+	struct sessions *sessions = sessions_new();
+	struct ipc_from one = {.channel = 1}, two = {.channel = 2};
+	struct auth_session session = {.ip = "192.0.2.1"};
+
+	for (session.number = 1; session.number <= 5; session.number++)
+		sessions_open(sessions, session.number % 2 ? one : two, &session);
+	strcpy(session.ip, "2001:db8::1");
+	sessions_open(sessions, two, &session);
+	strcpy(session.ip, "2001:db8::ffff");
+	session.number++;
+	sessions_open(sessions, one, &session);
+	ok(sessions_of_client(sessions, "192.0.2.1") == 5 &&
+	       sessions_of_client(sessions, "192.0.2.2") == 0 &&
+	       sessions_of_client(sessions, "2001:db8::2") == 2 &&
+	       sessions_of_client(sessions, "2001:db8:0:1::2") == 0,
+	   "sessions of an address, and of a /64");
+	ok(strcmp(walk(sessions, "", 100), "1/1 2/2 1/3 2/4 1/5 2/6 1/7 ") == 0 &&
+	       strcmp(walk(sessions, "", 3), "1/1 2/2 1/3 | 2/4 1/5 2/6 | 1/7 ") == 0,
+	   "all of them, page by page");
+	ok(sessions_login(sessions, one, 3, "a@b.c", "PLAIN", "TLSv1.3") &&
+	       sessions_login(sessions, two, 2, "a@b.c", "PLAIN", "TLSv1.3") &&
+	       !sessions_login(sessions, one, 2, "a@b.c", "PLAIN", "TLSv1.3") &&
+	       sessions_of_account(sessions, "a@b.c") == 2,
+	   "sessions of an account, each in the name of its owner");
+	ok(strcmp(walk(sessions, "a@b.c", 1), "2/2 | 1/3 ") == 0 &&
+	       strcmp(walk(sessions, "nobody@b.c", 1), "") == 0,
+	   "and a list of them");
+	sessions_close(sessions, two, 3);
+	sessions_close(sessions, one, 3);
+	sessions_close(sessions, one, 3);
+	ok(sessions_of_account(sessions, "a@b.c") == 1 &&
+	       sessions_of_client(sessions, "192.0.2.1") == 4 &&
+	       sessions_visit_one(sessions, 4, see, NULL) &&
+	       !sessions_visit_one(sessions, 3, see, NULL),
+	   "one is closed by its owner, once");
+	sessions_drop(sessions, two);
+	ok(strcmp(walk(sessions, "", 100), "1/1 1/5 1/7 ") == 0 &&
+	       sessions_of_account(sessions, "a@b.c") == 0,
+	   "a channel takes its sessions along");
+	sessions_free(sessions);
+}
 
 /* The least CPU that a wrong password for the account took. */
 static clock_t
@@ -187,7 +532,6 @@ test_store_and_mech(void)
 		return;
 	strcpy(record.entry.account, "alice@example.net");
 	strcpy(record.entry.class, "standard");
-	strcpy(record.entry.state, "active");
 	verify_make(&record.verifier, "correct horse", 13, 4096);
 	ok(accounts_add(store, &record) == ACCOUNTS_OK &&
 	       accounts_add(store, &record) == ACCOUNTS_EXISTS,
@@ -247,15 +591,17 @@ test_store_and_mech(void)
 	ok(mech_step(mech, (const uint8_t *)"x", 1, &challenge, &len) == AUTH_NO_MECHANISM,
 	   "no other mechanism");
 	mech_free(mech);
+	test_login_and_scram(store);
 	ok(accounts_remove(store, "alice@example.net") == ACCOUNTS_OK &&
 	       accounts_remove(store, "alice@example.net") == ACCOUNTS_UNKNOWN &&
-	       PLAIN("\0alice@example.net\0correct horse") == AUTH_REFUSED,
+	       PLAIN("\0alice@example.net\0another horse") == AUTH_REFUSED,
 	   "a removed account is out at once, cached or not");
 	mech_done();
 	cache_free(cache);
 	accounts_close(store);
 	unlink("accounts.lmdb");
 	unlink("accounts.lmdb-lock");
+	test_upgrade();
 	if (chdir("/") == 0)
 		rmdir(dir);
 }
@@ -267,6 +613,7 @@ main(void)
 	test_cache();
 	test_prepare();
 	test_turns();
+	test_sessions();
 	test_store_and_mech();
 	printf("1..%u\n", tests);
 	return bad != 0;
