@@ -43,9 +43,11 @@ on_status(void *arg, enum queue_answer got, const struct queue_status *status)
 }
 
 static void
-on_processes(void *arg, const struct service_process *list, size_t count)
+on_processes(void *arg, const struct service_state *state, const struct service_process *list,
+             size_t count)
 {
 	struct request *request = arg;
+	json_t *configuration = json_object();
 	json_t *processes = json_array();
 
 	for (size_t i = 0; i < count; i++) {
@@ -59,6 +61,11 @@ on_processes(void *arg, const struct service_process *list, size_t count)
 		json_object_set_new(one, "layers", json_text(list[i].layers));
 		json_array_append_new(processes, one);
 	}
+	json_object_set_new(configuration, "generation", json_number(state->generation));
+	json_object_set_new(configuration, "loaded", json_time(state->loaded));
+	json_object_set_new(configuration, "file", json_text(state->file));
+	json_object_set_new(configuration, "certificate_expires", json_time(state->expires));
+	json_object_set_new(request_notes(request), "configuration", configuration);
 	json_object_set_new(request_notes(request), "processes", processes);
 	queue_ask_status(request_peers(request)->queue, on_status, request);
 }

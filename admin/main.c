@@ -271,6 +271,13 @@ on_config(void *arg, const struct conf *snapshot)
 }
 
 static void
+on_commit(void *arg, const struct conf *next)
+{
+	(void)arg;
+	conf = next;
+}
+
+static void
 on_listener(void *arg, enum service_listener kind, int fd_take)
 {
 	(void)arg;
@@ -315,7 +322,8 @@ main(int argc, char **argv)
 	static const struct service_events events = {.on_config = on_config,
 	                                             .on_listener = on_listener,
 	                                             .on_link = on_link,
-	                                             .on_start = on_start};
+	                                             .on_start = on_start,
+	                                             .on_commit = on_commit};
 	static const struct service_opts opts = {.role = SERVICE_ADMIN,
 	                                         .program = "sekisho-admin",
 	                                         .purpose =

@@ -29,7 +29,7 @@ struct entry {
 
 struct cache {
 	pthread_mutex_t lock; /* guards sets */
-	msec_t hold;
+	_Atomic msec_t hold;
 	uint8_t secret[32];
 	struct entry (*sets)[WAYS]; /* SETS of them */
 };
@@ -55,6 +55,16 @@ cache_free(struct cache *cache)
 	free(cache->sets);
 	mem_wipe(cache, sizeof(*cache));
 	free(cache);
+}
+
+void
+cache_hold(struct cache *cache, msec_t hold)
+{
+	pthread_mutex_lock(&cache->lock);
+	if (hold < cache->hold)
+		memset(cache->sets, 0, SETS * sizeof(*cache->sets));
+	cache->hold = hold;
+	pthread_mutex_unlock(&cache->lock);
 }
 
 static struct entry *

@@ -17,6 +17,8 @@ struct cache;
  * thread. */
 struct cache *cache_new(msec_t hold);
 void cache_free(struct cache *cache);
+/* hold, for successes from now on; a shorter one also ends what was remembered for longer. */
+void cache_hold(struct cache *cache, msec_t hold);
 /* True when this password was right for this account, under this very verifier, less than hold ago.
  * now is monotonic. */
 bool cache_has(struct cache *cache, const char *account, const struct verifier *verifier,

@@ -410,6 +410,15 @@ on_config(void *arg, const struct conf *snapshot)
 }
 
 static void
+on_commit(void *arg, const struct conf *next)
+{
+	(void)arg;
+	conf = next;
+	cache_hold(cache, conf->auth_cache);
+	mech_set_iterations((uint32_t)conf->scram_iterations);
+}
+
+static void
 on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
 {
 	(void)arg;
@@ -447,7 +456,7 @@ int
 main(int argc, char **argv)
 {
 	static const struct service_events events = {
-	    .on_config = on_config, .on_link = on_link, .on_start = on_start};
+	    .on_config = on_config, .on_link = on_link, .on_start = on_start, .on_commit = on_commit};
 	static const struct service_opts opts = {.role = SERVICE_AUTH,
 	                                         .program = "sekisho-auth",
 	                                         .purpose =

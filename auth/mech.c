@@ -362,6 +362,13 @@ add_mechanism(const char *name, const char *file, sasl_server_plug_init_t *init,
 	return 0;
 }
 
+void
+mech_set_iterations(uint32_t iterations)
+{
+	if (iterations > options.iterations)
+		options.iterations = iterations;
+}
+
 int
 mech_init(const struct mech_opts *opts, char *error, size_t size)
 {

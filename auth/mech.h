@@ -13,13 +13,15 @@
 struct mech_opts { /* borrowed for the process's life */
 	struct accounts *store;
 	struct cache *cache;
-	uint32_t iterations; /* what a wrong password costs at least, whosever it is */
+	_Atomic uint32_t iterations; /* what a wrong password costs at least, whosever it is */
 	const char *hostname;
 };
 
 /* Loads the mechanisms; once per process, before the sandbox closes the file system. -1 with the
  * reason in error. */
 int mech_init(const struct mech_opts *opts, char *error, size_t size);
+/* Another number of iterations; never fewer than before, as accounts may have the old number. */
+void mech_set_iterations(uint32_t iterations);
 void mech_done(void);
 /* Those that are served, space-separated, in the order to offer them. */
 const char *mech_list(void);

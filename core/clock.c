@@ -96,6 +96,24 @@ clock_mono(void)
 }
 #endif
 
+uint64_t
+clock_systemd(void)
+{
+	struct timespec ts;
+	const int failed = clock_gettime(CLOCK_MONOTONIC, &ts);
+
+	assert(!failed);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+void
+clock_set_zone(const char *zone)
+{
+	if (*zone)
+		setenv("TZ", zone, 1);
+	tzset();
+}
+
 /* Splits into local calendar fields; returns the zone's offset in minutes. */
 static int
 local_fields(msec_t wall, struct tm *tm)

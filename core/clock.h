@@ -15,6 +15,14 @@ msec_t clock_wall(void);
 /* Since boot, suspended time included; never runs backwards. Timers and deadlines use it. */
 msec_t clock_mono(void);
 
+/* CLOCK_MONOTONIC in microseconds, of no test clock: for systemd, which compares it with its own.
+ */
+uint64_t clock_systemd(void);
+
+/* The zone of all local times from now on; "" keeps the system's. Its file is read now: before any
+ * sandbox, and before any thread. */
+void clock_set_zone(const char *zone);
+
 #define CLOCK_RFC3339_SIZE 40
 #define CLOCK_RFC5322_SIZE 40
 /* "2026-11-23T09:14:00+09:00" in the local zone. Returns out. */

@@ -197,7 +197,7 @@ static const struct option options[] = {
      "how long an unused connection is kept"},
     {"relay.ca_file", TYPE_PATH, F(relay_ca_file), "/etc/ssl/certs/ca-certificates.crt", 0, 0, true,
      "PEM certificates that routes which verify a host trust"},
-    {"relay.connections", TYPE_COUNT, F(relay_connections), "100", 1, 10000, true,
+    {"relay.connections", TYPE_COUNT, F(relay_connections), "100", 1, 10000, false,
      "at once in one relay process"},
     {"relay.site_connections", TYPE_COUNT, F(relay_site_connections), "20", 1, 10000, true,
      "at once to one site"},
@@ -222,7 +222,16 @@ struct place {
 struct snapshot {
 	struct conf conf; /* first: what callers hold */
 	struct place places[OPTIONS];
+	unsigned references;
 };
+
+static struct snapshot *
+snapshot_new(void)
+{
+	struct snapshot *snapshot = xcalloc(1, sizeof(*snapshot));
+	snapshot->references = 1;
+	return snapshot;
+}
 
 static void *
 field(struct conf *conf, const struct option *option)
@@ -1543,7 +1552,7 @@ conf_parse(const char *file, const char *text, size_t len, struct buf *errors)
 	int ok = yaml_parser_initialize(&reader.parser);
 	assert(ok); /* fails only without memory */
 	yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, len);
-	reader.snapshot = xcalloc(1, sizeof(*reader.snapshot));
+	reader.snapshot = snapshot_new();
 	struct node *root = read_document(&reader);
 	if (root != NULL && root->kind == NODE_MAP)
 		walk(&reader, root, "");
@@ -1578,10 +1587,18 @@ names_clear(struct conf_names *names)
 	free(names->list);
 }
 
-void
-conf_free(struct conf *conf)
+const struct conf *
+conf_ref(const struct conf *conf)
 {
-	if (conf == NULL)
+	((struct snapshot *)conf)->references++;
+	return conf;
+}
+
+void
+conf_free(const struct conf *held)
+{
+	struct conf *conf = (struct conf *)held;
+	if (conf == NULL || --((struct snapshot *)conf)->references > 0)
 		return;
 	for (size_t i = 0; i < OPTIONS; i++)
 		if (is_text(options[i].type))
@@ -1762,6 +1779,35 @@ conf_dump(const struct conf *conf, struct buf *out)
 		print_value(conf, &options[i], out);
 		buf_add_char(out, '\n');
 	}
+}
+
+bool
+conf_may_follow(const struct conf *running, const struct conf *next, const char *file,
+                struct buf *errors)
+{
+	bool may = true;
+	for (size_t i = 0; i < OPTIONS; i++) {
+		struct buf was, is;
+		unsigned line, column;
+		if (options[i].reloadable)
+			continue;
+		buf_init(&was);
+		buf_init(&is);
+		print_value(running, &options[i], &was);
+		print_value(next, &options[i], &is);
+		if (strcmp(buf_str(&was), buf_str(&is)) != 0) {
+			conf_where(next, options[i].key, &line, &column);
+			buf_printf(errors,
+			           "%s:%u:%u: %s: is %s until a restart; restart the service, or "
+			           "set it back\n",
+			           file, line != 0 ? line : 1, line != 0 ? column : 1,
+			           options[i].key, buf_str(&was));
+			may = false;
+		}
+		buf_clear(&was);
+		buf_clear(&is);
+	}
+	return may;
 }
 
 /* Snapshots. The places travel too. */
@@ -1992,7 +2038,7 @@ struct conf *
 conf_decode(const void *data, size_t len)
 {
 	struct wire wire = wire_from(data, len);
-	struct snapshot *snapshot = xcalloc(1, sizeof(*snapshot));
+	struct snapshot *snapshot = snapshot_new();
 	if (wire_u32(&wire) != OPTIONS)
 		goto fail;
 	for (size_t i = 0; i < OPTIONS; i++) {

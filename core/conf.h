@@ -164,7 +164,14 @@ const struct conf_route *conf_route(const struct conf *conf, const char *domain)
  * what is wrong; what to do" in errors; NULL when there was one. Unknown keys name the nearest
  * known one. Paths are checked as text only. */
 struct conf *conf_parse(const char *file, const char *text, size_t len, struct buf *errors);
-void conf_free(struct conf *conf);
+/* A snapshot is immutable and counted: whoever outlives a reload holds one more reference. Both
+ * from one thread only. */
+const struct conf *conf_ref(const struct conf *conf);
+void conf_free(const struct conf *conf);
+/* Whether next may replace a running configuration: options that take a restart are the same. Each
+ * one that is not becomes a line in errors as in conf_parse. */
+bool conf_may_follow(const struct conf *running, const struct conf *next, const char *file,
+                     struct buf *errors);
 
 /* The effective configuration as YAML with units, in the table's order. */
 void conf_dump(const struct conf *conf, struct buf *out);

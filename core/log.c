@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,20 +21,25 @@
  * pipe, terminal or file can be opened once more through /proc, which makes an open file of our
  * own; where that is refused, we ask poll(2) first and write only then.
  *
- * One line is one write of at most LINE_SIZE octets, below PIPE_BUF, so lines of several threads
+ * One line is one write of at most LOG_LINE_MAX octets, below PIPE_BUF, so lines of several threads
  * and processes never mix, and a pipe takes all of a line or nothing. What was dropped is counted;
- * the next line that fits is preceded by the count. */
-
-#define LINE_SIZE 2048
+ * the next line that fits is preceded by the count.
+ *
+ * A tap is a second reader, of whom the same holds. Its lock is held for one send that does not
+ * wait. */
 
 enum how { HOW_POLL, HOW_OWN, HOW_SEND };
 
+static const char level_names[][6] = {"error", "warn", "info", "debug"};
 static char program_name[32] = "sekisho";
 static enum how how = HOW_POLL;
 static int log_fd = 2;
 static atomic_int threshold = LOG_LEVEL_INFO;
 static atomic_uint_fast64_t dropped;
 static atomic_uint_fast64_t dropped_told; /* of these, already mentioned in the log */
+static pthread_mutex_t tap_lock = PTHREAD_MUTEX_INITIALIZER; /* of the next two */
+static int tap_fd = -1;
+static uint64_t tap_lost; /* packets since the last one that fit */
 
 void
 log_open(const char *program)
@@ -72,6 +78,15 @@ void
 log_set_level(enum log_level level)
 {
 	threshold = (int)level;
+}
+
+enum log_level
+log_level_named(const char *name)
+{
+	for (int i = 0; i <= LOG_LEVEL_DEBUG; i++)
+		if (strcmp(name, level_names[i]) == 0)
+			return (enum log_level)i;
+	return LOG_LEVEL_INFO;
 }
 
 /* 0 when stderr took the whole line. */
@@ -122,11 +137,10 @@ add_escaped(char *line, size_t len, size_t size, const char *text)
 static size_t
 add_head(char *line, size_t size, enum log_level level)
 {
-	static const char names[][6] = {"error", "warn", "info", "debug"};
 	char stamp[CLOCK_RFC3339_SIZE];
 
 	return (size_t)snprintf(line, size, "%s %s[%d] %s ", clock_rfc3339(clock_wall(), stamp),
-	                        program_name, (int)getpid(), names[level]);
+	                        program_name, (int)getpid(), level_names[level]);
 }
 
 /* Says how many lines are missing, once per gap. */
@@ -149,11 +163,60 @@ tell_dropped(void)
 	return -1;
 }
 
+static void
+tap_end(void)
+{
+	close(tap_fd);
+	tap_fd = -1;
+}
+
+/* 0 when it took the packet, or is gone. */
+static int
+tap_send(const char *line, size_t len)
+{
+	if (send(tap_fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+		return 0;
+	if (errno == EAGAIN || errno == ENOBUFS)
+		return -1;
+	tap_end();
+	return 0;
+}
+
+static void
+tap_line(const char *line, size_t len)
+{
+	char told[256];
+
+	pthread_mutex_lock(&tap_lock);
+	if (tap_fd >= 0 && tap_lost > 0) {
+		size_t head = add_head(told, sizeof told, LOG_LEVEL_WARN);
+
+		head += (size_t)snprintf(told + head, sizeof told - head,
+		                         "- log_dropped lines=%llu", (unsigned long long)tap_lost);
+		if (tap_send(told, head) == 0)
+			tap_lost = 0;
+	}
+	if (tap_fd >= 0 && (tap_lost > 0 || tap_send(line, len) != 0))
+		tap_lost++;
+	pthread_mutex_unlock(&tap_lock);
+}
+
+void
+log_tap(int fd_take)
+{
+	pthread_mutex_lock(&tap_lock);
+	if (tap_fd >= 0)
+		tap_end();
+	tap_fd = fd_take;
+	tap_lost = 0;
+	pthread_mutex_unlock(&tap_lock);
+}
+
 void
 log_event(enum log_level level, const char *id, const char *event, const char *format, ...)
 {
 	const int saved = errno;
-	char text[LINE_SIZE], line[LINE_SIZE];
+	char text[LOG_LINE_MAX], line[LOG_LINE_MAX];
 	va_list args;
 	size_t len;
 
@@ -172,6 +235,7 @@ log_event(enum log_level level, const char *id, const char *event, const char *f
 		len = add_escaped(line, len, sizeof line - 1, " ");
 		len = add_escaped(line, len, sizeof line - 1, text);
 	}
+	tap_line(line, len);
 	line[len++] = '\n';
 	if (tell_dropped() || write_line(line, len))
 		atomic_fetch_add(&dropped, 1);

@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#define LOG_LINE_MAX 2048 /* octets of a line, with its end */
+
 enum log_level {
 	LOG_LEVEL_ERROR, /* an operator must act */
 	LOG_LEVEL_WARN,  /* an operator should look */
@@ -19,6 +21,8 @@ enum log_level {
  * descriptor. Call before privileges drop and before any sandbox. */
 void log_open(const char *program);
 void log_set_level(enum log_level level);
+/* "error", "warn", "info" or "debug"; anything else is LOG_LEVEL_INFO. */
+enum log_level log_level_named(const char *name);
 
 /* id is a session or message id, or "-". event is one word; the format holds key=value pairs. */
 void log_event(enum log_level level, const char *id, const char *event, const char *format, ...)
@@ -27,6 +31,12 @@ void log_event(enum log_level level, const char *id, const char *event, const ch
 #define log_warn(id, event, ...)  log_event(LOG_LEVEL_WARN, id, event, __VA_ARGS__)
 #define log_info(id, event, ...)  log_event(LOG_LEVEL_INFO, id, event, __VA_ARGS__)
 #define log_debug(id, event, ...) log_event(LOG_LEVEL_DEBUG, id, event, __VA_ARGS__)
+
+/* From now on each line also goes, without its line end, as one packet to this socket
+ * (SOCK_SEQPACKET; the descriptor is taken), until its other end closes. It never blocks: packets
+ * that do not fit are counted, and the next one that does is preceded by a log_dropped line. -1 for
+ * none. */
+void log_tap(int fd_take);
 
 /* Lines dropped since start, for status. */
 uint64_t log_dropped(void);

@@ -32,31 +32,25 @@
  * disk already. The kernel's parent-death signal does the same when we are stuck; it is set again
  * after the change of user because that change clears it.
  *
+ * A reload is a second preparation beside the running one. The snapshot offered is held here until
+ * it is committed or dropped, so a program sees at most one beside the one in force.
+ *
  * SIGTERM means the same as STOP. SIGINT and SIGHUP are ignored: a terminal sends them to
  * everybody, but only sekishod decides the order in which processes stop. */
-
-#define ASK_TIMEOUT 2000 /* ms */
-
-struct ask {
-	struct ask *next;
-	uint32_t id;
-	service_on_processes *on_processes;
-	void *arg;
-	struct loop_timer *timer;
-};
 
 static struct {
 	const struct service_opts *opts;
 	struct loop *loop;
 	struct loop_watch *watch;
-	struct conf *conf;
+	const struct conf *conf;
+	const struct conf *next; /* offered by a reload; NULL when there is none under way */
+	uint64_t generation, next_generation;
+	uint32_t offer; /* sekishod's number of it */
 	unsigned index;
 	bool in_directory; /* the working directory is ours; otherwise it becomes / */
 	bool started;
 	bool stopping;
-	int status;    /* what service_run returns */
-	uint32_t asks; /* ids given out */
-	struct ask *asking;
+	int status; /* what service_run returns */
 } self;
 
 const char *
@@ -138,6 +132,12 @@ service_index(void)
 	return self.index;
 }
 
+uint64_t
+service_generation(void)
+{
+	return self.generation;
+}
+
 void
 service_stopped(void)
 {
@@ -182,27 +182,35 @@ drop_privileges(uint32_t uid, uint32_t gid)
 	return 0;
 }
 
+static struct conf *
+read_snapshot(int fd)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0 || st.st_size <= 0)
+		return NULL;
+	void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (map == MAP_FAILED)
+		return NULL;
+	struct conf *conf = conf_decode(map, (size_t)st.st_size);
+	munmap(map, (size_t)st.st_size);
+	return conf;
+}
+
 static int
 take_config(struct wire *wire, int fd)
 {
-	struct stat st;
+	self.generation = wire_u64(wire);
 	self.index = wire_u32(wire);
 	uint32_t uid = wire_u32(wire), gid = wire_u32(wire);
 	if (!wire_done(wire) || fd < 0 || self.conf != NULL)
 		return -1;
-	if (drop_privileges(uid, gid) < 0 || fstat(fd, &st) < 0 || st.st_size <= 0)
+	if (drop_privileges(uid, gid) < 0)
 		return -1;
-	void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (map == MAP_FAILED)
-		return -1;
-	self.conf = conf_decode(map, (size_t)st.st_size);
-	munmap(map, (size_t)st.st_size);
+	self.conf = read_snapshot(fd);
 	if (self.conf == NULL)
 		return -1;
-	static const char *const levels[] = {"error", "warn", "info", "debug"};
-	for (unsigned i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
-		if (strcmp(self.conf->log_level, levels[i]) == 0)
-			log_set_level((enum log_level)i);
+	clock_set_zone(self.conf->zone);
+	log_set_level(log_level_named(self.conf->log_level));
 	if (self.opts->events->on_config != NULL)
 		self.opts->events->on_config(self.opts->arg, self.conf);
 	return 0;
@@ -213,6 +221,7 @@ static int
 take_file(struct wire *wire, int *fd)
 {
 	enum service_file file = (enum service_file)wire_u8(wire);
+	unsigned index = wire_u32(wire);
 	if (!wire_done(wire) || *fd < 0)
 		return -1;
 	if (file == SERVICE_DIRECTORY) {
@@ -223,7 +232,7 @@ take_file(struct wire *wire, int *fd)
 		self.in_directory = true;
 	}
 	if (self.opts->events->on_file != NULL) {
-		self.opts->events->on_file(self.opts->arg, file, *fd);
+		self.opts->events->on_file(self.opts->arg, file, index, *fd);
 		*fd = -1;
 	}
 	return 0;
@@ -252,48 +261,72 @@ start(void)
 	return sent;
 }
 
-static struct ask *
-ask_unlink(uint32_t id)
+/* The generation to come, or nothing: sekishod ends one before it begins another. */
+static int
+take_next(struct wire *wire, int fd)
 {
-	for (struct ask **at = &self.asking; *at != NULL; at = &(*at)->next) {
-		struct ask *ask = *at;
-		if (ask->id != id)
-			continue;
-		*at = ask->next;
-		return ask;
-	}
-	return NULL;
+	uint64_t generation = wire_u64(wire);
+	self.offer = wire_u32(wire);
+	if (!wire_done(wire) || fd < 0 || self.next != NULL || !self.started)
+		return -1;
+	self.next = read_snapshot(fd);
+	self.next_generation = generation;
+	return self.next != NULL ? 0 : -1;
 }
 
-static void
-ask_finish(struct ask *ask, const struct service_process *list, size_t count)
+static int
+prepare(void)
 {
-	loop_timer_free(ask->timer);
-	ask->on_processes(ask->arg, list, count);
-	free(ask);
+	const struct service_events *events = self.opts->events;
+	char error[512] = "";
+	struct buf fields;
+	uint64_t running = self.generation;
+	if (self.next == NULL)
+		return -1;
+	if (self.stopping) {
+		snprintf(error, sizeof(error), "%s", "it is stopping");
+	} else if (events->on_prepare != NULL) {
+		self.generation = self.next_generation;
+		if (events->on_prepare(self.opts->arg, self.next, error, sizeof(error)) == 0)
+			error[0] = '\0';
+		else if (error[0] == '\0')
+			snprintf(error, sizeof(error), "%s", "it cannot work so");
+		self.generation = running;
+	}
+	buf_init(&fields);
+	wire_put_u32(&fields, self.offer);
+	wire_put_str(&fields, error);
+	int sent = service_frame_send(SERVICE_CONTROL_FD, SERVICE_FRAME_PREPARED, &fields, -1);
+	buf_clear(&fields);
+	return sent;
 }
 
-static void
-take_processes(struct wire *wire)
+static int
+commit(void)
 {
-	uint32_t id = wire_u32(wire), count = wire_u32(wire);
-	struct ask *ask = ask_unlink(id);
-	if (ask == NULL)
-		return; /* it had timed out */
-	if (count > 1024)
-		count = 0;
-	struct service_process *list = xcalloc(count + 1, sizeof(*list));
-	for (uint32_t i = 0; i < count; i++) {
-		list[i].role = (enum service_role)wire_u8(wire);
-		list[i].index = wire_u32(wire);
-		list[i].pid = (int)wire_u32(wire);
-		list[i].since = (msec_t)wire_u64(wire);
-		list[i].restarts = wire_u32(wire);
-		wire_str(wire, list[i].layers, sizeof(list[i].layers));
-	}
-	assert(wire_done(wire)); /* sekishod is trusted and of the same build */
-	ask_finish(ask, list, count);
-	free(list);
+	const struct conf *old = self.conf;
+	if (self.next == NULL)
+		return -1;
+	self.conf = self.next;
+	self.next = NULL;
+	self.generation = self.next_generation;
+	log_set_level(log_level_named(self.conf->log_level));
+	if (self.opts->events->on_commit != NULL)
+		self.opts->events->on_commit(self.opts->arg, self.conf);
+	conf_free(old);
+	return 0;
+}
+
+static int
+drop(void)
+{
+	if (self.next == NULL)
+		return -1;
+	if (self.opts->events->on_drop != NULL)
+		self.opts->events->on_drop(self.opts->arg);
+	conf_free(self.next);
+	self.next = NULL;
+	return 0;
 }
 
 static int
@@ -331,11 +364,23 @@ take_frame(enum service_frame type, struct wire *wire, int *fd)
 	case SERVICE_FRAME_STOP:
 		stop(NULL);
 		return 0;
-	case SERVICE_FRAME_PROCESSES:
-		take_processes(wire);
+	case SERVICE_FRAME_NEXT:
+		return take_next(wire, *fd);
+	case SERVICE_FRAME_PREPARE:
+		return prepare();
+	case SERVICE_FRAME_COMMIT:
+		return commit();
+	case SERVICE_FRAME_DROP:
+		return drop();
+	case SERVICE_FRAME_LOG_LEVEL:
+		log_set_level((enum log_level)wire_u8(wire));
+		return wire_done(wire) ? 0 : -1;
+	case SERVICE_FRAME_TAP:
+		log_tap(*fd);
+		*fd = -1;
 		return 0;
 	default:
-		return -1;
+		return service_ask_frame(type, wire, fd) ? 0 : -1;
 	}
 }
 
@@ -417,39 +462,4 @@ service_run(const struct service_opts *opts, int argc, char **argv)
 	loop_run(self.loop);
 	/* What the program holds lives as long as the process; the kernel takes it back. */
 	return self.status;
-}
-
-static void
-on_ask_timeout(void *arg)
-{
-	struct ask *ask = arg;
-	struct ask *same = ask_unlink(ask->id);
-	assert(same == ask);
-	ask_finish(ask, NULL, 0);
-}
-
-void
-service_ask_processes(service_on_processes *on_processes, void *arg)
-{
-	struct ask *ask = xcalloc(1, sizeof(*ask));
-	struct buf fields;
-	ask->id = ++self.asks;
-	ask->on_processes = on_processes;
-	ask->arg = arg;
-	ask->timer = loop_timer_new(self.loop, on_ask_timeout, ask);
-	ask->next = self.asking;
-	self.asking = ask;
-	buf_init(&fields);
-	wire_put_u32(&fields, ask->id);
-	/* A full channel is answered by the timer, like a silent sekishod. */
-	int sent = service_frame_send(SERVICE_CONTROL_FD, SERVICE_FRAME_ASK_PROCESSES, &fields, -1);
-	loop_timer_arm(ask->timer, sent == 0 ? ASK_TIMEOUT : 0);
-	buf_clear(&fields);
-}
-
-void
-service_ask_stop(void)
-{
-	if (service_frame_send(SERVICE_CONTROL_FD, SERVICE_FRAME_ASK_STOP, NULL, -1) < 0)
-		log_warn("-", "stop", "cannot ask sekishod error=%s", strerror(errno));
 }

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <arpa/inet.h>
@@ -359,9 +360,9 @@ tls_client_ssl(struct tls_client *client, const char *server_name)
 	          inet_pton(AF_INET6, server_name, &address) != 1;
 	if (client->verifies) {
 		SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-		if ((is_name ? SSL_set1_host(ssl, server_name)
-		             : X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), server_name)) !=
-		    1) {
+		if ((is_name
+		         ? SSL_set1_host(ssl, server_name)
+		         : X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), server_name)) != 1) {
 			SSL_free(ssl);
 			return NULL;
 		}
@@ -412,6 +413,27 @@ tls_check_pair(int chain_fd, int key_fd, char *error, size_t size)
 	sk_X509_pop_free(chain, X509_free);
 	SSL_CTX_free(ctx);
 	return status;
+}
+
+msec_t
+tls_chain_expires(int chain_fd)
+{
+	char error[256];
+	STACK_OF(X509) *chain = chain_read(chain_fd, error, sizeof(error));
+	msec_t first = 0;
+
+	for (int i = 0; chain && i < sk_X509_num(chain); i++) {
+		struct tm tm = {0};
+		msec_t end;
+
+		if (ASN1_TIME_to_tm(X509_get0_notAfter(sk_X509_value(chain, i)), &tm) != 1)
+			continue;
+		end = (msec_t)timegm(&tm) * 1000;
+		if (first == 0 || end < first)
+			first = end;
+	}
+	sk_X509_pop_free(chain, X509_free);
+	return first;
 }
 
 struct tls_private *

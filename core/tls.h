@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/clock.h"
+
 struct tls_server; /* certificate chain and policy for accepting */
 struct tls_client; /* policy for connecting */
 struct tls_sign;   /* one signature under way */
@@ -36,6 +38,9 @@ void tls_client_free(struct tls_client *client);
  * can use them: 0, with a warning about the dates or "" in error, or -1 with the reason in error.
  * For sekishod's unprivileged checker. */
 int tls_check_pair(int chain_fd, int key_fd, char *error, size_t size);
+/* When the first certificate of a good PEM chain (borrowed) expires, wall clock; 0 when it cannot
+ * be read. For the same. */
+msec_t tls_chain_expires(int chain_fd);
 
 /* A private key in this process's memory: for sekisho-keys alone. Reads the PEM key from fd
  * (taken). NULL with the reason in error. */

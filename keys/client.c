@@ -75,14 +75,14 @@ on_reply(void *arg, enum ipc_status status, struct ipc_frame *frame)
 }
 
 int
-keys_client_sign(void *arg, struct tls_sign *sign, const char *digest, const char *padding,
-                 const uint8_t *tbs, size_t len)
+keys_client_sign(struct keys_client *client, uint64_t generation, struct tls_sign *sign,
+                 const char *digest, const char *padding, const uint8_t *tbs, size_t len)
 {
-	struct keys_client *client = arg;
 	struct ask *ask = xcalloc(1, sizeof(*ask));
 	struct buf request;
 
 	buf_init(&request);
+	wire_put_u64(&request, generation);
 	wire_put_str(&request, digest);
 	wire_put_str(&request, padding);
 	wire_put_bytes(&request, tbs, len);

@@ -6,9 +6,14 @@
  * descriptor is closed before the sandbox. Only sekisho-msa's processes are listened to, only the
  * two texts of keys/text.h are signed, and only at a bounded rate, so a captured msa process gets
  * no signature that outlives its capture usefully. Every request is answered; an empty answer is a
- * refusal. */
+ * refusal.
+ *
+ * A handshake shows its client one certificate and must be signed with the key of that one. So each
+ * request names the generation it was begun under. A key is there from the moment its generation is
+ * prepared, and after a reload the keys before it stay for as long as a handshake may last. */
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -22,12 +27,23 @@
 
 #define RATE_MAX   20000 /* signatures per second */
 #define WARN_EVERY 10000 /* msec between log lines about refusals */
+#define HELD_MAX   16    /* keys: one in force, and those of handshakes begun before a reload */
+
+struct held {
+	uint64_t generation; /* of the configuration that named it */
+	struct tls_private *key;
+};
 
 struct keys {
 	struct ipc_hub *hub;
-	struct tls_private *key; /* NULL until the file came */
-	char reason[200];        /* why not, if it came and is unusable */
-	msec_t window;           /* of the rate bound */
+	struct tls_private *came;   /* the file of the generation to come, or NULL */
+	char reason[200];           /* why not, if it came and is unusable */
+	struct held held[HELD_MAX]; /* the newest first */
+	size_t held_count;
+	uint64_t prepared;         /* the generation in held[0] that is not in force yet, or 0 */
+	msec_t grace;              /* how long a handshake may last */
+	struct loop_timer *forget; /* all but the one in force */
+	msec_t window;             /* of the rate bound */
 	unsigned spent;
 	uint64_t refused; /* since the last warning */
 	msec_t warned;    /* clock_mono */
@@ -48,6 +64,15 @@ refuse(struct keys *keys, const struct ipc_from *from, const char *reason)
 	keys->refused = 0;
 }
 
+static const struct tls_private *
+find_key(const struct keys *keys, uint64_t generation)
+{
+	for (size_t i = 0; i < keys->held_count; i++)
+		if (keys->held[i].generation == generation)
+			return keys->held[i].key;
+	return NULL;
+}
+
 /* The length of the signature, or 0 after saying why. */
 static size_t
 sign(struct keys *keys, const struct ipc_from *from, const struct ipc_frame *frame,
@@ -56,7 +81,9 @@ sign(struct keys *keys, const struct ipc_from *from, const struct ipc_frame *fra
 	struct wire wire = wire_from(frame->data, frame->len);
 	char digest[KEYS_NAME_MAX], padding[KEYS_NAME_MAX];
 	const uint8_t *text;
+	const struct tls_private *key;
 	size_t text_len, len;
+	uint64_t generation = wire_u64(&wire);
 
 	wire_str(&wire, digest, sizeof(digest));
 	wire_str(&wire, padding, sizeof(padding));
@@ -73,7 +100,12 @@ sign(struct keys *keys, const struct ipc_from *from, const struct ipc_frame *fra
 		refuse(keys, from, "rate");
 		return 0;
 	}
-	len = tls_private_sign(keys->key, digest, padding, text, text_len, out);
+	key = find_key(keys, generation);
+	if (!key) {
+		refuse(keys, from, "generation");
+		return 0;
+	}
+	len = tls_private_sign(key, digest, padding, text, text_len, out);
 	if (len == 0)
 		refuse(keys, from, "method");
 	return len;
@@ -106,16 +138,93 @@ hub(struct keys *keys)
 }
 
 static void
-on_file(void *arg, enum service_file file, int fd_take)
+on_file(void *arg, enum service_file file, unsigned index, int fd_take)
 {
 	struct keys *keys = arg;
 
+	(void)index;
 	if (file != SERVICE_KEY) {
 		close(fd_take);
 		return;
 	}
-	tls_private_free(keys->key);
-	keys->key = tls_private_new(fd_take, keys->reason, sizeof(keys->reason));
+	tls_private_free(keys->came);
+	keys->came = tls_private_new(fd_take, keys->reason, sizeof(keys->reason));
+}
+
+/* Forgets all but the newest of this number. */
+static void
+keep(struct keys *keys, size_t count)
+{
+	while (keys->held_count > count)
+		tls_private_free(keys->held[--keys->held_count].key);
+}
+
+static void
+hold(struct keys *keys)
+{
+	keep(keys, HELD_MAX - 1);
+	memmove(keys->held + 1, keys->held, keys->held_count * sizeof(keys->held[0]));
+	keys->held[0] = (struct held){service_generation(), keys->came};
+	keys->held_count++;
+	keys->came = NULL;
+}
+
+static void
+on_forget(void *arg)
+{
+	struct keys *keys = arg;
+
+	/* A generation that is being prepared stands before the one in force. */
+	keep(keys, keys->prepared ? 2 : 1);
+}
+
+static void
+on_config(void *arg, const struct conf *conf)
+{
+	struct keys *keys = arg;
+
+	keys->grace = conf->handshake_timeout;
+}
+
+static int
+on_prepare(void *arg, const struct conf *next, char *error, size_t size)
+{
+	struct keys *keys = arg;
+
+	if (!keys->came) {
+		snprintf(error, size, "tls.key: %s: %s", next->tls_key,
+		         keys->reason[0] ? keys->reason : "no key was given");
+		return -1;
+	}
+	hold(keys);
+	keys->prepared = service_generation();
+	return 0;
+}
+
+static void
+on_commit(void *arg, const struct conf *conf)
+{
+	struct keys *keys = arg;
+
+	keys->prepared = 0;
+	/* Those under way were begun with the time that was in force then. */
+	loop_timer_arm(keys->forget, keys->grace);
+	keys->grace = conf->handshake_timeout;
+}
+
+static void
+on_drop(void *arg)
+{
+	struct keys *keys = arg;
+
+	tls_private_free(keys->came);
+	keys->came = NULL;
+	if (!keys->prepared)
+		return;
+	keys->prepared = 0;
+	tls_private_free(keys->held[0].key);
+	keys->held_count--;
+	memmove(keys->held, keys->held + 1, keys->held_count * sizeof(keys->held[0]));
 }
 
 static void
@@ -133,11 +242,13 @@ on_start(void *arg)
 {
 	struct keys *keys = arg;
 
-	if (!keys->key) {
+	if (!keys->came) {
 		log_error("-", "key-unusable", "reason=\"%s\"",
 		          keys->reason[0] ? keys->reason : "no key was given");
 		return -1;
 	}
+	hold(keys);
+	keys->forget = loop_timer_new(service_loop(), on_forget, keys);
 	(void)hub(keys);
 	return 0;
 }
@@ -146,9 +257,13 @@ int
 main(int argc, char **argv)
 {
 	static const struct service_events events = {
+	    .on_config = on_config,
 	    .on_file = on_file,
 	    .on_link = on_link,
 	    .on_start = on_start,
+	    .on_prepare = on_prepare,
+	    .on_commit = on_commit,
+	    .on_drop = on_drop,
 	};
 	struct keys keys = {0};
 	const struct rlimit none = {0, 0};
@@ -167,6 +282,7 @@ main(int argc, char **argv)
 	(void)setrlimit(RLIMIT_CORE, &none);
 	status = service_run(&opts, argc, argv);
 	ipc_hub_free(keys.hub);
-	tls_private_free(keys.key);
+	tls_private_free(keys.came);
+	keep(&keys, 0);
 	return status;
 }

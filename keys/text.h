@@ -8,8 +8,9 @@
 
 #include "core/clock.h"
 
-/* The request, and what its payload holds: digest and padding as strings of at most 15 octets, the
- * text as bytes. The reply is the bare signature; empty means refused. */
+/* The request, and what its payload holds: the generation of the key as u64, digest and padding as
+ * strings of at most 15 octets, the text as bytes. The reply is the bare signature; empty means
+ * refused. */
 #define KEYS_SIGN     1
 #define KEYS_NAME_MAX 16 /* with the NUL */
 #define KEYS_TEXT_MAX 512

@@ -25,7 +25,7 @@
 
 #define ACCEPT_TURN   32
 #define ACCEPT_REST   1000
-#define STOP_TIME     10000
+#define STOP_TIME     25000
 #define LISTENERS_MAX 64
 
 struct listener {
@@ -38,10 +38,14 @@ static struct {
 	struct msa msa;
 	struct ipc_link *auth_link, *queue_link, *keys_link;
 	struct keys_client *keys;
-	int certificate; /* descriptor until the start */
-	struct listener listeners[LISTENERS_MAX];
+	struct listener listeners[LISTENERS_MAX]; /* of the generation in force */
 	size_t listener_count;
-	struct loop_timer *rest; /* armed while accepting rests */
+	/* what has arrived for the generation to come */
+	int certificate; /* -1: nothing */
+	struct listener next_listeners[LISTENERS_MAX];
+	size_t next_count;
+	struct tls_server *next_tls; /* prepared, or NULL */
+	struct loop_timer *rest;     /* armed while accepting rests */
 	struct loop_timer *stop;
 	bool full; /* at limits.sessions: logged once per time it is reached */
 	bool stopped;
@@ -151,9 +155,10 @@ on_config(void *arg, const struct conf *conf)
 }
 
 static void
-on_file(void *arg, enum service_file file, int fd_take)
+on_file(void *arg, enum service_file file, unsigned index, int fd_take)
 {
 	(void)arg;
+	(void)index;
 	if (file != SERVICE_CERTIFICATE) {
 		close(fd_take);
 		return;
@@ -167,13 +172,13 @@ static void
 on_listener(void *arg, enum service_listener kind, int fd_take)
 {
 	(void)arg;
-	if (kind == SERVICE_ADMIN_SOCKET || self.listener_count == LISTENERS_MAX) {
+	if (kind == SERVICE_ADMIN_SOCKET || self.next_count == LISTENERS_MAX) {
 		log_error("-", "listener", "reason=\"not for this program, or more than %d\"",
 		          LISTENERS_MAX);
 		close(fd_take);
 		return;
 	}
-	self.listeners[self.listener_count++] =
+	self.next_listeners[self.next_count++] =
 	    (struct listener){.fd = fd_take, .implicit_tls = kind == SERVICE_SUBMISSIONS};
 }
 
@@ -267,29 +272,87 @@ on_acceptable(void *arg, unsigned ready)
 	}
 }
 
+/* The signer of a certificate; arg is its generation, in the pointer's place: it then needs no
+ * owner who knows when the last handshake with it is over. */
 static int
-on_start(void *arg)
+sign(void *arg, struct tls_sign *wait, const char *digest, const char *padding, const uint8_t *tbs,
+     size_t len)
 {
-	char error[256] = "";
+	return keys_client_sign(self.keys, (uint64_t)(uintptr_t)arg, wait, digest, padding, tbs,
+	                        len);
+}
+
+static int
+on_prepare(void *arg, const struct conf *next, char *error, size_t size)
+{
+	char reason[256] = "no certificate was handed over";
+	int certificate = self.certificate;
 
 	(void)arg;
-	if (self.certificate < 0) {
-		log_error("-", "start", "reason=\"no certificate was handed over\"");
-		return -1;
-	}
-	self.msa.tls =
-	    tls_server_new(self.certificate, keys_client_sign, self.keys, error, sizeof(error));
 	self.certificate = -1;
-	if (self.msa.tls == NULL) {
-		log_error("-", "start", "file=%s reason=\"%s\"", self.msa.conf->tls_certificate,
-		          error);
-		return -1;
+	if (certificate >= 0)
+		self.next_tls = tls_server_new(certificate, sign,
+		                               (void *)(uintptr_t)service_generation(), // NOLINT
+		                               reason, sizeof(reason));
+	if (self.next_tls != NULL)
+		return 0;
+	snprintf(error, size, "tls.certificate: %s: %s", next->tls_certificate, reason);
+	return -1;
+}
+
+static void
+close_listeners(struct listener *list, size_t *count)
+{
+	for (size_t i = 0; i < *count; i++) {
+		loop_watch_free(list[i].watch);
+		close(list[i].fd);
 	}
-	self.rest = loop_timer_new(self.msa.loop, on_rested, NULL);
+	*count = 0;
+}
+
+/* Sessions go on with what they began with; a socket that stays is the same under its new number.
+ */
+static void
+on_commit(void *arg, const struct conf *conf)
+{
+	(void)arg;
+	self.msa.conf = conf;
+	tls_server_free(self.msa.tls);
+	self.msa.tls = self.next_tls;
+	self.next_tls = NULL;
+	close_listeners(self.listeners, &self.listener_count);
+	memcpy(self.listeners, self.next_listeners, sizeof(self.listeners));
+	self.listener_count = self.next_count;
+	self.next_count = 0;
 	for (size_t i = 0; i < self.listener_count; i++)
 		self.listeners[i].watch = loop_watch_new(self.msa.loop, self.listeners[i].fd,
 		                                         on_acceptable, &self.listeners[i]);
-	set_accepting(true);
+	set_accepting(!loop_timer_is_armed(self.rest));
+}
+
+static void
+on_drop(void *arg)
+{
+	(void)arg;
+	if (self.certificate >= 0)
+		close(self.certificate);
+	self.certificate = -1;
+	tls_server_free(self.next_tls);
+	self.next_tls = NULL;
+	close_listeners(self.next_listeners, &self.next_count);
+}
+
+static int
+on_start(void *arg)
+{
+	char error[512] = "";
+
+	if (on_prepare(arg, self.msa.conf, error, sizeof(error)) < 0) {
+		log_error("-", "start", "reason=\"%s\"", error);
+		return -1;
+	}
+	self.rest = loop_timer_new(self.msa.loop, on_rested, NULL);
+	on_commit(arg, self.msa.conf);
 	return 0;
 }
 
@@ -310,11 +373,7 @@ on_stop(void *arg)
 	if (self.msa.stopping)
 		return;
 	self.msa.stopping = true;
-	for (size_t i = 0; i < self.listener_count; i++) {
-		loop_watch_free(self.listeners[i].watch);
-		close(self.listeners[i].fd);
-	}
-	self.listener_count = 0;
+	close_listeners(self.listeners, &self.listener_count);
 	self.stop = loop_timer_new(self.msa.loop, on_stop_time, NULL);
 	loop_timer_arm(self.stop, STOP_TIME);
 	for (struct session *session = self.msa.sessions, *next; session != NULL; session = next) {
@@ -333,6 +392,9 @@ main(int argc, char **argv)
 	    .on_listener = on_listener,
 	    .on_link = on_link,
 	    .on_start = on_start,
+	    .on_prepare = on_prepare,
+	    .on_commit = on_commit,
+	    .on_drop = on_drop,
 	    .on_stop = on_stop,
 	};
 	const struct service_opts opts = {

@@ -190,6 +190,12 @@ prune_complete(struct op *op)
 }
 
 void
+store_keep_history(struct store *store, msec_t history_keep)
+{
+	store->opts.history_keep = history_keep;
+}
+
+void
 history_prune(struct store *store, msec_t now)
 {
 	struct prune *prune;

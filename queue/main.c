@@ -791,6 +791,18 @@ on_generated(void *arg, enum queue_lane lane, const struct queue_id *id)
 	schedule_new_message(program.schedule, lane, id, 0);
 }
 
+/* Limits and schedule need no preparation. */
+static void
+on_reloaded(void *arg, const struct conf *conf)
+{
+	(void)arg;
+	program.conf = conf;
+	program.looked = 0; /* at the disk, with another reserve */
+	store_keep_history(program.store, conf->history_keep);
+	quota_reload(program.quota, conf);
+	schedule_reload(program.schedule, conf);
+}
+
 static int
 on_start(void *arg)
 {
@@ -843,6 +855,7 @@ static const struct service_events service_events = {
     .on_config = on_config,
     .on_link = on_link,
     .on_start = on_start,
+    .on_commit = on_reloaded,
     .on_stop = on_stop,
 };
 

@@ -105,6 +105,12 @@ quota_new(struct loop *loop, struct store *store, const struct conf *conf)
 }
 
 void
+quota_reload(struct quota *quota, const struct conf *conf)
+{
+	quota->conf = conf;
+}
+
+void
 quota_stop(struct quota *quota)
 {
 	loop_timer_cancel(quota->tick);

@@ -14,8 +14,10 @@
 
 struct quota;
 
-/* All borrowed. */
+/* All borrowed, the configuration until the next one. */
 struct quota *quota_new(struct loop *loop, struct store *store, const struct conf *conf);
+/* Its classes hold from the next decision on. */
+void quota_reload(struct quota *quota, const struct conf *conf);
 /* Stops its timer; to be called before the store closes. */
 void quota_stop(struct quota *quota);
 void quota_free(struct quota *quota);

@@ -268,6 +268,14 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, const 
 }
 
 void
+schedule_reload(struct schedule *schedule, const struct conf *conf)
+{
+	schedule->conf = conf;
+	for (size_t i = 0; i < QUEUE_LANES; i++)
+		lane_poke(&schedule->lanes[i]); /* a site may have more places now */
+}
+
+void
 schedule_stop(struct schedule *schedule)
 {
 	schedule->stopped = true;

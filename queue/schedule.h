@@ -12,9 +12,11 @@
 
 struct schedule;
 
-/* All borrowed. */
+/* All borrowed, the configuration until the next one. */
 struct schedule *schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub,
                               const struct conf *conf);
+/* Its schedule holds for every attempt that ends from now on; due times that are set stay. */
+void schedule_reload(struct schedule *schedule, const struct conf *conf);
 /* Hands nothing out any more; what the store still completes is taken in. */
 void schedule_stop(struct schedule *schedule);
 /* After the store was closed. */

@@ -43,6 +43,8 @@ struct store *store_open(struct loop *loop, const struct store_opts *opts, char 
 /* Carries out everything that was asked for, delivers the completions, and closes. NULL is
  * harmless. */
 void store_close(struct store *store);
+/* history_keep of its options, from now on. */
+void store_keep_history(struct store *store, msec_t history_keep);
 
 enum store_result {
 	STORE_OK,

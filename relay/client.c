@@ -178,6 +178,12 @@ keep(struct client *client)
 }
 
 void
+client_leave(struct client *client)
+{
+	loop_timer_arm(client->kick, 0);
+}
+
+void
 client_finish(struct client *client, enum client_farewell farewell)
 {
 	client_on_done *on_done = client->on_done;

@@ -26,7 +26,7 @@ enum client_use {
 /* What becomes of a client that has no attempt; CLIENT_GONE comes always, and last. */
 typedef void client_on_use(void *arg, enum client_use use);
 
-struct client_opts { /* copied; conf and both tls are borrowed for the process's life */
+struct client_opts { /* copied; conf and both tls are borrowed until CLIENT_GONE */
 	struct loop *loop;
 	const struct conf *conf;
 	struct tls_client *tls;           /* unverified */
@@ -43,6 +43,8 @@ bool client_suits(const struct client *client, const struct route_result *route)
  * borrowed until the attempt is done; on_done is never called before this has returned. */
 void client_begin(struct client *client, const struct route_result *route, struct queue_job *job,
                   client_on_done *on_done, void *arg);
+/* An idle client says farewell instead of waiting for work. */
+void client_leave(struct client *client);
 /* Drops attempt and connection at once; on_done is not called, CLIENT_GONE is told. */
 void client_free(struct client *client);
 

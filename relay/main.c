@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,8 +19,22 @@
  * says the outcomes back. It keeps nothing: killed at any moment it loses attempts and no mail. One
  * attempt per job. */
 
-struct attempt { /* in the job's arena */
+struct relay;
+
+struct means { /* what attempts work with: all of it of one generation of the configuration */
 	struct relay *relay;
+	const struct conf *conf; /* a reference */
+	struct dns *dns;
+	struct tls_client *tls, *tls_verifying; /* the latter NULL: no route needs it */
+	char **passwords;                       /* of each route that logs in */
+	size_t password_count;
+	struct pool *pool;
+	unsigned attempts; /* that began with it and have not ended */
+	bool empty;        /* another one came into force, and the last connection has ended */
+};
+
+struct attempt { /* in the job's arena */
+	struct means *means;
 	struct attempt *next; /* in relay->attempts */
 	struct queue_job *job;
 	struct route_lookup *lookup; /* pending, or NULL */
@@ -27,25 +42,68 @@ struct attempt { /* in the job's arena */
 };
 
 struct relay {
-	const struct conf *conf;
+	struct means *means;     /* in force; NULL before the start */
+	struct means *next;      /* files of the generation to come have arrived for it, or NULL */
+	const struct conf *conf; /* to start with */
 	struct queue_worker *worker;
 	struct dns_files *files;
-	struct dns *dns;
-	struct pool *pool;
-	struct tls_client *tls_verifying; /* NULL: no route needs it */
-	char **passwords;                 /* of each route that logs in */
-	size_t password_next;             /* the route whose password comes next, or a later one */
+	char certificates_error[256]; /* why those that came are no use */
 	struct attempt *attempts;
 };
 
 static void
+means_free(struct means *means)
+{
+	if (!means)
+		return;
+	dns_free(means->dns);
+	if (means->pool)
+		pool_free(means->pool);
+	tls_client_free(means->tls);
+	tls_client_free(means->tls_verifying);
+	for (size_t i = 0; i < means->password_count; i++)
+		if (means->passwords[i]) {
+			mem_wipe(means->passwords[i], strlen(means->passwords[i]));
+			free(means->passwords[i]);
+		}
+	free(means->passwords);
+	conf_free(means->conf);
+	free(means);
+}
+
+static void
+free_later(void *arg)
+{
+	means_free(arg);
+}
+
+/* Deferred, because a lookup that has just ended is still on the stack. */
+static void
+means_check(struct means *means)
+{
+	if (means->empty && !means->attempts)
+		loop_defer(service_loop(), free_later, means);
+}
+
+static void
+on_empty(void *arg)
+{
+	struct means *means = arg;
+
+	means->empty = true;
+	means_check(means);
+}
+
+static void
 forget(struct attempt *attempt)
 {
-	struct attempt **at = &attempt->relay->attempts;
+	struct attempt **at = &attempt->means->relay->attempts;
 
 	while (*at != attempt)
 		at = &(*at)->next;
 	*at = attempt->next;
+	attempt->means->attempts--;
+	means_check(attempt->means);
 }
 
 static void
@@ -62,7 +120,7 @@ static void
 on_route(void *arg, const struct route_result *result)
 {
 	struct attempt *attempt = arg;
-	struct relay *relay = attempt->relay;
+	struct means *means = attempt->means;
 	struct route_result route;
 
 	attempt->lookup = NULL;
@@ -72,22 +130,27 @@ on_route(void *arg, const struct route_result *result)
 		return;
 	}
 	route = *result;
-	if (route.conf)
-		route.password = relay->passwords[route.conf - relay->conf->routes.list];
-	attempt->client = pool_begin(relay->pool, &route, attempt->job, on_done, attempt);
+	if (route.conf) {
+		const size_t i = (size_t)(route.conf - means->conf->routes.list);
+
+		route.password = i < means->password_count ? means->passwords[i] : NULL;
+	}
+	attempt->client = pool_begin(means->pool, &route, attempt->job, on_done, attempt);
 }
 
 static void
 on_job(void *arg, struct queue_job *job)
 {
 	struct relay *relay = arg;
+	struct means *means = relay->means;
 	struct attempt *attempt = arena_alloc(job->arena, sizeof *attempt);
 
-	attempt->relay = relay;
+	attempt->means = means;
 	attempt->job = job;
 	attempt->next = relay->attempts;
 	relay->attempts = attempt;
-	attempt->lookup = route_find(relay->dns, relay->conf, job->domain, on_route, attempt);
+	means->attempts++;
+	attempt->lookup = route_find(means->dns, means->conf, job->domain, on_route, attempt);
 }
 
 static void
@@ -114,9 +177,6 @@ on_config(void *arg, const struct conf *conf)
 	struct relay *relay = arg;
 
 	relay->conf = conf;
-	if (relay->worker)
-		return;
-	relay->passwords = xcalloc(conf->routes.count + 1, sizeof *relay->passwords);
 	relay->worker = queue_worker_new(service_loop(), (enum queue_lane)service_index(),
 	                                 (unsigned)conf->relay_connections, &worker_events, relay);
 }
@@ -146,52 +206,106 @@ read_password(int fd)
 	return password;
 }
 
+static struct means *
+next(struct relay *relay)
+{
+	if (!relay->next) {
+		relay->next = xcalloc(1, sizeof *relay->next);
+		relay->next->relay = relay;
+		relay->certificates_error[0] = '\0';
+	}
+	return relay->next;
+}
+
 static void
-on_file(void *arg, enum service_file file, int fd_take)
+on_file(void *arg, enum service_file file, unsigned index, int fd_take)
 {
 	struct relay *relay = arg;
-	const struct conf_routes *routes = &relay->conf->routes;
-	char error[256];
-	size_t i = relay->password_next;
+	struct means *means = next(relay);
 
 	if (file == SERVICE_CA) {
-		relay->tls_verifying = tls_client_new_verifying(fd_take, error, sizeof error);
-		if (!relay->tls_verifying)
-			log_error("-", "certificates", "error=\"%s\"", error);
+		means->tls_verifying = tls_client_new_verifying(fd_take, relay->certificates_error,
+		                                                sizeof relay->certificates_error);
 		return;
 	}
 	assert(file == SERVICE_PASSWORD);
-	while (i < routes->count && !routes->list[i].user[0])
-		i++;
-	assert(i < routes->count);
-	relay->passwords[i] = read_password(fd_take);
-	relay->password_next = i + 1;
+	if (index >= means->password_count) {
+		means->passwords =
+		    xreallocarray(means->passwords, index + 1, sizeof *means->passwords);
+		while (means->password_count <= index)
+			means->passwords[means->password_count++] = NULL;
+	}
+	means->passwords[index] = read_password(fd_take);
 	close(fd_take);
+}
+
+static int
+on_prepare(void *arg, const struct conf *conf, char *error, size_t size)
+{
+	struct relay *relay = arg;
+	struct means *means = next(relay);
+	const struct dns_opts dns_opts = {.loop = service_loop(),
+	                                  .files = relay->files,
+	                                  .servers = &conf->dns_servers,
+	                                  .hostname = conf->hostname,
+	                                  .timeout = conf->dns_timeout};
+	char why[200] = "";
+
+	if (relay->certificates_error[0]) {
+		snprintf(error, size, "relay.ca_file: %s: %s", conf->relay_ca_file,
+		         relay->certificates_error);
+		return -1;
+	}
+	means->conf = conf_ref(conf);
+	means->dns = dns_new(&dns_opts, why, sizeof why);
+	if (!means->dns) {
+		snprintf(error, size, "dns.servers: %s", why);
+		return -1;
+	}
+	means->tls = tls_client_new();
+	means->pool = pool_new(&(struct client_opts){.loop = service_loop(),
+	                                             .conf = conf,
+	                                             .tls = means->tls,
+	                                             .tls_verifying = means->tls_verifying},
+	                       conf->relay_connections);
+	return 0;
+}
+
+static void
+on_commit(void *arg, const struct conf *conf)
+{
+	struct relay *relay = arg;
+	struct means *old = relay->means;
+
+	(void)conf;
+	relay->means = relay->next;
+	relay->next = NULL;
+	if (!old)
+		return;
+	pool_retire(old->pool, on_empty, old);
+}
+
+static void
+on_drop(void *arg)
+{
+	struct relay *relay = arg;
+
+	means_free(relay->next);
+	relay->next = NULL;
 }
 
 static int
 on_start(void *arg)
 {
 	struct relay *relay = arg;
-	char error[256];
+	char error[512] = "";
 
 	relay->files = dns_files_new(relay->conf->dns_trust_anchor, error, sizeof error);
-	if (relay->files)
-		relay->dns = dns_new(&(struct dns_opts){.loop = service_loop(),
-		                                        .files = relay->files,
-		                                        .servers = &relay->conf->dns_servers,
-		                                        .hostname = relay->conf->hostname,
-		                                        .timeout = relay->conf->dns_timeout},
-		                     error, sizeof error);
-	if (relay->dns) {
-		relay->pool = pool_new(&(struct client_opts){.loop = service_loop(),
-		                                             .conf = relay->conf,
-		                                             .tls = tls_client_new(),
-		                                             .tls_verifying = relay->tls_verifying},
-		                       relay->conf->relay_connections);
+	if (relay->files && !on_prepare(relay, relay->conf, error, sizeof error)) {
+		on_commit(relay, relay->conf);
 		return 0;
 	}
-	log_error("-", "dns", "error=\"%s\"", error);
+	log_error("-", "start", "error=\"%s\"", error);
 	return -1;
 }
 
@@ -219,6 +333,9 @@ main(int argc, char **argv)
 	    .on_file = on_file,
 	    .on_link = on_link,
 	    .on_start = on_start,
+	    .on_prepare = on_prepare,
+	    .on_commit = on_commit,
+	    .on_drop = on_drop,
 	    .on_stop = on_stop,
 	};
 	return service_run(

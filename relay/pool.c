@@ -25,6 +25,8 @@ struct pool {
 	size_t max, count;
 	struct members busy;
 	struct members idle, leaving; /* in the order they came here */
+	loop_callback *on_empty;      /* NULL: not retired */
+	void *arg;
 };
 
 struct pool *
@@ -50,6 +52,13 @@ move(struct member *member, struct members *to)
 }
 
 static void
+tell_empty(struct pool *pool)
+{
+	if (pool->on_empty && !pool->count)
+		loop_defer(pool->client.loop, pool->on_empty, pool->arg);
+}
+
+static void
 on_use(void *arg, enum client_use use)
 {
 	struct member *member = arg;
@@ -58,6 +67,8 @@ on_use(void *arg, enum client_use use)
 	switch (use) {
 	case CLIENT_IDLE:
 		move(member, &pool->idle);
+		if (pool->on_empty)
+			client_leave(member->client);
 		return;
 	case CLIENT_LEAVING:
 		move(member, &pool->leaving);
@@ -66,8 +77,28 @@ on_use(void *arg, enum client_use use)
 		TAILQ_REMOVE(member->in, member, link);
 		pool->count--;
 		free(member);
+		tell_empty(pool);
 		return;
 	}
+}
+
+void
+pool_retire(struct pool *pool, loop_callback *on_empty, void *arg)
+{
+	struct member *member;
+
+	pool->on_empty = on_empty;
+	pool->arg = arg;
+	TAILQ_FOREACH(member, &pool->idle, link)
+	client_leave(member->client);
+	tell_empty(pool);
+}
+
+void
+pool_free(struct pool *pool)
+{
+	assert(!pool->count);
+	free(pool);
 }
 
 static struct member *

@@ -3,130 +3,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <signal.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/mem.h"
-#include "core/sandbox.h"
 #include "core/tls.h"
+#include "sekishod/unprivileged.h"
 
-/* Problem: YAML, certificates and keys are parsed by large libraries, and sekishod may be root.
- *
- * Idea: each parse happens in a forked child that first becomes nobody. It gets open descriptors,
- * because nobody could not read a private key by name, and answers through a pipe: one octet, '+'
- * and a result, or '-' and the text for the operator. The parent bounds what it reads, and
- * conf_decode trusts nothing in it. Time and memory of the child are bounded, and it enters the
- * sandbox of a process that may do nothing but compute, which holds without root as well.
- *
- * Invariant: the child never returns into the parent's code; it ends with _exit. */
-
-#define NOBODY 65534
 #define FILE_MAX                                                                                   \
 	(1024u * 1024 + 1) /* one more than legal: conf_parse then says that it is too large */
-#define ANSWER_MAX   (16u * 1024 * 1024)
-#define CHECK_TIME   60                   /* seconds of processor time */
-#define CHECK_MEMORY (256u * 1024 * 1024) /* octets of its own */
-
-typedef bool check_work(void *arg, struct buf *out);
-
-static void
-become_nobody(void)
-{
-	const struct rlimit time = {CHECK_TIME, CHECK_TIME};
-	char layers[128], error[256];
-	setrlimit(RLIMIT_CPU, &time);
-	const struct rlimit memory = {CHECK_MEMORY, CHECK_MEMORY};
-	if (!SANDBOX_SANITIZED) /* whose shadow alone is larger */
-		setrlimit(RLIMIT_DATA, &memory);
-	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
-	                       setresuid(NOBODY, NOBODY, NOBODY) < 0))
-		_exit(2);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (sandbox_enter(0, layers, sizeof(layers), error, sizeof(error)) < 0) {
-		fprintf(stderr, "sekishod: %s\n", error);
-		_exit(2);
-	}
-}
-
-static void
-write_all(int fd, const uint8_t *data, size_t len)
-{
-	while (len > 0) {
-		ssize_t n = write(fd, data, len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			_exit(2);
-		data += n;
-		len -= (size_t)n;
-	}
-}
-
-static bool
-read_all(int fd, struct buf *out, size_t max)
-{
-	while (out->len < max) {
-		size_t room = max - out->len < 65536 ? max - out->len : 65536;
-		ssize_t n = read(fd, buf_reserve(out, room), room);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n == 0;
-		buf_commit(out, (size_t)n);
-	}
-	return true;
-}
-
-/* Runs work unprivileged. True with its result in out; false with a text for the operator in out.
- */
-static bool
-run_unprivileged(check_work *work, void *arg, struct buf *out)
-{
-	int ends[2], status = -1;
-	bool good = false;
-	if (pipe2(ends, O_CLOEXEC) < 0) {
-		buf_printf(out, "cannot make a pipe: %s", strerror(errno));
-		return false;
-	}
-	fflush(NULL);
-	pid_t pid = fork();
-	if (pid == 0) {
-		struct buf answer;
-		buf_init(&answer);
-		close(ends[0]);
-		become_nobody();
-		good = work(arg, &answer);
-		write_all(ends[1], (const uint8_t *)(good ? "+" : "-"), 1);
-		write_all(ends[1], answer.data, answer.len);
-		_exit(0);
-	}
-	close(ends[1]);
-	if (pid < 0) {
-		buf_printf(out, "cannot start the checker: %s", strerror(errno));
-		close(ends[0]);
-		return false;
-	}
-	bool complete = read_all(ends[0], out, ANSWER_MAX);
-	close(ends[0]);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (!complete || status != 0 || out->len == 0) {
-		buf_clear(out);
-		buf_printf(out, "the checker ended early (status 0x%x)", (unsigned)status);
-		return false;
-	}
-	good = out->data[0] == '+';
-	buf_consume(out, 1);
-	return good;
-}
 
 struct parse {
 	const char *file;
@@ -140,7 +29,7 @@ work_parse(void *arg, struct buf *out)
 	struct buf text, errors;
 	buf_init(&text);
 	buf_init(&errors);
-	if (!read_all(parse->fd, &text, FILE_MAX)) {
+	if (!unprivileged_read(parse->fd, &text, FILE_MAX)) {
 		buf_printf(out, "%s: cannot read: %s\n", parse->file, strerror(errno));
 		return false;
 	}
@@ -153,48 +42,120 @@ work_parse(void *arg, struct buf *out)
 	return true;
 }
 
-struct conf *
-check_config(const char *file)
+/* The zone and the names, where only the system knows what is meant. */
+
+static void
+find_zone(const struct check *check)
 {
-	struct parse parse = {.file = file, .fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-	struct conf *conf = NULL;
-	struct stat st;
-	struct buf out;
-	if (parse.fd < 0) {
-		fprintf(stderr, "%s: cannot open: %s\n", file, strerror(errno));
-		return NULL;
+	char path[128], magic[4] = "";
+	if (check->conf->zone[0] == '\0')
+		return;
+	snprintf(path, sizeof(path), "/usr/share/zoneinfo/%s", check->conf->zone);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 || read(fd, magic, sizeof(magic)) != (ssize_t)sizeof(magic) ||
+	    memcmp(magic, "TZif", sizeof(magic)) != 0)
+		check_complain(check, "zone",
+		               "\"%s\" is unknown to this machine; write a name below "
+		               "/usr/share/zoneinfo such as Asia/Tokyo, or install tzdata",
+		               check->conf->zone);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void
+find_names(const struct check *check, const char *key, const struct conf_names *names)
+{
+	for (size_t i = 0; i < names->count; i++) {
+		struct conf_name *name = &names->list[i];
+		errno = 0;
+		if (name->group) {
+			const struct group *group = getgrnam(name->name);
+			name->id = group != NULL ? group->gr_gid : CONF_NO_ID;
+		} else {
+			const struct passwd *user = getpwnam(name->name);
+			name->id = user != NULL ? user->pw_uid : CONF_NO_ID;
+		}
+		if (name->id == CONF_NO_ID)
+			check_complain(check, key, "no %s \"%s\"; name another, or create it",
+			               name->group ? "group" : "user", name->name);
 	}
+}
+
+static bool
+work_find(void *arg, struct buf *out)
+{
+	const struct check *check = arg;
+	const struct conf *conf = check->conf; /* this process's own copy */
+	struct check mine = {check->file, conf, out};
+	find_zone(&mine);
+	find_names(&mine, "admin.look", &conf->admin_look);
+	find_names(&mine, "admin.operate", &conf->admin_operate);
+	find_names(&mine, "admin.admin", &conf->admin_admin);
+	if (out->len > 0)
+		return false;
+	conf_encode(conf, out);
+	return true;
+}
+
+static struct conf *
+run_for_conf(unprivileged_work *work, void *arg, enum unprivileged_reach reach, const char *file,
+             struct buf *said)
+{
+	struct conf *conf = NULL;
+	struct buf out;
 	buf_init(&out);
-	if (fstat(parse.fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		fprintf(stderr, "%s: not a regular file; name one that holds the configuration\n",
-		        file);
-	} else if (!run_unprivileged(work_parse, &parse, &out)) {
-		fprintf(stderr, "%s", buf_str(&out));
+	if (!unprivileged_run(work, arg, reach, &out)) {
+		buf_add(said, out.data, out.len);
 		if (out.len == 0 || out.data[out.len - 1] != '\n')
-			fputc('\n', stderr);
+			buf_add_char(said, '\n');
 	} else {
 		conf = conf_decode(out.data, out.len);
 		if (conf == NULL)
-			fprintf(stderr, "%s: the checker's answer is malformed\n", file);
+			buf_printf(said, "%s: the checker's answer is malformed\n", file);
 	}
-	close(parse.fd);
 	buf_clear(&out);
 	return conf;
 }
 
+struct conf *
+check_config(const char *file, struct buf *said)
+{
+	struct parse parse = {.file = file, .fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+	struct conf *conf = NULL, *found;
+	struct stat st;
+	struct buf out;
+	if (parse.fd < 0) {
+		buf_printf(said, "%s: cannot open: %s\n", file, strerror(errno));
+		return NULL;
+	}
+	buf_init(&out);
+	if (fstat(parse.fd, &st) < 0 || !S_ISREG(st.st_mode))
+		buf_printf(said, "%s: not a regular file; name one that holds the configuration\n",
+		           file);
+	else
+		conf = run_for_conf(work_parse, &parse, UNPRIVILEGED_COMPUTES, file, said);
+	close(parse.fd);
+	if (conf == NULL)
+		return NULL;
+	struct check check = {.file = file, .conf = conf, .said = &out};
+	found = run_for_conf(work_find, &check, UNPRIVILEGED_LOOKS, file, said);
+	conf_free(conf);
+	return found;
+}
+
 void
-check_complain(const char *file, const struct conf *conf, const char *key, const char *format, ...)
+check_complain(const struct check *check, const char *key, const char *format, ...)
 {
 	unsigned line, column;
+	char text[2048];
 	va_list args;
-	conf_where(conf, key, &line, &column);
+	conf_where(check->conf, key, &line, &column);
 	if (line == 0) /* a default: the mistake is that the file does not set it */
 		line = column = 1;
-	fprintf(stderr, "%s:%u:%u: %s: ", file, line, column, key);
 	va_start(args, format);
-	vfprintf(stderr, format, args);
+	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	fputc('\n', stderr);
+	buf_printf(check->said, "%s:%u:%u: %s: %s\n", check->file, line, column, key, text);
 }
 
 int
@@ -209,28 +170,32 @@ struct pair {
 	int certificate, key;
 };
 
+/* The result: when it expires, and a warning or "". */
+
 static bool
 work_pair(void *arg, struct buf *out)
 {
 	const struct pair *pair = arg;
 	char error[512] = "";
 	int result = tls_check_pair(pair->certificate, pair->key, error, sizeof(error));
+	if (result == 0)
+		wire_put_u64(out, (uint64_t)tls_chain_expires(pair->certificate));
 	buf_add_str(out, error);
 	return result == 0;
 }
 
 static int
-open_named(const char *file, const struct conf *conf, const char *key, const char *path)
+open_named(const struct check *check, const char *key, const char *path)
 {
 	struct stat st;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) {
-		check_complain(file, conf, key, "cannot open %s: %s; name a readable file", path,
+		check_complain(check, key, "cannot open %s: %s; name a readable file", path,
 		               strerror(errno));
 		return -1;
 	}
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		check_complain(file, conf, key, "%s is not a file; name a file", path);
+		check_complain(check, key, "%s is not a file; name a file", path);
 		close(fd);
 		return -1;
 	}
@@ -238,48 +203,44 @@ open_named(const char *file, const struct conf *conf, const char *key, const cha
 }
 
 int
-check_pair(const char *file, const struct conf *conf, int *certificate, int *key)
+check_pair(const struct check *check, int *certificate, int *key, msec_t *expires)
 {
+	const struct conf *conf = check->conf;
 	struct pair pair = {-1, -1};
 	struct buf out;
-	bool good;
-	*certificate = open_named(file, conf, "tls.certificate", conf->tls_certificate);
-	*key = open_named(file, conf, "tls.key", conf->tls_key);
+	bool good = false;
+	buf_init(&out);
+	*certificate = open_named(check, "tls.certificate", conf->tls_certificate);
+	*key = open_named(check, "tls.key", conf->tls_key);
 	if (*certificate < 0 || *key < 0)
-		goto fail;
+		goto done;
 	/* Fresh descriptions: the originals stay at their beginning for the children to come. */
 	pair.certificate = check_reopen(*certificate);
 	pair.key = check_reopen(*key);
 	if (pair.certificate < 0 || pair.key < 0) {
-		check_complain(file, conf, "tls.key",
-		               "cannot open again through /proc: %s; mount /proc", strerror(errno));
-		goto fail;
+		check_complain(check, "tls.key", "cannot open again through /proc: %s; mount /proc",
+		               strerror(errno));
+		goto done;
 	}
-	buf_init(&out);
-	good = run_unprivileged(work_pair, &pair, &out);
-	if (good && out.len > 0)
-		check_complain(file, conf, "tls.certificate", "warning: %s: %s",
-		               conf->tls_certificate, buf_str(&out));
-	if (!good)
-		check_complain(file, conf, "tls.certificate",
-		               "%s with %s: %s; name a matching pair", conf->tls_certificate,
-		               conf->tls_key, buf_str(&out));
+	good = unprivileged_run(work_pair, &pair, UNPRIVILEGED_COMPUTES, &out);
+	if (good) {
+		struct wire wire = wire_from(out.data, out.len);
+		*expires = (msec_t)wire_u64(&wire);
+		buf_consume(&out, out.len - wire.left);
+		if (wire.left > 0)
+			check_complain(check, "tls.certificate", "warning: %s: %s",
+			               conf->tls_certificate, buf_str(&out));
+	} else {
+		check_complain(check, "tls.certificate", "%s with %s: %s; name a matching pair",
+		               conf->tls_certificate, conf->tls_key, buf_str(&out));
+	}
+done:
 	buf_clear(&out);
-	if (!good)
-		goto fail;
-	close(pair.certificate);
-	close(pair.key);
-	return 0;
-fail:
 	if (pair.certificate >= 0)
 		close(pair.certificate);
 	if (pair.key >= 0)
 		close(pair.key);
-	if (*certificate >= 0)
-		close(*certificate);
-	if (*key >= 0)
-		close(*key);
-	return -1;
+	return good ? 0 : -1;
 }
 
 static bool
@@ -295,16 +256,17 @@ work_ca(void *arg, struct buf *out)
 }
 
 static int
-open_ca(const char *file, const struct conf *conf)
+open_ca(const struct check *check)
 {
+	const struct conf *conf = check->conf;
 	static const char key[] = "relay.ca_file";
 	struct buf out;
-	int fd = open_named(file, conf, key, conf->relay_ca_file);
+	int fd = open_named(check, key, conf->relay_ca_file);
 	if (fd < 0)
 		return -1;
 	buf_init(&out);
-	if (!run_unprivileged(work_ca, &fd, &out)) {
-		check_complain(file, conf, key, "%s: %s; name a file of PEM certificates",
+	if (!unprivileged_run(work_ca, &fd, UNPRIVILEGED_COMPUTES, &out)) {
+		check_complain(check, key, "%s: %s; name a file of PEM certificates",
 		               conf->relay_ca_file, buf_str(&out));
 		close(fd);
 		fd = -1;
@@ -314,15 +276,15 @@ open_ca(const char *file, const struct conf *conf)
 }
 
 static int
-open_password(const char *file, const struct conf *conf, const char *path)
+open_password(const struct check *check, const char *path)
 {
 	struct stat st;
-	int fd = open_named(file, conf, "routes", path);
+	int fd = open_named(check, "routes", path);
 	if (fd < 0)
 		return -1;
 	if (fstat(fd, &st) == 0 && (st.st_mode & S_IROTH) == 0 && st.st_size > 0)
 		return fd;
-	check_complain(file, conf, "routes", "%s %s", path,
+	check_complain(check, "routes", "%s %s", path,
 	               st.st_size == 0 ? "is empty; write the password into its first line"
 	                               : "can be read by everybody; chmod it to 0600");
 	close(fd);
@@ -330,9 +292,9 @@ open_password(const char *file, const struct conf *conf, const char *path)
 }
 
 int
-check_routes(const char *file, const struct conf *conf, int *ca, int **passwords,
-             size_t *password_count)
+check_routes(const struct check *check, int *ca, int **passwords, size_t *password_count)
 {
+	const struct conf *conf = check->conf;
 	bool verifies = false, good = true;
 	*passwords = xcalloc(conf->routes.count + 1, sizeof(**passwords));
 	*password_count = 0;
@@ -342,13 +304,13 @@ check_routes(const char *file, const struct conf *conf, int *ca, int **passwords
 		verifies |= route->tls >= CONF_TLS_VERIFY;
 		if (route->user[0] == '\0')
 			continue;
-		int fd = open_password(file, conf, route->password_file);
+		int fd = open_password(check, route->password_file);
 		good &= fd >= 0;
 		(*passwords)[(*password_count)++] = fd;
 	}
 	if (verifies) {
-		*ca = open_ca(file, conf);
+		*ca = open_ca(check);
 		good &= *ca >= 0;
 	}
-	return good ? 0 : -1; /* the process ends, and all descriptors with it */
+	return good ? 0 : -1;
 }

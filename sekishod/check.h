@@ -1,22 +1,31 @@
-/* What sekishod may not do itself because it may be root: read what a human or a stranger wrote. */
+/* What the operator wrote, and the files it names, found good or bad before anything is done with
+ * them. */
 #ifndef SEKISHOD_CHECK_H
 #define SEKISHOD_CHECK_H
 
 #include "core/conf.h"
 
-/* Reads and parses the file in an unprivileged child. NULL after printing every mistake on stderr.
- */
-struct conf *check_config(const char *file);
-/* Opens certificate and key and lets an unprivileged child try them together. 0 with both
- * descriptors, or -1 after printing why, with the place in the file. */
-int check_pair(const char *file, const struct conf *conf, int *certificate, int *key);
+/* What is checked, and where its mistakes are collected: one line each. */
+struct check {
+	const char *file;
+	const struct conf *conf;
+	struct buf *said;
+};
+
+/* Reads and parses the file, finds the zone and the users and groups it names. NULL with every
+ * mistake in said. */
+struct conf *check_config(const char *file, struct buf *said);
+/* Opens certificate and key and tries them together. 0 with both descriptors and the time at which
+ * the first certificate of the chain expires, or -1 after saying why. A certificate out of its time
+ * is only warned of. */
+int check_pair(const struct check *check, int *certificate, int *key, msec_t *expires);
 /* Opens what the routes need: relay.ca_file if one verifies its host (else -1), and the password
- * file of each that logs in, in their order. 0, or -1 after printing why. */
-int check_routes(const char *file, const struct conf *conf, int *ca, int **passwords,
-                 size_t *password_count);
-/* Prints "FILE:LINE:COLUMN: KEY: " and the text on stderr, with the place where key was set. */
-void check_complain(const char *file, const struct conf *conf, const char *key, const char *format,
-                    ...) __attribute__((format(printf, 4, 5)));
+ * file of each that logs in, in their order. 0, or -1 after saying why; what was opened is in place
+ * in either case. */
+int check_routes(const struct check *check, int *ca, int **passwords, size_t *password_count);
+/* Adds "FILE:LINE:COLUMN: KEY: " and the text, with the place where key was set. */
+void check_complain(const struct check *check, const char *key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* A fresh description of an open file, so that readers do not share a position. */
 int check_reopen(int fd);
 

@@ -1,10 +1,8 @@
 #include "sekishod/claim.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,17 +14,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/log.h"
 #include "core/mem.h"
 #include "core/service_proto.h"
-#include "sekishod/check.h"
 
-/* Problem: a service that finds a port taken after it has started half of its processes is worse
+/* Problem: a service that finds something taken after it has started half of its processes is worse
  * than one that says so.
  *
  * Idea: everything is claimed here, by the one process that may be root, before the first child.
- * Children get descriptors and never need a path or a privilege. All accepting processes share the
- * same sockets (no SO_REUSEPORT: a dying process would take its backlog along).
+ * Children get descriptors and never need a path or a privilege. Ports are claimed in
+ * sekishod/generation.c, because they change with a reload.
  *
  * Invariants: spool and accounts are locked (flock on the directory) for as long as any process of
  * this service holds them, so two services never write the same databases. A socket file is only
@@ -35,35 +31,34 @@
  * A sekishod that was killed a moment ago leaves children that are just dying, with ports, locks
  * and the admin socket still in their hands: all of these are asked for again during PATIENCE. */
 
-#define BACKLOG  1024
 #define PATIENCE 2000 /* ms, for the whole claim */
 
-/* False once patience has run out; otherwise true, a moment later. */
-static bool
-wait_a_moment(struct claim *claim)
+bool
+claim_wait(void)
 {
+	static unsigned waited;
 	const struct timespec pause = {0, 50 * 1000 * 1000};
-	if (claim->waited >= PATIENCE)
+	if (waited >= PATIENCE)
 		return false;
-	claim->waited += 50;
+	waited += 50;
 	nanosleep(&pause, NULL);
 	return true;
 }
 
 static int
-find_user(const char *file, const struct conf *conf, const char *key, const char *name,
-          uint32_t *uid, uint32_t *gid)
+find_user(const struct check *check, const char *key, const char *name, uint32_t *uid,
+          uint32_t *gid)
 {
 	errno = 0;
 	const struct passwd *user = getpwnam(name);
 	if (user == NULL) {
-		check_complain(file, conf, key,
+		check_complain(check, key,
 		               "no user \"%s\"; name another, or create it: useradd --system %s",
 		               name, name);
 		return -1;
 	}
 	if (user->pw_uid == 0) {
-		check_complain(file, conf, key, "\"%s\" is root; name an ordinary user", name);
+		check_complain(check, key, "\"%s\" is root; name an ordinary user", name);
 		return -1;
 	}
 	*uid = user->pw_uid;
@@ -72,100 +67,16 @@ find_user(const char *file, const struct conf *conf, const char *key, const char
 }
 
 int
-claim_users(struct claim *claim, const char *file, const struct conf *conf)
+claim_users(struct claim *claim, const struct check *check)
 {
+	const struct conf *conf = check->conf;
 	claim->uid = claim->gid = claim->network_uid = claim->network_gid = SERVICE_KEEP_USER;
 	if (geteuid() != 0)
 		return 0;
-	if (find_user(file, conf, "privilege.user", conf->user, &claim->uid, &claim->gid) < 0)
+	if (find_user(check, "privilege.user", conf->user, &claim->uid, &claim->gid) < 0)
 		return -1;
-	return find_user(file, conf, "privilege.network_user", conf->network_user,
-	                 &claim->network_uid, &claim->network_gid);
-}
-
-static void
-print_address(const struct sockaddr_storage *addr, char *out, size_t size)
-{
-	char host[INET6_ADDRSTRLEN] = "";
-	if (addr->ss_family == AF_INET6) {
-		const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)addr;
-		inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
-		snprintf(out, size, "[%s]:%u", host, ntohs(v6->sin6_port));
-	} else {
-		const struct sockaddr_in *v4 = (const struct sockaddr_in *)addr;
-		inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host));
-		snprintf(out, size, "%s:%u", host, ntohs(v4->sin_port));
-	}
-}
-
-static void
-keep_listener(struct claim *claim, enum service_listener kind, int fd)
-{
-	claim->listeners =
-	    xreallocarray(claim->listeners, claim->listener_count + 1, sizeof(*claim->listeners));
-	claim->listeners[claim->listener_count++] = (struct claim_listener){kind, fd};
-}
-
-static bool
-is_any_v6(const struct conf_address *address)
-{
-	return address->addr.ss_family == AF_INET6 &&
-	       IN6_IS_ADDR_UNSPECIFIED(
-	           &((const struct sockaddr_in6 *)(const void *)&address->addr)->sin6_addr);
-}
-
-static int
-bind_one(struct claim *claim, enum service_listener kind, const struct conf_address *address,
-         const char *file, const struct conf *conf, const char *key)
-{
-	char name[80];
-	int on = 1;
-	print_address(&address->addr, name, sizeof(name));
-	int fd = socket(address->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 && errno == EAFNOSUPPORT && is_any_v6(address)) {
-		/* ":587" means every address of this machine, and it has none of this family. */
-		log_warn("-", "listen", "address=%s skipped: no IPv6 here", name);
-		return 0;
-	}
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-	    (address->addr.ss_family == AF_INET6 &&
-	     setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)) {
-		check_complain(file, conf, key, "cannot make a socket: %s", strerror(errno));
-		goto fail;
-	}
-	int result;
-	do
-		result = bind(fd, (const struct sockaddr *)&address->addr, address->len) < 0
-		             ? -1
-		             : listen(fd, BACKLOG);
-	while (result < 0 && errno == EADDRINUSE && wait_a_moment(claim));
-	if (result < 0) {
-		if (errno == EADDRINUSE)
-			check_complain(
-			    file, conf, key,
-			    "%s is in use by another program; stop it or choose another port",
-			    name);
-		else if (errno == EACCES)
-			check_complain(file, conf, key,
-			               "%s needs root; start as root or choose a port above 1023",
-			               name);
-		else
-			check_complain(file, conf, key, "cannot listen on %s: %s", name,
-			               strerror(errno));
-		goto fail;
-	}
-	struct sockaddr_storage bound = address->addr;
-	socklen_t len = sizeof(bound);
-	if (getsockname(fd, (struct sockaddr *)&bound, &len) == 0)
-		print_address(&bound, name, sizeof(name));
-	log_info("-", "listen", "kind=%s address=%s",
-	         kind == SERVICE_SUBMISSION ? "submission" : "submissions", name);
-	keep_listener(claim, kind, fd);
-	return 0;
-fail:
-	if (fd >= 0)
-		close(fd);
-	return -1;
+	return find_user(check, "privilege.network_user", conf->network_user, &claim->network_uid,
+	                 &claim->network_gid);
 }
 
 /* Makes what is missing above and including path; each part 0755 but the last one. */
@@ -207,14 +118,14 @@ is_empty(int fd)
 }
 
 static int
-open_directory(const struct claim *claim, const char *file, const struct conf *conf,
-               const char *key, const char *path)
+open_directory(const struct claim *claim, const struct check *check, const char *key,
+               const char *path)
 {
 	struct stat st;
 	int fd = -1;
 	if (make_directories(path, 0700) < 0 ||
 	    (fd = open(path, O_DIRECTORY | O_RDONLY | O_CLOEXEC)) < 0) {
-		check_complain(file, conf, key, "cannot open %s: %s; name a directory", path,
+		check_complain(check, key, "cannot open %s: %s; name a directory", path,
 		               strerror(errno));
 		return -1;
 	}
@@ -225,7 +136,7 @@ open_directory(const struct claim *claim, const char *file, const struct conf *c
 		/* An empty one of root's is ours to hand over; anything else could be a mistake in
 		 * the path. */
 		if (geteuid() != 0 || st.st_uid != 0 || !is_empty(fd)) {
-			check_complain(file, conf, key,
+			check_complain(check, key,
 			               "%s belongs to another user; name a new or empty directory, "
 			               "or change its owner",
 			               path);
@@ -239,18 +150,17 @@ open_directory(const struct claim *claim, const char *file, const struct conf *c
 		goto fail;
 	return fd;
 fail:
-	check_complain(file, conf, key, "cannot prepare %s: %s", path, strerror(errno));
+	check_complain(check, key, "cannot prepare %s: %s", path, strerror(errno));
 	close(fd);
 	return -1;
 }
 
 static int
-lock_directory(struct claim *claim, int fd, const char *file, const struct conf *conf,
-               const char *key, const char *path)
+lock_directory(int fd, const struct check *check, const char *key, const char *path)
 {
 	while (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		if (!wait_a_moment(claim)) {
-			check_complain(file, conf, key,
+		if (!claim_wait()) {
+			check_complain(check, key,
 			               "%s is in use by another sekishod; stop it or name another",
 			               path);
 			return -1;
@@ -260,15 +170,14 @@ lock_directory(struct claim *claim, int fd, const char *file, const struct conf 
 
 /* True when path is free now; says why not otherwise. */
 static bool
-clear_socket(struct claim *claim, const struct sockaddr_un *addr, const char *file,
-             const struct conf *conf)
+clear_socket(const struct sockaddr_un *addr, const struct check *check)
 {
 	struct stat st;
 	int result, why;
 	if (lstat(addr->sun_path, &st) < 0)
 		return true; /* bind will tell what is wrong, if anything */
 	if (!S_ISSOCK(st.st_mode)) {
-		check_complain(file, conf, "admin.socket",
+		check_complain(check, "admin.socket",
 		               "%s exists and is no socket; choose another path", addr->sun_path);
 		return false;
 	}
@@ -278,21 +187,22 @@ clear_socket(struct claim *claim, const struct sockaddr_un *addr, const char *fi
 		why = errno;
 		if (fd >= 0)
 			close(fd);
-	} while (!(result < 0 && why == ECONNREFUSED) && wait_a_moment(claim));
+	} while (!(result < 0 && why == ECONNREFUSED) && claim_wait());
 	if (result < 0 && why == ECONNREFUSED)
 		return unlink(addr->sun_path) == 0 || errno == ENOENT;
-	check_complain(file, conf, "admin.socket",
+	check_complain(check, "admin.socket",
 	               "somebody answers on %s; is sekishod running already?", addr->sun_path);
 	return false;
 }
 
 static int
-bind_admin(struct claim *claim, const char *file, const struct conf *conf)
+bind_admin(struct claim *claim, const struct check *check)
 {
+	const struct conf *conf = check->conf;
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	const char *path = conf->admin_socket;
 	if (strlen(path) >= sizeof(addr.sun_path)) {
-		check_complain(file, conf, "admin.socket",
+		check_complain(check, "admin.socket",
 		               "longer than %zu octets; choose a shorter path",
 		               sizeof(addr.sun_path) - 1);
 		return -1;
@@ -304,7 +214,7 @@ bind_admin(struct claim *claim, const char *file, const struct conf *conf)
 		make_directories(parent, 0755); /* bind reports a failure */
 		free(parent);
 	}
-	if (!clear_socket(claim, &addr, file, conf))
+	if (!clear_socket(&addr, check))
 		return -1;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
@@ -315,15 +225,14 @@ bind_admin(struct claim *claim, const char *file, const struct conf *conf)
 	umask(old);
 	if (result < 0)
 		goto fail;
-	claim->admin_socket = path;
+	claim->admin_socket = xstrdup(path);
 	if ((claim->uid != SERVICE_KEEP_USER && chown(path, claim->uid, claim->gid) < 0) ||
 	    chmod(path, (mode_t)conf->admin_socket_mode) < 0 || listen(fd, 64) < 0)
 		goto fail;
-	keep_listener(claim, SERVICE_ADMIN_SOCKET, fd);
+	claim->admin = fd;
 	return 0;
 fail:
-	check_complain(file, conf, "admin.socket", "cannot listen on %s: %s", path,
-	               strerror(errno));
+	check_complain(check, "admin.socket", "cannot listen on %s: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	claim_release(claim);
@@ -331,33 +240,27 @@ fail:
 }
 
 int
-claim_take(struct claim *claim, const char *file, const struct conf *conf)
+claim_take(struct claim *claim, const struct check *check, struct activation *activation)
 {
-	for (size_t i = 0; i < conf->submission.count; i++)
-		if (bind_one(claim, SERVICE_SUBMISSION, &conf->submission.list[i], file, conf,
-		             "listen.submission") < 0)
-			return -1;
-	for (size_t i = 0; i < conf->submissions.count; i++)
-		if (bind_one(claim, SERVICE_SUBMISSIONS, &conf->submissions.list[i], file, conf,
-		             "listen.submissions") < 0)
-			return -1;
-	claim->spool = open_directory(claim, file, conf, "spool", conf->spool);
+	const struct conf *conf = check->conf;
+	claim->spool = open_directory(claim, check, "spool", conf->spool);
 	if (claim->spool < 0)
 		return -1;
-	claim->accounts = open_directory(claim, file, conf, "accounts", conf->accounts);
+	claim->accounts = open_directory(claim, check, "accounts", conf->accounts);
 	if (claim->accounts < 0)
 		return -1;
 	struct stat spool, accounts;
 	if (fstat(claim->spool, &spool) == 0 && fstat(claim->accounts, &accounts) == 0 &&
 	    spool.st_dev == accounts.st_dev && spool.st_ino == accounts.st_ino) {
-		check_complain(file, conf, "accounts",
+		check_complain(check, "accounts",
 		               "the same directory as spool; name one of its own");
 		return -1;
 	}
-	if (lock_directory(claim, claim->spool, file, conf, "spool", conf->spool) < 0 ||
-	    lock_directory(claim, claim->accounts, file, conf, "accounts", conf->accounts) < 0)
+	if (lock_directory(claim->spool, check, "spool", conf->spool) < 0 ||
+	    lock_directory(claim->accounts, check, "accounts", conf->accounts) < 0)
 		return -1;
-	return bind_admin(claim, file, conf);
+	claim->admin = activation_admin(activation, conf->admin_socket);
+	return claim->admin >= 0 ? 0 : bind_admin(claim, check);
 }
 
 void
@@ -365,5 +268,6 @@ claim_release(struct claim *claim)
 {
 	if (claim->admin_socket != NULL)
 		unlink(claim->admin_socket);
+	free(claim->admin_socket);
 	claim->admin_socket = NULL;
 }

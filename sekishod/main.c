@@ -16,15 +16,19 @@
 #include "core/mem.h"
 #include "core/sandbox.h"
 #include "core/service_proto.h"
-#include "sekishod/check.h"
-#include "sekishod/children.h"
-#include "sekishod/claim.h"
+#include "sekishod/notify.h"
+#include "sekishod/reload.h"
 
 /* sekishod: check, claim, start, watch.
  *
  * The order is the promise: nothing is bound before the configuration and the certificate were
  * found good, and nobody is started before everything is bound. So a bad configuration never
- * starts, and a start that fails leaves nothing behind. */
+ * starts, and a start that fails leaves nothing behind.
+ *
+ * SIGHUP reloads, as everywhere, with one exception: a service that was started from a terminal and
+ * has lost it gets SIGHUP, too, and must not go on running where nobody sees it. The kernel takes
+ * the terminal away before it sends the signal, so /dev/tty tells one from the other. Where SIGHUP
+ * was ignored, nohup(1) asked not to mind either; sekishoctl reload works there. */
 
 #define EXIT_CONFIG 1
 #define EXIT_USAGE  64
@@ -37,7 +41,7 @@ static const char usage[] =
     "  -T, --dump         print the effective configuration and leave\n"
     "  -h, --help         this text\n"
     "      --version      the version\n"
-    "Runs in the foreground and logs to standard error; SIGTERM stops it.\n";
+    "Runs in the foreground and logs to standard error; SIGTERM stops it, SIGHUP reloads.\n";
 
 enum mode { MODE_RUN, MODE_TEST, MODE_DUMP };
 
@@ -104,46 +108,108 @@ raise_descriptor_limit(void)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-static void
-set_level(const char *name)
+static bool
+has_terminal(void)
 {
-	static const char *const levels[] = {"error", "warn", "info", "debug"};
-	for (unsigned i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
-		if (strcmp(name, levels[i]) == 0)
-			log_set_level((enum log_level)i);
+	int fd = open("/dev/tty", O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0)
+		return false;
+	close(fd);
+	return true;
 }
+
+struct service {
+	struct children *children;
+	struct reload *reload;
+	bool had_terminal;
+};
 
 static void
 on_terminate(void *arg)
 {
-	children_stop(arg);
+	const struct service *service = arg;
+	children_stop(service->children);
+}
+
+static void
+on_hang_up(void *arg)
+{
+	const struct service *service = arg;
+	if (service->had_terminal && !has_terminal())
+		children_stop(service->children);
+	else
+		reload_begin(service->reload);
+}
+
+static void
+on_ready(void *arg)
+{
+	(void)arg;
+	notify_send("READY=1\nSTATUS=Accepting and delivering mail");
+}
+
+static void
+on_ask_reload(void *arg, struct children_asker asker)
+{
+	const struct service *service = arg;
+	reload_ask(service->reload, asker);
+}
+
+static void
+on_stopping(void *arg)
+{
+	(void)arg;
+	notify_send("STOPPING=1\nSTATUS=Finishing what is under way");
+}
+
+static void
+say(struct buf *said)
+{
+	fwrite(said->data, 1, said->len, stderr);
+	buf_clear(said);
 }
 
 static int
-run(const char *file, const struct conf *conf, struct claim *claim)
+run(struct generation *first_take, struct claim *claim, struct activation *activation,
+    struct buf *said)
 {
+	static const struct children_events events = {
+	    .on_ready = on_ready, .on_ask_reload = on_ask_reload, .on_stopping = on_stopping};
+	struct service service = {.had_terminal = has_terminal()};
+	const struct check check = {first_take->file, first_take->conf, said};
+	clock_set_zone(first_take->conf->zone);
 	log_open("sekishod");
-	set_level(conf->log_level);
+	log_set_level(log_level_named(first_take->conf->log_level));
 	raise_descriptor_limit();
 	signal(SIGPIPE, SIG_IGN);
-	if (claim_take(claim, file, conf) < 0)
+	/* All of them, so that the operator reads all mistakes at once; the socket last, as it is
+	 * the one that would have to be taken away again. */
+	int bound = generation_bind(first_take, NULL, activation, &check);
+	int claimed = bound == 0 ? claim_take(claim, &check, activation) : -1;
+	int activated = activation_end(activation, &check);
+	say(said);
+	if (bound < 0 || claimed < 0 || activated < 0) {
+		claim_release(claim);
+		generation_free(first_take);
 		return EXIT_CONFIG;
+	}
 	struct loop *loop = loop_new();
-	struct children *children = children_new(loop, conf, claim);
-	if (children == NULL) {
+	service.children = children_new(loop, first_take, claim, &events, &service);
+	if (service.children == NULL) {
 		claim_release(claim);
 		loop_free(loop);
 		return EXIT_CONFIG;
 	}
-	loop_on_signal(loop, SIGTERM, on_terminate, children);
-	loop_on_signal(loop, SIGINT, on_terminate, children);
-	/* The terminal of a foreground service was closed; nohup(1) asks not to mind. */
+	service.reload = reload_new(loop, first_take->file, service.children);
+	loop_on_signal(loop, SIGTERM, on_terminate, &service);
+	loop_on_signal(loop, SIGINT, on_terminate, &service);
 	if (signal(SIGHUP, SIG_IGN) != SIG_IGN)
-		loop_on_signal(loop, SIGHUP, on_terminate, children);
-	children_start(children);
+		loop_on_signal(loop, SIGHUP, on_hang_up, &service);
+	children_start(service.children);
 	loop_run(loop);
 	claim_release(claim);
-	children_free(children);
+	reload_free(service.reload);
+	children_free(service.children);
 	loop_free(loop);
 	return 0;
 }
@@ -159,6 +225,37 @@ dump(const struct conf *conf)
 	return fflush(stdout) == 0 ? 0 : EXIT_CONFIG;
 }
 
+static int
+start(const char *file, enum mode mode, struct claim *claim, struct activation *activation)
+{
+	struct buf said;
+	int status = EXIT_CONFIG;
+	buf_init(&said);
+	if (mode == MODE_DUMP) {
+		struct conf *conf = check_config(file, &said);
+		status = conf != NULL ? dump(conf) : EXIT_CONFIG;
+		conf_free(conf);
+		say(&said);
+		return status;
+	}
+	struct generation *generation = generation_new(file, &said);
+	if (generation == NULL) {
+		say(&said);
+		return EXIT_CONFIG;
+	}
+	const struct check check = {file, generation->conf, &said};
+	bool good = claim_users(claim, &check) == 0;
+	say(&said);
+	if (good && mode == MODE_RUN)
+		return run(generation, claim, activation, &said);
+	if (good) {
+		printf("%s: ok\n", file);
+		status = 0;
+	}
+	generation_free(generation);
+	return status;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -168,7 +265,8 @@ main(int argc, char **argv)
 	    {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0}};
 	const char *file = DEFAULT;
 	enum mode mode = MODE_RUN;
-	struct claim claim = {.spool = -1, .accounts = -1, .certificate = -1, .key = -1};
+	struct claim claim = {.admin = -1, .spool = -1, .accounts = -1};
+	struct activation *activation = activation_take();
 	int option;
 	while ((option = getopt_long(argc, argv, "c:tTh", options, NULL)) != -1) {
 		switch (option) {
@@ -197,26 +295,7 @@ main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	settle_descriptors();
+	notify_init();
 	scrub();
-	struct conf *conf = check_config(file);
-	if (conf == NULL)
-		return EXIT_CONFIG;
-	int status = EXIT_CONFIG;
-	if (mode == MODE_DUMP) {
-		status = dump(conf);
-	} else if (claim_users(&claim, file, conf) == 0 &&
-	           check_pair(file, conf, &claim.certificate, &claim.key) == 0 &&
-	           check_routes(file, conf, &claim.ca, &claim.passwords, &claim.password_count) ==
-	               0) {
-		if (mode == MODE_TEST) {
-			printf("%s: ok\n", file);
-			status = 0;
-		} else {
-			status = run(file, conf, &claim);
-		}
-	}
-	free(claim.listeners);
-	free(claim.passwords);
-	conf_free(conf);
-	return status;
+	return start(file, mode, &claim, activation);
 }

@@ -92,7 +92,5 @@ like($c->cmd('RCPT TO:<two@example.org>'), qr/^450/, 'two do not');
 undef $c;
 ok(Sekisho::wait_for(30, sub { $s->json('queue', 'audit')->{queued} == 0 }), 'all is delivered');
 ok($s->json('queue', 'audit')->{conserved}, 'conserved') or diag $s->ctl('queue', 'audit');
-kill 'HUP', $s->{daemon};
-waitpid delete $s->{daemon}, 0;
-is($?, 0, 'a closed terminal stops it cleanly');
+is($s->stop, 0, 'it stops cleanly');
 done_testing;

@@ -63,6 +63,8 @@ snapshot(void)
 	return fd;
 }
 
+#define GENERATION 7
+
 /* A new sekisho-keys; returns its pid, the control channel and the channel to it. */
 static pid_t
 start_keys(const char *key_path, int *control, int *peer)
@@ -85,11 +87,13 @@ start_keys(const char *key_path, int *control, int *peer)
 	}
 	close(ends[1]);
 	buf_init(&fields);
+	wire_put_u64(&fields, GENERATION);
 	wire_put_u32(&fields, 0);
 	wire_put_u32(&fields, SERVICE_KEEP_USER);
 	wire_put_u32(&fields, SERVICE_KEEP_USER);
 	frame(ends[0], SERVICE_FRAME_CONFIG, &fields, snapshot());
 	wire_put_u8(&fields, SERVICE_KEY);
+	wire_put_u32(&fields, 0);
 	frame(ends[0], SERVICE_FRAME_FILE, &fields, open(key_path, O_RDONLY | O_CLOEXEC));
 	wire_put_u8(&fields, SERVICE_MSA);
 	wire_put_u32(&fields, 0);
@@ -100,6 +104,7 @@ start_keys(const char *key_path, int *control, int *peer)
 	return pid;
 }
 
+static uint64_t generation = GENERATION; /* asked for */
 static struct loop *loop;
 static struct ipc_link *to_keys;
 static size_t answered;
@@ -121,6 +126,7 @@ ask(const char *digest, const char *padding, const void *text, size_t len)
 	struct buf request;
 
 	buf_init(&request);
+	wire_put_u64(&request, generation);
 	wire_put_str(&request, digest);
 	wire_put_str(&request, padding);
 	wire_put_bytes(&request, text, len);
@@ -129,6 +135,13 @@ ask(const char *digest, const char *padding, const void *text, size_t len)
 		loop_run(loop);
 	buf_clear(&request);
 	return answered;
+}
+
+static int
+sign_with(void *arg, struct tls_sign *wait, const char *digest, const char *padding,
+          const uint8_t *tbs, size_t len)
+{
+	return keys_client_sign(arg, generation, wait, digest, padding, tbs, len);
 }
 
 static void
@@ -220,8 +233,8 @@ main(void)
 	   "a malformed request is refused");
 
 	keys = keys_client_new(to_keys);
-	server = tls_server_new(open(pem, O_RDONLY | O_CLOEXEC), keys_client_sign, keys, error,
-	                        sizeof(error));
+	server =
+	    tls_server_new(open(pem, O_RDONLY | O_CLOEXEC), sign_with, keys, error, sizeof(error));
 	client = tls_client_new();
 	handshake(server, client);
 	ok(secure == 2, "a handshake with the key in another process");
