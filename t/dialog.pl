@@ -7,6 +7,9 @@
 #   # text                 a comment; the first line says what the conversation proves
 #   !connect 587 | 465     opens the connection: STARTTLS port, or implicit TLS
 #   !tls                   starts TLS on it (after STARTTLS was answered)
+#   !login                 connects to 465, reads the greeting, says EHLO and logs in
+#   !mail                  opens a transaction for bob@example.net
+#   !data                  likewise, up to the answer to DATA
 #   C: text                sends text and CRLF. %AUTH% is the demo account's PLAIN response, base64; %x{N}% is N times "x"
 #   !raw "text"            sends text with \r \n \t \0 \\ \" \xHH, without CRLF
 #   S: regex               reads one line, which must match from start to end
@@ -16,6 +19,13 @@
 #   !eof                   the server must have closed
 #   !sleep seconds
 # A line that is not answered within --timeout seconds (20) fails.
+#
+# --slices says how the octets travel; what is said may not depend on it:
+#   lines    as the file has them (default)
+#   octets   one at a time
+#   whole    all that is sent up to the next !tls, !sleep, !maybe or !eof in one piece, pipelining everything
+#   random   the same, cut at random; the cuts follow from --seed and the file's name
+# Several, joined by commas, play each file once each. --jobs plays so many at a time.
 use strict;
 use warnings;
 use Getopt::Long;
@@ -23,17 +33,20 @@ use IO::Select;
 use IO::Socket::INET;
 use IO::Socket::SSL;
 use MIME::Base64;
+use POSIX ();
+use Socket qw(IPPROTO_TCP TCP_NODELAY);
 
 my %port = (587 => '127.0.0.1:1587', 465 => '127.0.0.1:1465');
 my $timeout = 20;
 my $account = 'alice@example.test';
 my $password = 'sekisho-demo';
+my ($slices, $seed, $jobs) = ('lines', 1, 1);
 GetOptions('submission=s' => \$port{587}, 'submissions=s' => \$port{465}, 'timeout=f' => \$timeout,
-	'account=s' => \$account, 'password=s' => \$password) && @ARGV
-	or die "usage: dialog.pl --submission host:port --submissions host:port file...\n";
+	'account=s' => \$account, 'password=s' => \$password, 'slices=s' => \$slices, 'seed=i' => \$seed, 'jobs=i' => \$jobs) && @ARGV
+	or die "usage: dialog.pl --submission host:port --submissions host:port [--slices lines,octets,whole,random] file...\n";
 $SIG{PIPE} = 'IGNORE';
 
-my ($sock, $buf);
+my ($sock, $buf, $slicing);
 
 sub secure {
 	die "clear text is left over before TLS\n" if length $buf;
@@ -68,8 +81,12 @@ sub line {
 
 sub send_all {
 	my ($text) = @_;
+	my $all = length $text;
 	while (length $text) {
-		my $n = syswrite($sock, $text, 16384);
+		# In a long text all octets but the first and the last are alike.
+		my $size = $slicing eq 'octets' && (length $text < 600 || length $text > $all - 600) ? 1
+			: $slicing eq 'random' ? 1 + int rand(rand() < 0.5 ? 8 : 2000) : 16384;
+		my $n = syswrite($sock, $text, $size);
 		if (!defined $n) {
 			next if $!{EAGAIN} || $!{EINTR};
 			die "cannot send: $!\n";
@@ -88,71 +105,128 @@ sub expand {
 
 my %escape = (r => "\r", n => "\n", t => "\t", 0 => "\0", '\\' => '\\', '"' => '"');
 
-sub step {
-	local $_ = shift;
-	if (/^\s*(#|$)/) { return }
-	elsif (/^!connect (587|465)$/) {
-		$buf = '';
-		$sock = IO::Socket::INET->new(PeerAddr => $port{$1}, Timeout => $timeout) or die "cannot connect to $port{$1}: $!\n";
-		secure() if $1 == 465;
+my %macro = (
+	login => ['!connect 465', 'S: 220 \S+ ESMTP Sekisho', 'C: EHLO client.example.test', 'S*: 250-AUTH .*PLAIN.*',
+		'C: AUTH PLAIN %AUTH%', 'S: 235 2\.7\.0 .*'],
+	mail => ['C: MAIL FROM:<alice@example.test>', 'S: 250 2\.1\.0 .*', 'C: RCPT TO:<bob@example.net>', 'S: 250 2\.1\.5 .*'],
+);
+$macro{data} = [@{$macro{mail}}, 'C: DATA', 'S: 354 .*'];
+
+# A file as [line number, what to do, with what]; what is sent is expanded here.
+sub steps {
+	my ($file, $title) = @_;
+	my @steps;
+	open my $in, '<', $file or die "cannot open: $!\n";
+	while (my $text = <$in>) {
+		chomp $text;
+		$$title = $1 if $. == 1 && $text =~ /^#\s*(.*)/;
+		for ($text =~ /^!(\w+)$/ && $macro{$1} ? @{$macro{$1}} : $text) {
+			if (/^\s*(#|$)/) { next }
+			elsif (/^!(connect) (587|465)$/ || /^!(tls|eof)$/ || /^!(sleep) ([\d.]+)$/ || /^!(maybe) (.*)$/ || /^(S[*!]?): (.*)$/) {
+				push @steps, [$., $1, $2];
+			}
+			elsif (/^C: ?(.*)$/) { push @steps, [$., 'send', expand($1) . "\r\n"] }
+			elsif (/^!raw "(.*)"$/) {
+				my $raw = expand($1);
+				$raw =~ s/\\(x([0-9a-fA-F]{2})|.)/defined $2 ? chr hex $2 : $escape{$1} \/\/ $1/ge;
+				push @steps, [$., 'send', $raw];
+			}
+			else { die "not understood: $_\n" }
+		}
 	}
-	elsif (/^!tls$/) { secure() }
-	elsif (/^!sleep ([\d.]+)$/) { select undef, undef, undef, $1 }
-	elsif (/^!maybe (.*)$/) {
-		my $want = $1;
+	return @steps;
+}
+
+# Moves everything that is sent before the next barrier to where the first of it is sent.
+sub pipelined {
+	my ($first, @steps);
+	for my $step (@_) {
+		undef $first if $step->[1] !~ /^(send|S.?)$/;
+		if ($step->[1] eq 'send' && $first) { $first->[2] .= $step->[2]; next }
+		push @steps, $step = [@$step];
+		$first = $step if $step->[1] eq 'send';
+	}
+	return @steps;
+}
+
+sub step {
+	my ($what, $text) = @_;
+	if ($what eq 'connect') {
+		$buf = '';
+		$sock = IO::Socket::INET->new(PeerAddr => $port{$text}, Timeout => $timeout) or die "cannot connect to $port{$text}: $!\n";
+		setsockopt $sock, IPPROTO_TCP, TCP_NODELAY, 1;
+		secure() if $text == 465;
+	}
+	elsif ($what eq 'tls') { secure() }
+	elsif ($what eq 'sleep') { select undef, undef, undef, $text }
+	elsif ($what eq 'send') { send_all($text) }
+	elsif ($what eq 'maybe') {
 		while ($buf !~ /\n/) { fill() or return }
 		my $got = line();
-		$got =~ /^(?:$want)$/ or die "expected /$want/ or the end, got '$got'\n";
+		$got =~ /^(?:$text)$/ or die "expected /$text/ or the end, got '$got'\n";
 	}
-	elsif (/^!eof$/) {
+	elsif ($what eq 'eof') {
 		while (!length $buf) { fill() or return }
 		die "expected the end, got '$buf'\n";
 	}
-	elsif (/^!raw "(.*)"$/) {
-		my $text = expand($1);
-		$text =~ s/\\(x([0-9a-fA-F]{2})|.)/defined $2 ? chr hex $2 : $escape{$1} \/\/ $1/ge;
-		send_all($text);
+	elsif ($what eq 'S') {
+		my $got = line();
+		$got =~ /^(?:$text)$/ or die "expected /$text/, got '$got'\n";
 	}
-	elsif (/^C: ?(.*)$/) { send_all(expand($1) . "\r\n") }
-	elsif (/^S: (.*)$/) {
-		my ($want, $got) = ($1, line());
-		$got =~ /^(?:$want)$/ or die "expected /$want/, got '$got'\n";
-	}
-	elsif (/^S([*!]): (.*)$/) {
-		my ($kind, $want, $hit, @all) = ($1, $2, 0);
+	else {
+		my ($hit, @all) = (0);
 		do {
 			push @all, line();
-			$hit = 1 if $all[-1] =~ /^(?:$want)$/;
+			$hit = 1 if $all[-1] =~ /^(?:$text)$/;
 		} while ($all[-1] =~ /^\d\d\d-/);
-		die "expected /$want/ among: @all\n" if $kind eq '*' && !$hit;
-		die "did not expect /$want/ among: @all\n" if $kind eq '!' && $hit;
+		die "expected /$text/ among: @all\n" if $what eq 'S*' && !$hit;
+		die "did not expect /$text/ among: @all\n" if $what eq 'S!' && $hit;
 	}
-	else { die "not understood: $_\n" }
 }
 
-print '1..', scalar(@ARGV), "\n";
-my ($test, $failed) = (0, 0);
-for my $file (@ARGV) {
-	$test++;
+# The TAP line of one play, without "ok" and number, and what went wrong.
+sub play {
+	my ($file, $how) = @_;
 	my ($title, $number) = ($file, 0);
+	$slicing = $how;
+	srand $seed + unpack '%32C*', $file =~ s/.*\///r;
 	eval {
-		open my $in, '<', $file or die "cannot open: $!\n";
-		while (my $text = <$in>) {
-			chomp $text;
-			$number++;
-			$title = $1 if $number == 1 && $text =~ /^#\s*(.*)/;
-			step($text);
+		my @steps = steps($file, \$title);
+		@steps = pipelined(@steps) if $how eq 'whole' || $how eq 'random';
+		for my $step (@steps) {
+			$number = $step->[0];
+			step(@$step[1, 2]);
 		}
 	};
 	my $error = $@;
 	close $sock if $sock;
 	undef $sock;
 	$title =~ tr/#/ /;
-	if ($error) {
-		$failed++;
-		print "not ok $test - $title\n# $file:$number: $error";
-	} else {
-		print "ok $test - $title\n";
+	$title .= " ($how)" if $how ne 'lines';
+	return ($title, $error && "$file:$number: $error");
+}
+
+my @plays = map { my $how = $_; map { [$_, $how] } @ARGV } split /,/, $slices;
+print '1..', scalar(@plays), "\n";
+print "# random slices: --seed $seed\n" if $slices =~ /random/;
+my @results;
+for my $job (0 .. $jobs - 1) {
+	pipe my $read, my $write or die "pipe: $!\n";
+	push @results, $read;
+	next if fork // die "fork: $!\n";
+	for (my $i = $job; $i < @plays; $i += $jobs) {
+		my ($title, $error) = play(@{$plays[$i]});
+		$error =~ s/[\r\n]+/ /g;
+		syswrite $write, "$title\t$error\n";
 	}
+	POSIX::_exit(0);
+}
+my $failed = 0;
+for my $i (0 .. $#plays) {
+	my $line = readline $results[$i % $jobs];
+	my ($title, $error) = defined $line ? $line =~ /^(.*)\t(.*)$/ : ($plays[$i][0], 'the player died');
+	$failed++ if $error;
+	print $error ? 'not ' : '', 'ok ', $i + 1, " - $title\n";
+	print "# $error\n" if $error;
 }
 exit($failed ? 1 : 0);
