@@ -62,32 +62,35 @@ parse_path(const char *keyword, bool null_ok, const char **args, size_t *len, st
 	return !*len || **args == ' ' ? COMMAND_OK : COMMAND_SYNTAX;
 }
 
-/* The next "NAME[=value]"; false at the end. */
+/* Which parameters a command takes: RFC 5321 section 4.1.2 has the grammar of all, each extension
+ * its own keyword and values. The row's number is its bit among those already seen. */
 struct param {
-	const char *name, *value;
-	size_t name_len, value_len;
+	const char *keyword;
+	bool (*read)(const char *value, size_t len, void *out);
 };
-static bool
-next_param(const char **args, size_t *len, struct param *out)
-{
-	const char *end, *equals;
 
-	while (*len && **args == ' ') {
-		++*args;
-		--*len;
-	}
-	if (!*len)
+static bool
+is_alnum(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+/* esmtp-param, all of text. *keyword_len is the length of its keyword; a value follows "=". */
+static bool
+is_param(const char *text, size_t len, size_t *keyword_len)
+{
+	size_t i = 0;
+
+	while (i < len && (is_alnum(text[i]) || (text[i] == '-' && i)))
+		i++;
+	*keyword_len = i;
+	if (!i || i == len)
+		return i;
+	if (text[i] != '=' || i + 1 == len)
 		return false;
-	end = memchr(*args, ' ', *len);
-	if (!end)
-		end = *args + *len;
-	equals = memchr(*args, '=', (size_t)(end - *args));
-	out->name = *args;
-	out->name_len = (size_t)((equals ? equals : end) - *args);
-	out->value = equals ? equals + 1 : end;
-	out->value_len = (size_t)(end - out->value);
-	*len -= (size_t)(end - *args);
-	*args = end;
+	while (++i < len)
+		if (text[i] < 33 || text[i] > 126 || text[i] == '=')
+			return false;
 	return true;
 }
 
@@ -97,74 +100,111 @@ is_word(const char *text, size_t len, const char *word)
 	return len == strlen(word) && !strncasecmp(text, word, len);
 }
 
-static bool
-parse_size(const struct param *param, uint64_t *out)
+/* Everything behind a path. An empty value is one that was not given: is_param refuses "SIZE=". */
+static enum command_error
+parse_params(const char *args, size_t len, const struct param *known, size_t count, void *out)
 {
+	unsigned seen = 0;
+
+	for (const char *end; len; len -= (size_t)(end - args), args = end) {
+		size_t keyword_len, i = 0;
+		if (*args == ' ') {
+			end = args + 1;
+			continue;
+		}
+		end = memchr(args, ' ', len);
+		if (!end)
+			end = args + len;
+		if (!is_param(args, (size_t)(end - args), &keyword_len))
+			return COMMAND_SYNTAX;
+		while (i < count && !is_word(args, keyword_len, known[i].keyword))
+			i++;
+		if (i == count)
+			return COMMAND_UNKNOWN_PARAM;
+		const char *value = args + keyword_len + (args + keyword_len < end);
+		if (seen & 1u << i || !known[i].read(value, (size_t)(end - value), out))
+			return COMMAND_SYNTAX;
+		seen |= 1u << i;
+	}
+	return COMMAND_OK;
+}
+
+/* RFC 1870 section 4. */
+static bool
+read_size(const char *value, size_t len, void *out)
+{
+	struct command_mail *mail = out;
 	uint64_t v = 0;
 
-	if (!param->value_len || param->value_len > 20)
+	if (!len || len > 20)
 		return false;
-	for (size_t i = 0; i < param->value_len; i++) {
-		unsigned digit = (unsigned)(unsigned char)param->value[i] - '0';
+	for (size_t i = 0; i < len; i++) {
+		unsigned digit = (unsigned)(unsigned char)value[i] - '0';
 		if (digit > 9)
 			return false;
 		/* A number beyond 64 bits is well formed and too big for any limit. */
-		if (v > (UINT64_MAX - digit) / 10) {
-			*out = UINT64_MAX;
-			return true;
-		}
-		v = v * 10 + digit;
+		v = v > (UINT64_MAX - digit) / 10 ? UINT64_MAX : v * 10 + digit;
 	}
-	*out = v;
+	mail->has_size = true;
+	mail->size = v;
 	return true;
 }
+
+/* RFC 6152 section 2. */
+static bool
+read_body(const char *value, size_t len, void *out)
+{
+	struct command_mail *mail = out;
+
+	mail->body_8bit = is_word(value, len, "8BITMIME");
+	return mail->body_8bit || is_word(value, len, "7BIT");
+}
+
+/* RFC 4954 section 5: who submitted is what we authenticated, not what is claimed here, so it need
+ * only be xtext (RFC 3461 section 4). */
+static bool
+read_auth(const char *value, size_t len, void *out)
+{
+	(void)out;
+	for (size_t i = 0; i < len; i++) {
+		if (value[i] < 33 || value[i] > 126)
+			return false;
+		if (value[i] != '+')
+			continue;
+		for (size_t end = i + 2; i < end; i++)
+			if (i + 1 == len || !value[i + 1] ||
+			    !strchr("0123456789ABCDEF", value[i + 1]))
+				return false;
+	}
+	return len;
+}
+
+static const struct param mail_params[] = {
+    {"SIZE", read_size},
+    {"BODY", read_body},
+    {"AUTH", read_auth},
+};
 
 enum command_error
 command_parse_mail(const char *args, size_t len, struct command_mail *out, enum address_error *why)
 {
 	enum command_error error;
-	struct param param;
-	bool seen_body = false, seen_auth = false;
 
 	memset(out, 0, sizeof *out);
 	if ((error = parse_path("FROM:", true, &args, &len, &out->from, why)))
 		return error;
-	while (next_param(&args, &len, &param)) {
-		if (is_word(param.name, param.name_len, "SIZE")) {
-			if (out->has_size || !parse_size(&param, &out->size))
-				return COMMAND_SYNTAX;
-			out->has_size = true;
-		} else if (is_word(param.name, param.name_len, "BODY")) {
-			if (seen_body)
-				return COMMAND_SYNTAX;
-			seen_body = true;
-			if (is_word(param.value, param.value_len, "8BITMIME"))
-				out->body_8bit = true;
-			else if (!is_word(param.value, param.value_len, "7BIT"))
-				return COMMAND_SYNTAX;
-		} else if (is_word(param.name, param.name_len, "AUTH")) {
-			/* RFC 4954 section 5: who submitted is what we authenticated, not what is
-			 * claimed here. */
-			if (seen_auth || !param.value_len)
-				return COMMAND_SYNTAX;
-			seen_auth = true;
-		} else {
-			return COMMAND_UNKNOWN_PARAM;
-		}
-	}
-	return COMMAND_OK;
+	return parse_params(args, len, mail_params, sizeof mail_params / sizeof *mail_params, out);
 }
 
 enum command_error
 command_parse_rcpt(const char *args, size_t len, struct address *out, enum address_error *why)
 {
 	enum command_error error;
-	struct param param;
 
 	memset(out, 0, sizeof *out);
 	if ((error = parse_path("TO:", false, &args, &len, out, why)))
 		return error;
-	return next_param(&args, &len, &param) ? COMMAND_UNKNOWN_PARAM : COMMAND_OK;
+	return parse_params(args, len, NULL, 0, out);
 }
 
 bool

@@ -30,7 +30,60 @@ static const struct {
     {"FROM:<a@x.example> SIZE=1 SIZE=2", COMMAND_SYNTAX, 0, false},
     {"FROM:<a@x.example> BODY=7BIT BODY=7BIT", COMMAND_SYNTAX, 0, false},
     {"FROM:<a@x.example> BODY=BINARYMIME", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> BODY", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> BODY=", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> BODY=8BITMIME=", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> BODY=8BITMIMEX", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> SIZE", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> SIZE=0", COMMAND_OK, 0, false},
+    {"FROM:<a@x.example> SIZE=00000000000000000001", COMMAND_OK, 1, false},
+    {"FROM:<a@x.example> SIZE=000000000000000000001", COMMAND_SYNTAX, 0, false}, /* 20 digits */
+    {"FROM:<a@x.example> SIZE=18446744073709551616", COMMAND_OK, UINT64_MAX, false},
+    {"FROM:<a@x.example> SIZE=1K", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> SIZE=+1", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> size=1 Size=2", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> SIZE=0 SIZE=0", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> SIZES=1", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> SIZ=1", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> AUTH=<>", COMMAND_OK, 0, false},
+    {"FROM:<a@x.example> AUTH=e+3Dmc2@example.com", COMMAND_OK, 0, false}, /* RFC 4954 section 5 */
+    {"FROM:<a@x.example> AUTH=a+2Bb@example.com SIZE=7", COMMAND_OK, 7, false},
+    {"FROM:<a@x.example> AUTH", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> AUTH=", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> AUTH=a+", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> AUTH=a+2", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> AUTH=a+2b", COMMAND_SYNTAX, 0, false}, /* xtext has upper-case digits */
+    {"FROM:<a@x.example> AUTH=a+GG", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> AUTH=a++41", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> AUTH=a=b", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> AUTH=\xc3\xa4", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> AUTH=<> AUTH=<>", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> =x", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> =", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> -X=1", COMMAND_SYNTAX, 0, false}, /* RFC 5321 esmtp-keyword */
+    {"FROM:<a@x.example> X_Y=1", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> X-Y=1", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> 8-=1", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> X=", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> X==1", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> X=1 SIZE=x", COMMAND_UNKNOWN_PARAM, 0, false}, /* the first one decides */
+    {"FROM:<a@x.example> SIZE=x X=1", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> \xc3\xa4=1", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> SIZE = 1", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example> <b@x.example>", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example>,<b@x.example>", COMMAND_SYNTAX, 0, false},
+    {"FROM:<a@x.example>>", COMMAND_SYNTAX, 0, false},
+    {"FROM:<<a@x.example>>", COMMAND_BAD_ADDRESS, 0, false},
+    {"FROM :<a@x.example>", COMMAND_SYNTAX, 0, false},
+    {"FROM:  <a@x.example>    SIZE=3   ", COMMAND_OK, 3, false},
     {"FROM:<a@x.example> SMTPUTF8", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> BODY=8BITMIME SMTPUTF8", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> RET=FULL", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> ENVID=x", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> HOLDFOR=60", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> MT-PRIORITY=3", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> BY=120;R", COMMAND_UNKNOWN_PARAM, 0, false},
+    {"FROM:<a@x.example> REQUIRETLS", COMMAND_UNKNOWN_PARAM, 0, false},
     {"FROM:<a@x.example>SIZE=1", COMMAND_SYNTAX, 0, false},
     {"TO:<a@x.example>", COMMAND_SYNTAX, 0, false},
     {"FROM <a@x.example>", COMMAND_SYNTAX, 0, false},
@@ -73,6 +126,12 @@ main(void)
 	ok(command_parse_rcpt("TO:<a@x.example> NOTIFY=NEVER", 29, &address, &why) ==
 	       COMMAND_UNKNOWN_PARAM,
 	   "RCPT with a parameter");
+	ok(command_parse_rcpt("TO:<a@x.example> NOTIFY=", 24, &address, &why) == COMMAND_SYNTAX &&
+	       command_parse_rcpt("TO:<a@x.example> =", 18, &address, &why) == COMMAND_SYNTAX &&
+	       command_parse_rcpt("TO:<a@x.example> SIZE=1", 23, &address, &why) ==
+	           COMMAND_UNKNOWN_PARAM &&
+	       !command_parse_rcpt("TO:<a@x.example>  ", 18, &address, &why),
+	   "RCPT with a malformed parameter, one of MAIL, blanks");
 	ok(command_parse_rcpt("TO:<a@x>", 8, &address, &why) == COMMAND_BAD_ADDRESS &&
 	       why == ADDRESS_UNQUALIFIED,
 	   "RCPT unqualified");
