@@ -16,9 +16,9 @@
  * refusing real mail for a comment helps nobody; but each mailbox that another reader could see
  * there is reported, and what cannot be read is an error, never skipped.
  *
- * Invariants: the content of a local part is at most ADDRESS_LOCAL_MAX octets of printable ASCII,
- * so the quoted form always fits; nothing non-ASCII, no control and no angle bracket outside quotes
- * ever gets into a struct address. */
+ * Invariants: a local part is at most ADDRESS_LOCAL_MAX octets of printable ASCII as it is written
+ * canonically, which is how it leaves us; nothing non-ASCII, no control and no angle bracket
+ * outside quotes ever gets into a struct address. */
 
 struct cursor {
 	const char *p, *end;
@@ -129,8 +129,9 @@ put_local(const struct content *content, struct address *out)
 	assert(p < out->local + sizeof out->local);
 }
 
-/* At the opening bracket of an address literal (RFC 5321 section 4.1.3). Only addresses that can be
- * connected to are known. */
+/* At the opening bracket of an address literal (RFC 5321 section 4.1.3). Of the tags only "IPv6" is
+ * registered. A leading zero in an IPv4 address is refused, since to some readers it means octal;
+ * IPv6 addresses have many spellings and get the usual one (RFC 5952). */
 static enum address_error
 parse_literal(struct cursor *c, char *domain)
 {
@@ -151,9 +152,11 @@ parse_literal(struct cursor *c, char *domain)
 	for (size_t i = 0; i < len; i++)
 		text[i] = lower(text[i]);
 	if (!strncmp(text, "ipv6:", 5)) {
+		char usual[INET6_ADDRSTRLEN];
 		if (inet_pton(AF_INET6, text + 5, binary) != 1)
 			return ADDRESS_SYNTAX;
-		snprintf(domain, ADDRESS_DOMAIN_MAX + 1, "[IPv6:%s]", text + 5);
+		inet_ntop(AF_INET6, binary, usual, sizeof usual);
+		snprintf(domain, ADDRESS_DOMAIN_MAX + 1, "[IPv6:%s]", usual);
 	} else {
 		if (inet_pton(AF_INET, text, binary) != 1)
 			return ADDRESS_SYNTAX;
@@ -163,12 +166,13 @@ parse_literal(struct cursor *c, char *domain)
 	return ADDRESS_OK;
 }
 
-/* Labels of letters, digits and inner hyphens; domain must hold ADDRESS_DOMAIN_MAX + 1, or is NULL
- * to skip over a route. */
+/* Labels of letters, digits and inner hyphens. The last one is no number (RFC 1123 section 2.1):
+ * what looks like an IP address without brackets would be taken for one further on. domain must
+ * hold ADDRESS_DOMAIN_MAX + 1, or is NULL to skip over a route. */
 static enum address_error
 parse_domain(struct cursor *c, char *domain, bool *dotted)
 {
-	size_t len = 0, label = 0;
+	size_t len = 0, label = 0, digits = 0;
 
 	if (at_char(c, '[') && domain) {
 		*dotted = true;
@@ -183,10 +187,11 @@ parse_domain(struct cursor *c, char *domain, bool *dotted)
 			if (!label || c->p[-1] == '-')
 				return ADDRESS_SYNTAX;
 			*dotted = true;
-			label = 0;
+			label = digits = 0;
 		} else if (is_alnum(ch) || (ch == '-' && label)) {
 			if (++label > 63)
 				return ADDRESS_TOO_LONG;
+			digits += ch >= '0' && ch <= '9';
 		} else {
 			break;
 		}
@@ -196,7 +201,7 @@ parse_domain(struct cursor *c, char *domain, bool *dotted)
 			domain[len] = lower((char)ch);
 		len++;
 	}
-	if (!label || c->p[-1] == '-')
+	if (!label || c->p[-1] == '-' || digits == label)
 		return ADDRESS_SYNTAX;
 	if (domain)
 		domain[len] = 0;
@@ -206,7 +211,10 @@ parse_domain(struct cursor *c, char *domain, bool *dotted)
 static enum address_error
 check_length(const struct content *content, const struct address *out)
 {
-	if (content->too_long || strlen(out->local) + 1 + strlen(out->domain) > ADDRESS_MAX)
+	size_t local = strlen(out->local);
+
+	if (content->too_long || local > ADDRESS_LOCAL_MAX ||
+	    local + 1 + strlen(out->domain) > ADDRESS_MAX)
 		return ADDRESS_TOO_LONG;
 	return ADDRESS_OK;
 }
@@ -491,13 +499,16 @@ address_list_next(const char *body, size_t len, size_t *at, struct address *out)
 			break;
 		c.p++; /* a group's name */
 	}
-	if (*c.p == '<')
+	const char before = *c.p;
+	if (before == '<')
 		ok = finish_angle(&c, out);
-	else if (*c.p == '@')
+	else if (before == '@')
 		ok = finish_addr_spec(&c, &w, out);
 	else
 		return -1;
-	if (!ok || (c.p < c.end && *c.p != ',' && *c.p != ';'))
+	/* "a@x.example <a@x.example>", a display name that should be quoted, is what scanners and
+	 * scripts send: both are reported. */
+	if (!ok || (c.p < c.end && *c.p != ',' && *c.p != ';' && !(before == '@' && *c.p == '<')))
 		return -1;
 	*at = (size_t)(c.p - body);
 	return 1;
