@@ -68,7 +68,8 @@ SESSION = $(filter-out msa/main.c,$(wildcard msa/*.c))
 UNIT = $(patsubst t/unit/%.c,$(B)/unit/%.t,$(wildcard t/unit/*.c))
 $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
-	@$(CC) $(LDFLAGS) -o $@ $< $(LINK) -lcmocka -lsasl2 -lidn -lunbound -lresolv
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LINK) -lcmocka -lsasl2 -lidn -lunbound -lresolv
+$(B)/unit/replies.t: $(B)/obj/msa/replies.o
 # The corpus of each fuzz harness, as an ordinary test.
 REPLAY = $(FUZZERS:%=$(B)/unit/fuzz-%.t)
 $(B)/unit/fuzz-%.t: $(B)/obj/t/fuzz/%.o $(B)/obj/t/fuzz/replay.o $(SESSION:%.c=$(B)/obj/%.o) $(LIBS)

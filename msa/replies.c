@@ -73,7 +73,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     SAY(AUTH_REFUSED, "535 5.7.8 Authentication credentials invalid"),
     SAY(AUTH_SUSPENDED, "525 5.7.13 Account suspended, contact %s, code K7"),
     BLAME(AUTH_MECHANISM, "504 5.5.4 Unrecognized authentication type"),
-    SAY(AUTH_UNAVAILABLE, "454 4.7.0 Temporary authentication failure"),
+    SAY(AUTH_UNAVAILABLE, "454 4.7.0 Temporary authentication failure, try again later"),
 
     SAY(SENDER_OK, "250 2.1.0 Sender OK"),
     BLAME(SENDER_SYNTAX, "501 5.1.7 Bad sender address syntax"),
