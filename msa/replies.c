@@ -36,7 +36,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
         "421 4.7.0 Limit of %llu sessions of one account reached, try again later"),
     SAY(TOO_MANY_OF_CLIENT,
         "421 4.7.0 Limit of %llu sessions from one network address reached, try again later"),
-    SAY(KILLED, "421 4.7.0 Session ended by an operator"),
+    SAY(KILLED, "421 4.7.0 Session ended by an operator, try again later"),
     SAY(SUSPENDED, "421 4.7.0 Account suspended, contact %s, code K7"),
     SAY(REMOVED, "421 4.7.0 The account has changed, please log in again"),
     SAY(HTTP, "554 5.5.1 This is a mail server, closing connection"),

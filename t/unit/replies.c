@@ -49,8 +49,8 @@ needs_enhanced(enum reply_name name)
 static bool
 says_what_next(const char *text)
 {
-	static const char *const words[] = {
-	    "later", "again", "retry", "resets", "reconnect", "limit", "closing connection"};
+	static const char *const words[] = {"later",   "again",     "retry", "resets",
+	                                    "contact", "reconnect", "limit", "closing connection"};
 
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
 		if (strstr(text, words[i]))
