@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-#include "core/log.h"
-
 static void
 on_accounts(void *arg, enum auth_result result, const char *error, const struct auth_entry *list,
             size_t count, const char *next)
@@ -34,7 +32,6 @@ cmd_account_add(struct request *request)
 	const char *account = request_account(request),
 	           *password = request_text(request, "password");
 
-	log_info("-", "account-add", "account=%s by=\"%s\"", account, request_by(request));
 	auth_account_add(request_peers(request)->auth, account, password, strlen(password),
 	                 on_accounts, request);
 }
@@ -45,7 +42,6 @@ cmd_account_passwd(struct request *request)
 	const char *account = request_account(request),
 	           *password = request_text(request, "password");
 
-	log_info("-", "account-passwd", "account=%s by=\"%s\"", account, request_by(request));
 	auth_account_passwd(request_peers(request)->auth, account, password, strlen(password),
 	                    on_accounts, request);
 }
@@ -55,7 +51,6 @@ cmd_account_suspend(struct request *request)
 {
 	const char *account = request_account(request);
 
-	log_info("-", "account-suspend", "account=%s by=\"%s\"", account, request_by(request));
 	auth_account_suspend(request_peers(request)->auth, account, request_text(request, "reason"),
 	                     on_accounts, request);
 }
@@ -65,7 +60,6 @@ cmd_account_resume(struct request *request)
 {
 	const char *account = request_account(request);
 
-	log_info("-", "account-resume", "account=%s by=\"%s\"", account, request_by(request));
 	auth_account_resume(request_peers(request)->auth, account, on_accounts, request);
 }
 
@@ -74,7 +68,6 @@ cmd_account_class(struct request *request)
 {
 	const char *account = request_account(request);
 
-	log_info("-", "account-class", "account=%s by=\"%s\"", account, request_by(request));
 	auth_account_class(request_peers(request)->auth, account, request_text(request, "class"),
 	                   on_accounts, request);
 }
@@ -84,7 +77,6 @@ cmd_account_remove(struct request *request)
 {
 	const char *account = request_account(request);
 
-	log_info("-", "account-remove", "account=%s by=\"%s\"", account, request_by(request));
 	auth_account_remove(request_peers(request)->auth, account, on_accounts, request);
 }
 

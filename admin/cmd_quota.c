@@ -2,8 +2,6 @@
 
 /* quota: sekisho-queue keeps the ledger, and asks nobody whether an account exists. */
 
-#include "core/log.h"
-
 static json_t *
 burst(const struct queue_burst *burst)
 {
@@ -14,22 +12,32 @@ burst(const struct queue_burst *burst)
 	                 json_number((uint64_t)burst->period), "left", (json_int_t)burst->left);
 }
 
-/* The limit of recipients stands by itself, as what people ask for. */
+/* A limit lowered below what was used leaves nothing, not less. */
+static void
+add_meter(json_t *object, const struct queue_quota *quota)
+{
+	const uint64_t taken = (uint64_t)quota->used + quota->reserved;
+
+	json_object_set_new(object, "limit", json_number(quota->limit));
+	json_object_set_new(object, "used", json_number(quota->used));
+	json_object_set_new(object, "reserved", json_number(quota->reserved));
+	json_object_set_new(object, "remaining",
+	                    json_number(taken < quota->limit ? quota->limit - taken : 0));
+	json_object_set_new(object, "reset", json_time(quota->reset));
+}
+
+/* The meter of recipients stands by itself, as what people ask for. */
 static void
 on_quota(void *arg, enum queue_answer got, const struct queue_quota_view *view)
 {
 	struct request *request = arg;
-	json_t *result;
+	json_t *result, *messages;
 
 	if (!request_queue_done(request, got))
 		return;
-	const struct queue_quota *quota = &view->meters[QUEUE_RECIPIENTS],
-	                         *messages = &view->meters[QUEUE_MESSAGES];
-	result =
-	    json_pack("{s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "account", json_text(view->account), "limit",
-	              json_number(quota->limit), "used", json_number(quota->used), "reserved",
-	              json_number(quota->reserved), "reset", json_time(quota->reset), "overridden",
-	              view->overridden, "class_limit", json_number(view->class_limit));
+	result = json_pack("{s:o,s:b,s:o}", "account", json_text(view->account), "overridden",
+	                   view->overridden, "class_limit", json_number(view->class_limit));
+	add_meter(result, &view->meters[QUEUE_RECIPIENTS]);
 	if (view->overridden) {
 		json_object_set_new(result, "override_set", json_time(view->override_set));
 		json_object_set_new(result, "override_by", json_text(view->override_by));
@@ -37,16 +45,14 @@ on_quota(void *arg, enum queue_answer got, const struct queue_quota_view *view)
 	}
 	json_object_set_new(result, "class", json_text(view->class));
 	json_object_set_new(result, "window", json_text(view->calendar ? "calendar" : "rolling"));
-	json_object_set_new(result, "messages",
-	                    json_pack("{s:o,s:o,s:o,s:o}", "limit", json_number(messages->limit),
-	                              "used", json_number(messages->used), "reserved",
-	                              json_number(messages->reserved), "reset",
-	                              json_time(messages->reset)));
+	messages = json_object();
+	add_meter(messages, &view->meters[QUEUE_MESSAGES]);
+	json_object_set_new(result, "messages", messages);
 	json_object_set_new(result, "burst",
 	                    json_pack("{s:o,s:o}", "recipients",
 	                              burst(&view->burst[QUEUE_RECIPIENTS]), "messages",
 	                              burst(&view->burst[QUEUE_MESSAGES])));
-	json_object_set_new(result, "start", json_time(quota->start));
+	json_object_set_new(result, "start", json_time(view->meters[QUEUE_RECIPIENTS].start));
 	if (view->reset_when != 0) {
 		json_object_set_new(result, "reset_when", json_time(view->reset_when));
 		json_object_set_new(result, "reset_by", json_text(view->reset_by));
@@ -65,8 +71,6 @@ ask_quota(struct request *request, const char *class)
 static void
 set_quota(struct request *request, const char *class)
 {
-	log_info("-", "quota-set", "account=%s limit=%u by=\"%s\"", request_account(request),
-	         request_count(request, "limit"), request_by(request));
 	queue_set_quota(request_peers(request)->queue, request_account(request), class, false,
 	                request_count(request, "limit"), request_by(request),
 	                request_text(request, "reason"), on_quota, request);
@@ -119,8 +123,6 @@ on_known_reset(void *arg, enum auth_result result, const char *error, const stru
 	(void)next;
 	if (class == NULL)
 		return;
-	log_info("-", "quota-reset", "account=%s by=\"%s\"", request_account(request),
-	         request_by(request));
 	queue_reset_quota(request_peers(request)->queue, request_account(request), class,
 	                  request_by(request), request_text(request, "reason"), on_quota, request);
 }
@@ -150,8 +152,6 @@ cmd_quota_reset(struct request *request)
 void
 cmd_quota_clear(struct request *request)
 {
-	log_info("-", "quota-clear", "account=%s by=\"%s\"", request_account(request),
-	         request_by(request));
 	queue_set_quota(request_peers(request)->queue, request_account(request), "standard", true,
 	                0, request_by(request), request_text(request, "reason"), on_quota, request);
 }

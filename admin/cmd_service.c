@@ -2,10 +2,16 @@
 
 /* status and stop: the service as a whole. */
 
-#include "core/log.h"
 #include "core/service.h"
 
 #define STOP_DELAY 100 /* msec */
+
+/* null for 0 */
+static json_t *
+seconds_since(msec_t wall)
+{
+	return wall == 0 ? json_null() : json_integer((clock_wall() - wall) / 1000);
+}
 
 static void
 on_status(void *arg, enum queue_answer got, const struct queue_status *status)
@@ -24,6 +30,7 @@ on_status(void *arg, enum queue_answer got, const struct queue_status *status)
 		json_object_set_new(queue, "lanes", lanes);
 		json_object_set_new(queue, "in_flight", json_number(status->in_flight));
 		json_object_set_new(queue, "oldest", json_time(status->oldest));
+		json_object_set_new(queue, "oldest_age", seconds_since(status->oldest));
 		json_object_set_new(queue, "accepted", json_number(status->accepted));
 		json_object_set_new(queue, "generated", json_number(status->generated));
 		json_object_set_new(queue, "delivered", json_number(status->delivered));
@@ -56,7 +63,12 @@ on_processes(void *arg, const struct service_state *state, const struct service_
 		json_object_set_new(one, "role", json_string(service_role_name(list[i].role)));
 		json_object_set_new(one, "index", json_number(list[i].index));
 		json_object_set_new(one, "pid", json_integer(list[i].pid));
+		json_object_set_new(one, "state",
+		                    json_string(list[i].pid == 0            ? "down"
+		                                : list[i].layers[0] == '\0' ? "starting"
+		                                                            : "up"));
 		json_object_set_new(one, "since", json_time(list[i].since));
+		json_object_set_new(one, "uptime", seconds_since(list[i].since));
 		json_object_set_new(one, "restarts", json_number(list[i].restarts));
 		json_object_set_new(one, "layers", json_text(list[i].layers));
 		json_array_append_new(processes, one);
@@ -65,7 +77,11 @@ on_processes(void *arg, const struct service_state *state, const struct service_
 	json_object_set_new(configuration, "loaded", json_time(state->loaded));
 	json_object_set_new(configuration, "file", json_text(state->file));
 	json_object_set_new(configuration, "certificate_expires", json_time(state->expires));
+	if (state->expires != 0)
+		json_object_set_new(configuration, "certificate_left",
+		                    json_integer((state->expires - clock_wall()) / 1000));
 	json_object_set_new(request_notes(request), "configuration", configuration);
+	json_object_set_new(request_notes(request), "now", json_time(clock_wall()));
 	json_object_set_new(request_notes(request), "processes", processes);
 	queue_ask_status(request_peers(request)->queue, on_status, request);
 }
@@ -95,7 +111,6 @@ ask_stop(void *arg)
 void
 cmd_stop(struct request *request)
 {
-	log_info("-", "stop", "by=\"%s\"", request_by(request));
 	request_answer(request, json_object());
 	loop_timer_arm(loop_timer_new(service_loop(), ask_stop, NULL), STOP_DELAY);
 }

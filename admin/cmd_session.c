@@ -2,10 +2,6 @@
 
 /* session: sekisho-auth knows them all, and the sekisho-msa that has one ends it. */
 
-#include <inttypes.h>
-
-#include "core/log.h"
-
 static json_t *
 session_json(const struct auth_session *session)
 {
@@ -70,7 +66,5 @@ cmd_session_kill(struct request *request)
 		request_refuse(request, "usage", "name either a session or an account");
 		return;
 	}
-	log_info("-", "session-kill", "account=%s session=%" PRIu64 " by=\"%s\"",
-	         account[0] != '\0' ? account : "-", number, request_by(request));
 	auth_session_kill(request_peers(request)->auth, number, account, on_killed, request);
 }

@@ -1,7 +1,7 @@
 /* What the functions behind the admin commands share: the row that describes a command, and the
  * request it is run for.
  *
- * A new command is one row in protocol.c's table and one function in a cmd_*.c. The function finds
+ * A new command is one row in commands.c and one function in a cmd_*.c. The function finds
  * its arguments checked and canonical, asks the owner, and ends with request_answer or
  * request_refuse: once, now or from the owner's callback. */
 #ifndef ADMIN_COMMAND_H
@@ -18,12 +18,13 @@
 struct request;
 
 enum argument_type {
-	ARGUMENT_ACCOUNT, /* request_account gives it in its canonical spelling */
-	ARGUMENT_MESSAGE, /* request_message */
-	ARGUMENT_TEXT,    /* one line of at most ARGUMENT_TEXT_MAX octets: request_text */
-	ARGUMENT_SECRET,  /* any text: request_text */
-	ARGUMENT_COUNT,   /* 0 to 4294967295: request_count */
-	ARGUMENT_NUMBER,  /* any number above 0, of something: request_number */
+	ARGUMENT_ACCOUNT,  /* request_account gives it in its canonical spelling */
+	ARGUMENT_MESSAGE,  /* request_message */
+	ARGUMENT_TEXT,     /* one line of at most ARGUMENT_TEXT_MAX octets: request_text */
+	ARGUMENT_SECRET,   /* any text: request_text */
+	ARGUMENT_COUNT,    /* 0 to 4294967295: request_count */
+	ARGUMENT_DURATION, /* "10min", as in the configuration: request_duration */
+	ARGUMENT_NUMBER,   /* any number above 0, of something: request_number */
 };
 #define ARGUMENT_TEXT_MAX 127
 
@@ -35,12 +36,14 @@ struct argument {
 
 struct command {
 	const char *name;
-	enum protocol_role role; /* what it takes at least */
-	msec_t patience;         /* how long its owners may take */
+	enum role role;  /* what it takes at least; from ROLE_OPERATE on it changes something, and
+	                    goes on record */
+	msec_t patience; /* how long its owners may take */
 	void (*run)(struct request *request);
 	void (*late)(struct request *request); /* patience is over; NULL: say so */
-	struct argument arguments[4];
+	struct argument arguments[8];
 };
+extern const struct command commands[]; /* ends with a row without name */
 
 /* Arguments; those not given are "" or 0 or NULL. */
 const char *request_account(const struct request *request);
@@ -48,7 +51,9 @@ const struct queue_id *request_message(const struct request *request);
 const char *request_text(const struct request *request, const char *name);
 uint32_t request_count(const struct request *request, const char *name);
 uint64_t request_number(const struct request *request, const char *name);
+msec_t request_duration(const struct request *request, const char *name);
 
+enum role request_role(const struct request *request);
 const struct protocol_peers *request_peers(const struct request *request);
 /* Who asks, for the record. */
 const char *request_by(const struct request *request);
@@ -78,6 +83,7 @@ void cmd_account_remove(struct request *request);
 void cmd_account_resume(struct request *request);
 void cmd_account_show(struct request *request);
 void cmd_account_suspend(struct request *request);
+void cmd_help(struct request *request);
 void cmd_queue_audit(struct request *request);
 void cmd_queue_list(struct request *request);
 void cmd_queue_show(struct request *request);

@@ -1,6 +1,7 @@
 #include "admin/ctl_ask.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,10 +11,17 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define REPLY_MAX (16u * 1024 * 1024)
+#include "admin/ctl.h"
+#include "admin/protocol.h"
+#include "core/buf.h"
+#include "core/clock.h"
+
+#define REPLY_MAX      (16u * 1024 * 1024)
+#define READ_SIZE      65536
+#define PROGRESS_AFTER 2000 /* msec */
+#define PROGRESS_EVERY 500  /* msec */
 
 static const char *place; /* where the service is, or should be */
-static bool json_wanted;
 static int fd = -1;
 
 void
@@ -37,12 +45,11 @@ ctl_usage(const char *why)
 }
 
 void
-ctl_ask_init(const char *socket_path, bool as_json)
+ctl_ask_init(const char *socket_path)
 {
 	place = socket_path != NULL ? socket_path : getenv("SEKISHO_SOCKET");
 	if (place != NULL && *place == '\0')
 		place = NULL;
-	json_wanted = as_json;
 }
 
 static void
@@ -84,7 +91,7 @@ static const char *
 advice(int error)
 {
 	if (error == EACCES || error == EPERM)
-		return "become root or a member of the socket's group";
+		return "its mode keeps you out; become root, or loosen admin.mode";
 	if (error == EAGAIN)
 		return "it does not accept connections; is sekisho-admin stopped or hung?";
 	return "is sekishod running, and is this the admin.socket of its configuration? -s SOCKET "
@@ -107,18 +114,19 @@ reach(int patience)
 		}
 	}
 	if (fd < 0)
-		ctl_die(CTL_UNREACHABLE, "cannot reach the service at %s: %s; %s", place,
-		        strerror(errno), advice(errno));
+		ctl_die(errno == EACCES ? CTL_DENIED : CTL_UNAVAILABLE,
+		        "cannot reach the service at %s: %s; %s", place, strerror(errno),
+		        advice(errno));
 }
 
 static void __attribute__((noreturn)) no_answer(int patience)
 {
 	if (errno == EAGAIN)
-		ctl_die(CTL_UNREACHABLE,
+		ctl_die(CTL_UNAVAILABLE,
 		        "no answer from %s within %d s; is sekisho-admin stopped or hung? The log "
 		        "and ps tell",
 		        place, patience);
-	ctl_die(CTL_UNREACHABLE, "the connection to %s broke: %s; the log says why", place,
+	ctl_die(CTL_UNAVAILABLE, "the connection to %s broke: %s; the log says why", place,
 	        strerror(errno));
 }
 
@@ -139,34 +147,70 @@ send_line(const char *line, size_t len, int patience)
 	}
 }
 
-/* One line, *len octets of it; the caller frees it. */
-static char *
-receive_line(size_t *len, int patience)
+/* Waits until there is something to read, and says so on a terminal when it takes long. Patience
+ * over: -1, and errno is EAGAIN. */
+static int
+await(int patience)
 {
-	char *reply = NULL, *bigger;
-	size_t at = 0, size = 0;
+	const msec_t start = clock_mono();
+	const bool tell = isatty(STDERR_FILENO);
+	bool told = false;
+	int ready;
 
-	while (at == 0 || reply[at - 1] != '\n') {
+	do {
+		struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+		const msec_t waited = clock_mono() - start;
+
+		if (tell && waited >= PROGRESS_AFTER) {
+			fprintf(stderr, "\rwaiting for an answer, %lld s of at most %d s ",
+			        (long long)waited / 1000, patience);
+			told = true;
+		}
+		if (waited >= patience * 1000) {
+			ready = -1;
+			errno = EAGAIN;
+			break;
+		}
+		ready = poll(&poll_fd, 1, PROGRESS_EVERY);
+	} while (ready == 0 || (ready < 0 && errno == EINTR));
+	if (told)
+		fputs("\r\033[K", stderr);
+	return ready;
+}
+
+/* What has come beyond the line that was asked for. */
+static struct buf input;
+
+/* The next line, without its end, in *line until the next call; false at the connection's end. A
+ * patience of 0 waits for as long as it takes, until a signal. */
+static bool
+receive_line(const char **line, size_t *len, int patience)
+{
+	static size_t used;
+	const uint8_t *end = NULL;
+
+	buf_consume(&input, used);
+	used = 0;
+	while (input.len == 0 || (end = memchr(input.data, '\n', input.len)) == NULL) {
 		ssize_t n;
 
-		if (at == size) {
-			size = size == 0 ? 65536 : size * 2;
-			if (size > REPLY_MAX || (bigger = realloc(reply, size)) == NULL)
-				ctl_die(CTL_UNREACHABLE, "the answer is too long");
-			reply = bigger;
-		}
-		n = recv(fd, reply + at, size - at, 0);
-		if (n < 0 && errno == EINTR)
+		if (input.len > REPLY_MAX)
+			ctl_die(CTL_UNAVAILABLE, "the answer is too long");
+		if (patience > 0 && await(patience) < 0)
+			no_answer(patience);
+		n = recv(fd, buf_reserve(&input, READ_SIZE), READ_SIZE, 0);
+		if (n < 0 && errno == EINTR && patience > 0)
 			continue;
-		if (n == 0)
-			ctl_die(CTL_UNREACHABLE,
-			        "no answer from the service: it hung up; its log says why");
+		if (n == 0 || (n < 0 && errno == EINTR))
+			return false;
 		if (n < 0)
 			no_answer(patience);
-		at += (size_t)n;
+		buf_commit(&input, (size_t)n);
 	}
-	*len = at;
-	return reply;
+	*line = (const char *)input.data;
+	*len = (size_t)(end - input.data);
+	used = *len + 1;
+	return true;
 }
 
 static void __attribute__((noreturn)) refused(const json_t *answer)
@@ -178,13 +222,15 @@ static void __attribute__((noreturn)) refused(const json_t *answer)
 
 	if (code == NULL)
 		code = "";
-	if (json_wanted && error != NULL) {
+	if (ctl_wants_json() && error != NULL) {
 		json_dumpf(error, stdout, JSON_COMPACT);
 		putchar('\n');
 	}
-	if (strcmp(code, "unavailable") == 0 || strcmp(code, "busy") == 0)
-		status = CTL_UNREACHABLE;
-	else if (strcmp(code, "usage") == 0)
+	if (strcmp(code, "denied") == 0)
+		status = CTL_DENIED;
+	else if (strcmp(code, "unavailable") == 0 || strcmp(code, "busy") == 0)
+		status = CTL_UNAVAILABLE;
+	else if (strcmp(code, "usage") == 0 || strcmp(code, "version") == 0)
 		status = CTL_USAGE;
 	ctl_die(status, "%s", words != NULL ? words : "refused");
 }
@@ -192,10 +238,13 @@ static void __attribute__((noreturn)) refused(const json_t *answer)
 json_t *
 ctl_ask(json_t *request, int patience)
 {
-	char *line = json_dumps(request, JSON_COMPACT);
+	char *line;
+	const char *reply;
 	json_t *answer, *result;
 	size_t len;
 
+	json_object_set_new(request, "version", json_integer(PROTOCOL_VERSION));
+	line = json_dumps(request, JSON_COMPACT);
 	json_decref(request);
 	if (line == NULL)
 		ctl_usage("the arguments are no UTF-8 text");
@@ -207,16 +256,33 @@ ctl_ask(json_t *request, int patience)
 	send_line(line, len, patience);
 	explicit_bzero(line, len); /* it may hold a password */
 	free(line);
-	line = receive_line(&len, patience);
-	answer = json_loadb(line, len, 0, NULL);
-	free(line);
+	if (!receive_line(&reply, &len, patience))
+		ctl_die(CTL_UNAVAILABLE,
+		        "no answer from the service: it hung up; its log says why");
+	answer = json_loadb(reply, len, 0, NULL);
 	if (!json_is_object(answer))
-		ctl_die(CTL_UNREACHABLE, "the service's answer is no JSON");
+		ctl_die(CTL_UNAVAILABLE, "the service's answer is no JSON");
 	if (!json_is_true(json_object_get(answer, "ok")))
 		refused(answer);
 	result = json_incref(json_object_get(answer, "result"));
 	json_decref(answer);
 	return result;
+}
+
+json_t *
+ctl_ask_next(void)
+{
+	const char *line;
+	json_t *next;
+	size_t len;
+
+	set_patience(fd, 0);
+	if (!receive_line(&line, &len, 0))
+		return NULL;
+	next = json_loadb(line, len, 0, NULL);
+	if (next == NULL)
+		ctl_die(CTL_UNAVAILABLE, "the service's answer is no JSON");
+	return next;
 }
 
 /* sekishod holds the listening socket until the last of its processes is gone. A connection it
@@ -230,7 +296,7 @@ ctl_ask_await_end(int patience)
 	do {
 		n = recv(fd, &octet, 1, 0);
 		if (n < 0 && errno == EAGAIN)
-			ctl_die(CTL_UNREACHABLE,
+			ctl_die(CTL_UNAVAILABLE,
 			        "the service was asked to stop and still runs after %d s; the log "
 			        "says who is late",
 			        patience);

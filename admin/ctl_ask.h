@@ -1,20 +1,25 @@
 /* sekishoctl's conversation with sekisho-admin: requests out, results in. Whatever goes wrong ends
- * the program with a sentence and its exit status. */
+ * the program with a sentence and its exit status; --json has a refusal on standard output, too. */
 #ifndef ADMIN_CTL_ASK_H
 #define ADMIN_CTL_ASK_H
 
 #include <jansson.h>
 #include <stdbool.h>
 
-#define CTL_REFUSED     1
-#define CTL_UNREACHABLE 2
-#define CTL_USAGE       64
+/* Exit statuses besides 0; those of sysexits(3) where it has one. */
+#define CTL_REFUSED     1  /* refused, not found, or an audit that does not add up */
+#define CTL_USAGE       64 /* the command line is wrong; nothing was asked */
+#define CTL_UNAVAILABLE 69 /* no service, or no answer in time: whether it was done is unknown */
+#define CTL_DENIED      77 /* who asks has not the role for it */
 
-/* socket_path NULL: the usual places. as_json: a refusal goes to standard output, too. */
-void ctl_ask_init(const char *socket_path, bool as_json);
+/* socket_path NULL: the usual places. */
+void ctl_ask_init(const char *socket_path);
 /* Sends a request (taken) and returns its result (the caller's); does not return on a refusal.
  * patience in seconds. */
 json_t *ctl_ask(json_t *request, int patience);
+/* The next line of an answer that goes on; NULL at its end. Waits for as long as it takes, until
+ * the program is interrupted: NULL, too. */
+json_t *ctl_ask_next(void);
 /* After a stop was asked for: returns when the whole service is gone. */
 void ctl_ask_await_end(int patience);
 

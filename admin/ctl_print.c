@@ -1,33 +1,85 @@
 #include "admin/ctl_print.h"
 
 #include <errno.h>
-#include <stdbool.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
 
 #include "admin/ctl_ask.h"
 
 #define SHOW_MAX 512
 
-/* Control characters of ASCII, and those of ISO 6429 that hide behind UTF-8's octet C2. */
+/* Of characters, whatever locale we run in: the service speaks UTF-8. */
+static locale_t utf8;
+
 static void
+use_utf8(void)
+{
+	if (utf8 == (locale_t)0)
+		utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+	if (utf8 != (locale_t)0)
+		uselocale(utf8);
+}
+
+/* What rearranges the characters around it shows other text than there is. */
+static bool
+is_direction(wchar_t c)
+{
+	return c == 0x61c || c == 0x200e || c == 0x200f || (c >= 0x202a && c <= 0x202e) ||
+	       (c >= 0x2066 && c <= 0x2069);
+}
+
+/* Replaces what is no printable character by '?', octet by octet, and returns how many columns the
+ * text takes on a terminal. */
+static size_t
 make_harmless(char *text)
 {
-	for (unsigned char *c = (unsigned char *)text; *c != '\0'; c++)
-		if (*c < 0x20 || *c == 0x7f)
-			*c = '?';
-		else if (*c == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)
-			c[0] = c[1] = '?';
+	size_t columns = 0;
+
+	use_utf8();
+	while (*text != '\0') {
+		mbstate_t state = {0};
+		wchar_t c;
+		size_t n = mbrtowc(&c, text, strlen(text), &state);
+		int width = n > 4 || is_direction(c) ? -1 : wcwidth(c);
+
+		if (width < 0) {
+			n = n > 4 ? 1 : n;
+			memset(text, '?', n);
+			width = (int)n;
+		}
+		columns += (size_t)width;
+		text += n;
+	}
+	return columns;
+}
+
+static char *
+next_buffer(void)
+{
+	static char buffers[CTL_COLUMNS_MAX][SHOW_MAX];
+	static unsigned turn;
+
+	return buffers[turn++ % CTL_COLUMNS_MAX];
+}
+
+const char *
+ctl_harmless(const char *text)
+{
+	char *out = next_buffer();
+
+	snprintf(out, SHOW_MAX, "%s", text);
+	make_harmless(out);
+	return out;
 }
 
 const char *
 ctl_show(const json_t *object, const char *key)
 {
-	static char buffers[CTL_COLUMNS_MAX][SHOW_MAX];
-	static unsigned turn;
 	const json_t *value = json_object_get(object, key);
-	char *out = buffers[turn++ % CTL_COLUMNS_MAX];
+	char *out = next_buffer();
 
 	if (json_is_integer(value))
 		snprintf(out, SHOW_MAX, "%lld", (long long)json_integer_value(value));
@@ -44,17 +96,50 @@ ctl_show(const json_t *object, const char *key)
 void
 ctl_line(const char *title, const json_t *object, const char *key)
 {
-	printf("%-16s %s\n", title, ctl_show(object, key));
+	printf("%-*s %s\n", CTL_TITLE, title, ctl_show(object, key));
+}
+
+char *
+ctl_span(long long seconds, char out[CTL_SPAN_SIZE])
+{
+	static const struct {
+		const char *name;
+		long long seconds;
+	} units[] = {{"d", 86400}, {"h", 3600}, {"min", 60}, {"s", 1}};
+	size_t i = 0;
+	int len;
+
+	if (seconds < 0)
+		seconds = 0;
+	while (i < 3 && seconds < units[i].seconds)
+		i++;
+	len = snprintf(out, CTL_SPAN_SIZE, "%lld %s", seconds / units[i].seconds, units[i].name);
+	seconds %= units[i].seconds;
+	if (i < 3 && seconds / units[i + 1].seconds > 0)
+		snprintf(out + len, CTL_SPAN_SIZE - (size_t)len, " %lld %s",
+		         seconds / units[i + 1].seconds, units[i + 1].name);
+	return out;
+}
+
+static size_t
+columns_of(const char *text)
+{
+	char copy[SHOW_MAX];
+
+	snprintf(copy, sizeof(copy), "%s", text);
+	return make_harmless(copy);
 }
 
 /* The last column is not padded. */
 static void
 put_cell(const struct ctl_column *column, const char *text)
 {
-	if (column[1].key != NULL)
-		printf("%-*s  ", (int)column->width, text);
-	else
-		printf("%s\n", text);
+	const bool last = column[1].key == NULL;
+	const size_t len = columns_of(text);
+	const int gap = len < column->width ? (int)(column->width - len) : 0;
+
+	printf("%*s%s%*s", column->right ? gap : 0, "", text, column->right || last ? 0 : gap, "");
+	fputs(last ? "\n" : "  ", stdout);
 }
 
 void
@@ -69,7 +154,7 @@ ctl_table(struct ctl_column *columns, const json_t *rows)
 			c->width = strlen(c->head);
 		json_array_foreach(rows, index, row)
 		{
-			size_t len = strlen(ctl_show(row, c->key));
+			size_t len = columns_of(ctl_show(row, c->key));
 
 			if (len > c->width)
 				c->width = len;

@@ -1,20 +1,29 @@
-/* What sekishoctl prints. What the service says may quote strangers, so control characters are
- * never printed raw. */
+/* What sekishoctl prints. What the service says may quote strangers, so characters that control a
+ * terminal, or turn a line's direction, are never printed raw. */
 #ifndef ADMIN_CTL_PRINT_H
 #define ADMIN_CTL_PRINT_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #define CTL_COLUMNS_MAX 16
+#define CTL_TITLE       16 /* columns of a line's title */
 
 /* The value as text, "-" for nothing; in one of a few static buffers. */
 const char *ctl_show(const json_t *object, const char *key);
+/* The same for what was typed. */
+const char *ctl_harmless(const char *text);
 /* "title            value" */
 void ctl_line(const char *title, const json_t *object, const char *key);
 
+#define CTL_SPAN_SIZE 48
+/* "45 s", "5 min", "4 h 12 min", "3 d 4 h". Returns out. */
+char *ctl_span(long long seconds, char out[CTL_SPAN_SIZE]);
+
 struct ctl_column {
 	const char *key, *head; /* NULL ends the list */
+	bool right;             /* a number */
 	size_t width;           /* 0 at first */
 };
 /* Prints rows, which may come in several parts: a column is as wide as what it has had to hold so

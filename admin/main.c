@@ -7,8 +7,7 @@
  * connection that has been silent longest makes room: open connections that ask nothing must not
  * keep the NOC out.
  *
- * Who may connect: root, the service's own user, and members of the socket's group. The file's mode
- * says the same; the kernel's word about the peer holds also where somebody loosened the mode. */
+ * Who may do what is admin/roles.h; the socket's mode only narrows who may try. */
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "admin/protocol.h"
@@ -28,7 +26,7 @@
 #define CLIENTS_MAX    64
 #define IDLE_TIMEOUT   300000 /* msec */
 #define FINISH_TIMEOUT 5000   /* msec */
-#define GROUPS_MAX     1024
+#define REFUSED_EVERY  1000   /* msec between two lines about strangers */
 
 struct client {
 	struct client *prev, *next;
@@ -39,14 +37,13 @@ struct client {
 	bool ended;              /* it sends no more, and waits for what it asked */
 	bool closing;
 	msec_t active; /* clock_mono of the last request or answer */
-	char by[64];
+	struct roles_peer peer;
 };
 
 static const struct conf *conf;
 static struct ipc_link *auth_link, *queue_link;
 static struct protocol_peers peers;
 static int listener = -1;
-static gid_t socket_group = (gid_t)-1;
 static struct client *clients;
 static unsigned client_count;
 
@@ -55,6 +52,7 @@ client_free(struct client *client)
 {
 	protocol_forget(client->request);
 	conn_free(client->conn);
+	roles_peer_clear(&client->peer);
 	if (client->prev != NULL)
 		client->prev->next = client->next;
 	else
@@ -81,13 +79,15 @@ on_reply(void *arg, const char *line, size_t len)
 		serve(client);
 }
 
-/* Every peer that may connect may do everything. */
 static void
 begin(struct client *client, const char *line, size_t len)
 {
-	struct protocol_asker asker = {.role = PROTOCOL_ADMIN, .by = client->by};
+	char by[ROLES_BY_SIZE];
+	struct protocol_asker asker = {
+	    .role = roles_of(&client->peer, conf), .by = by, .conf = conf};
 	struct request *request;
 
+	roles_by(&client->peer, conf, by);
 	client->waiting = true;
 	client->active = clock_mono();
 	conn_set_timeout(client->conn, 0);
@@ -157,31 +157,6 @@ on_end(void *arg, enum conn_end why)
 static const struct conn_events conn_events = {
     .on_input = on_input, .on_drained = on_input, .on_input_end = on_input_end, .on_end = on_end};
 
-static bool
-is_allowed(int fd, char *by, size_t size)
-{
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
-	gid_t groups[GROUPS_MAX];
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0)
-		return false;
-	snprintf(by, size, "uid %u", (unsigned)peer.uid);
-	if (peer.uid == 0 || peer.uid == geteuid())
-		return true;
-	if (socket_group == (gid_t)-1)
-		return false;
-	if (peer.gid == socket_group)
-		return true;
-	len = sizeof(groups);
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) != 0)
-		return false;
-	for (size_t i = 0; i < len / sizeof(groups[0]); i++)
-		if (groups[i] == socket_group)
-			return true;
-	return false;
-}
-
 /* Says why before it closes; the socket's empty buffer takes the line at once. */
 static void
 turn_away(int fd, const char *code, const char *text)
@@ -207,9 +182,40 @@ make_room(void)
 			silent = c;
 	if (silent == NULL)
 		return false;
-	log_info("-", "admin-room", "closed=\"%s\" silent_ms=%" PRId64, silent->by,
-	         clock_mono() - silent->active);
+	log_info("-", "admin-room", "closed=\"uid %u\" silent_ms=%" PRId64,
+	         (unsigned)silent->peer.uid, clock_mono() - silent->active);
 	client_free(silent);
+	return true;
+}
+
+/* False, after telling why, for who has no role or finds no place. */
+static bool
+may_enter(int fd, const struct roles_peer *peer)
+{
+	static msec_t told;
+	static unsigned untold;
+	char by[ROLES_BY_SIZE], words[256];
+
+	if (roles_of(peer, conf) == ROLE_NONE) {
+		roles_by(peer, conf, by);
+		untold++;
+		if (told == 0 || clock_mono() - told >= REFUSED_EVERY) {
+			log_warn("-", "admin-refused", "by=\"%s\" count=%u", by, untold);
+			told = clock_mono();
+			untold = 0;
+		}
+		snprintf(words, sizeof(words),
+		         "%s has no role in this service; root can give one: a name or @group in "
+		         "admin.look, admin.operate or admin.admin of its configuration",
+		         by);
+		turn_away(fd, "denied", words);
+		return false;
+	}
+	if (!make_room()) {
+		log_warn("-", "admin-overload", "clients=%u", client_count);
+		turn_away(fd, "busy", "64 clients are being served; try again");
+		return false;
+	}
 	return true;
 }
 
@@ -217,7 +223,7 @@ static void
 on_connection(void *arg, unsigned ready)
 {
 	struct client *client;
-	char by[64] = "";
+	struct roles_peer peer;
 	int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	(void)arg;
@@ -227,18 +233,14 @@ on_connection(void *arg, unsigned ready)
 			log_warn("-", "admin-accept-failed", "errno=%d", errno);
 		return;
 	}
-	if (!is_allowed(fd, by, sizeof(by))) {
-		log_warn("-", "admin-refused", "by=\"%s\"", by);
-		turn_away(fd, "denied", "become root or a member of the socket's group");
-		return;
-	}
-	if (!make_room()) {
-		log_warn("-", "admin-overload", "clients=%u", client_count);
-		turn_away(fd, "busy", "64 clients are being served; try again");
+	if (roles_peer_init(&peer, fd) < 0)
+		log_warn("-", "admin-peer-unknown", "errno=%d", errno);
+	if (!may_enter(fd, &peer)) {
+		roles_peer_clear(&peer);
 		return;
 	}
 	client = xcalloc(1, sizeof(*client));
-	memcpy(client->by, by, sizeof(by));
+	client->peer = peer;
 	client->active = clock_mono();
 	client->next = clients;
 	if (clients != NULL)
@@ -303,15 +305,11 @@ on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
 static int
 on_start(void *arg)
 {
-	struct stat st;
-
 	(void)arg;
 	if (listener < 0) {
 		log_error("-", "admin-no-socket", "path=%s", conf->admin_socket);
 		return -1;
 	}
-	if (stat(conf->admin_socket, &st) == 0)
-		socket_group = st.st_gid;
 	loop_watch_set(loop_watch_new(service_loop(), listener, on_connection, NULL), LOOP_READ);
 	return 0;
 }

@@ -1,7 +1,7 @@
 #include "admin/command.h"
 
-/* The table of commands, and what is the same for all of them: reading a line, checking its
- * arguments, the one reply.
+/* What is the same for all commands: reading a line, checking its arguments and the asker's role,
+ * the record of what was changed by whom, the one reply.
  *
  * A request lives until its owner's callback has come, even when nobody waits any more: the asker
  * left, or was told after the row's patience that nobody answered. Its reply is then dropped. A
@@ -15,103 +15,10 @@
 #include <string.h>
 
 #include "auth/name.h"
+#include "core/log.h"
 #include "core/mem.h"
+#include "core/near.h"
 #include "core/service.h"
-
-#define PATIENCE       10000 /* msec */
-#define PATIENCE_AUDIT 60000 /* reads every body; the queue's client gives up before */
-#define PATIENCE_LOOK  5000  /* status tells also who does not answer */
-
-#define ACCOUNT                                                                                    \
-	{                                                                                          \
-		"account", ARGUMENT_ACCOUNT, true                                                  \
-	}
-#define OF_ACCOUNT                                                                                 \
-	{                                                                                          \
-		"account", ARGUMENT_ACCOUNT, false                                                 \
-	}
-
-static const struct command commands[] = {
-    {"status", PROTOCOL_LOOK, PATIENCE_LOOK, cmd_status, cmd_status_late, {{0}}},
-    {"account.add",
-     PROTOCOL_ADMIN,
-     PATIENCE,
-     cmd_account_add,
-     NULL,
-     {ACCOUNT, {"password", ARGUMENT_SECRET, true}}},
-    {"account.passwd",
-     PROTOCOL_ADMIN,
-     PATIENCE,
-     cmd_account_passwd,
-     NULL,
-     {ACCOUNT, {"password", ARGUMENT_SECRET, true}}},
-    {"account.suspend",
-     PROTOCOL_ADMIN,
-     PATIENCE,
-     cmd_account_suspend,
-     NULL,
-     {ACCOUNT, {"reason", ARGUMENT_TEXT, false}}},
-    {"account.resume", PROTOCOL_ADMIN, PATIENCE, cmd_account_resume, NULL, {ACCOUNT}},
-    {"account.class",
-     PROTOCOL_ADMIN,
-     PATIENCE,
-     cmd_account_class,
-     NULL,
-     {ACCOUNT, {"class", ARGUMENT_TEXT, true}}},
-    {"account.remove", PROTOCOL_ADMIN, PATIENCE, cmd_account_remove, NULL, {ACCOUNT}},
-    {"account.show", PROTOCOL_LOOK, PATIENCE, cmd_account_show, NULL, {ACCOUNT}},
-    {"account.list",
-     PROTOCOL_LOOK,
-     PATIENCE,
-     cmd_account_list,
-     NULL,
-     {{"after", ARGUMENT_ACCOUNT, false}}},
-    {"quota.show", PROTOCOL_LOOK, PATIENCE, cmd_quota_show, NULL, {ACCOUNT}},
-    {"quota.set",
-     PROTOCOL_OPERATE,
-     PATIENCE,
-     cmd_quota_set,
-     NULL,
-     {ACCOUNT, {"limit", ARGUMENT_COUNT, true}, {"reason", ARGUMENT_TEXT, false}}},
-    {"quota.reset",
-     PROTOCOL_OPERATE,
-     PATIENCE,
-     cmd_quota_reset,
-     NULL,
-     {ACCOUNT, {"reason", ARGUMENT_TEXT, false}}},
-    {"quota.clear",
-     PROTOCOL_OPERATE,
-     PATIENCE,
-     cmd_quota_clear,
-     NULL,
-     {ACCOUNT, {"reason", ARGUMENT_TEXT, false}}},
-    {"queue.list",
-     PROTOCOL_LOOK,
-     PATIENCE,
-     cmd_queue_list,
-     NULL,
-     {OF_ACCOUNT, {"after", ARGUMENT_MESSAGE, false}}},
-    {"queue.show",
-     PROTOCOL_LOOK,
-     PATIENCE,
-     cmd_queue_show,
-     NULL,
-     {{"message", ARGUMENT_MESSAGE, true}}},
-    {"queue.audit", PROTOCOL_LOOK, PATIENCE_AUDIT, cmd_queue_audit, NULL, {{0}}},
-    {"session.list",
-     PROTOCOL_LOOK,
-     PATIENCE,
-     cmd_session_list,
-     NULL,
-     {OF_ACCOUNT, {"after", ARGUMENT_NUMBER, false}}},
-    {"session.kill",
-     PROTOCOL_OPERATE,
-     PATIENCE,
-     cmd_session_kill,
-     NULL,
-     {OF_ACCOUNT, {"session", ARGUMENT_NUMBER, false}}},
-    {"stop", PROTOCOL_ADMIN, PATIENCE, cmd_stop, NULL, {{0}}},
-};
 
 struct request {
 	const struct protocol_peers *peers;
@@ -126,7 +33,8 @@ struct request {
 	struct queue_id message;
 	bool has_message;
 	bool starting, answered;
-	char by[64];
+	enum role role;
+	char by[ROLES_BY_SIZE];
 };
 
 /* A request may hold a password, in the parser's buffers too: what jansson frees is wiped. */
@@ -177,12 +85,54 @@ protocol_complaint(const char *code, const char *text, size_t *len)
 	return dump(reply, len);
 }
 
+/* What a value may look like in the record: quotation marks would forge the next one. */
+static void
+add_value(struct buf *out, const char *key, const char *value)
+{
+	buf_printf(out, " %s=\"", key);
+	for (; *value != '\0'; value++)
+		buf_add_char(out, *value == '"' ? '\'' : *value);
+	buf_add_char(out, '"');
+}
+
+/* Who changed what, and with which result: one line each, also for what was refused. */
+static void
+record(const struct request *request, const json_t *reply)
+{
+	const struct command *command = request->command;
+	const char *code =
+	    json_string_value(json_object_get(json_object_get(reply, "error"), "code"));
+	struct buf line;
+
+	if (command == NULL || command->role < ROLE_OPERATE)
+		return;
+	buf_init(&line);
+	for (const struct argument *a = command->arguments; a->name != NULL; a++) {
+		const json_t *value = json_object_get(request->body, a->name);
+		char number[32];
+
+		if (a->type == ARGUMENT_SECRET)
+			continue;
+		if (json_is_string(value)) {
+			add_value(&line, a->name, json_string_value(value));
+		} else if (json_is_integer(value)) {
+			snprintf(number, sizeof(number), "%" JSON_INTEGER_FORMAT,
+			         json_integer_value(value));
+			add_value(&line, a->name, number);
+		}
+	}
+	log_info("-", "admin", "command=%s by=\"%s\" result=%s%.1200s", command->name, request->by,
+	         code != NULL ? code : "done", buf_str(&line));
+	buf_clear(&line);
+}
+
 static void
 say(struct request *request, json_t *reply)
 {
 	size_t len = 0;
 	char *text;
 
+	record(request, reply);
 	json_object_set(reply, "id", request->id);
 	text = dump(reply, &len);
 	if (text != NULL && request->on_reply != NULL)
@@ -341,6 +291,20 @@ request_number(const struct request *request, const char *name)
 	return (uint64_t)json_integer_value(json_object_get(request->body, name));
 }
 
+msec_t
+request_duration(const struct request *request, const char *name)
+{
+	msec_t value = 0;
+
+	return conf_duration(request_text(request, name), &value) ? value : 0;
+}
+
+enum role
+request_role(const struct request *request)
+{
+	return request->role;
+}
+
 const struct protocol_peers *
 request_peers(const struct request *request)
 {
@@ -377,6 +341,7 @@ check(struct request *request, const struct argument *argument, const json_t *va
       const char **code)
 {
 	const char *text = json_string_value(value);
+	msec_t duration;
 
 	*code = "usage";
 	if (argument->type == ARGUMENT_COUNT)
@@ -402,6 +367,10 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		if (strlen(text) > ARGUMENT_TEXT_MAX)
 			return "is longer than 127 octets";
 		return is_one_line(text) ? NULL : "holds control characters; give one line of text";
+	case ARGUMENT_DURATION:
+		return conf_duration(text, &duration)
+		           ? NULL
+		           : "is no time; write it like 30s, 10min, 4h or 2d";
 	case ARGUMENT_SECRET:
 	case ARGUMENT_COUNT:
 	case ARGUMENT_NUMBER:
@@ -438,7 +407,7 @@ check_arguments(struct request *request)
 		while (a->name != NULL && strcmp(a->name, key) != 0)
 			a++;
 		if (words[0] == '\0' && a->name == NULL && strcmp(key, "id") != 0 &&
-		    strcmp(key, "command") != 0)
+		    strcmp(key, "version") != 0 && strcmp(key, "command") != 0)
 			snprintf(words, sizeof(words), "%s takes no argument \"%.64s\"",
 			         request->command->name, key);
 	}
@@ -450,17 +419,62 @@ check_arguments(struct request *request)
 	return false;
 }
 
+/* NULL, after naming the nearest one, when there is no such command. */
 static const struct command *
-find_command(const char *name)
+find_command(struct request *request, const char *name)
 {
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-		if (strcmp(commands[i].name, name) == 0)
-			return &commands[i];
+	const struct command *near = commands;
+	char words[192];
+
+	for (const struct command *c = commands; c->name != NULL; c++) {
+		if (strcmp(c->name, name) == 0)
+			return c;
+		if (near_distance(name, c->name) < near_distance(name, near->name))
+			near = c;
+	}
+	snprintf(words, sizeof(words),
+	         "there is no such command; did you mean %s? The command help lists them all",
+	         near->name);
+	request_refuse(request, "unknown-command", words);
 	return NULL;
 }
 
+/* False, after saying which role it takes and who has it, for who may not. */
+static bool
+check_role(struct request *request, const struct conf *conf)
+{
+	const enum role needed = request->command->role;
+	char words[512], holders[320];
+	json_t *value;
+
+	if (request->role >= needed)
+		return true;
+	roles_holders(needed, conf, holders, sizeof(holders));
+	snprintf(words, sizeof(words), "%s takes the role %s, and you have %s; who has it: %s",
+	         request->command->name, role_name(needed), role_name(request->role), holders);
+	value = json_text(words);
+	request_refuse(request, "denied", json_string_value(value));
+	json_decref(value);
+	return false;
+}
+
+static bool
+check_version(struct request *request)
+{
+	const json_t *version = json_object_get(request->body, "version");
+
+	if (version == NULL ||
+	    (json_is_integer(version) && json_integer_value(version) == PROTOCOL_VERSION))
+		return true;
+	request_refuse(
+	    request, "version",
+	    "this service speaks version 1 of the admin protocol; use the sekishoctl that "
+	    "came with it");
+	return false;
+}
+
 static void
-run(struct request *request, const struct protocol_asker *asker, json_error_t *error)
+run(struct request *request, const struct conf *conf, json_error_t *error)
 {
 	const char *name = json_string_value(json_object_get(request->body, "command"));
 	char words[128], *near;
@@ -476,12 +490,9 @@ run(struct request *request, const struct protocol_asker *asker, json_error_t *e
 		request_refuse(request, "syntax", "the line is no JSON object");
 	} else if (name == NULL) {
 		request_refuse(request, "syntax", "\"command\" is missing or no text");
-	} else if ((request->command = find_command(name)) == NULL) {
-		request_refuse(request, "unknown-command",
-		               "there is no such command; sekishoctl --help lists them");
-	} else if (asker->role < request->command->role) {
-		request_refuse(request, "denied", "you may not do this; ask an administrator");
-	} else if (check_arguments(request)) {
+	} else if (check_version(request) &&
+	           (request->command = find_command(request, name)) != NULL &&
+	           check_role(request, conf) && check_arguments(request)) {
 		request->command->run(request);
 	}
 }
@@ -498,12 +509,13 @@ protocol_handle(const struct protocol_peers *peers, const struct protocol_asker 
 	request->on_reply = on_reply;
 	request->arg = arg;
 	request->starting = true;
+	request->role = asker->role;
 	snprintf(request->by, sizeof(request->by), "%s", asker->by);
 	request->body = json_loadb(line, len, JSON_REJECT_DUPLICATES, &error);
 	request->id = json_incref(json_object_get(request->body, "id"));
 	if (request->id == NULL)
 		request->id = json_null();
-	run(request, asker, &error);
+	run(request, asker->conf, &error);
 	request->starting = false;
 	if (request->answered) {
 		request_free(request);
@@ -512,6 +524,32 @@ protocol_handle(const struct protocol_peers *peers, const struct protocol_asker 
 	request->patience = loop_timer_new(service_loop(), on_late, request);
 	loop_timer_arm(request->patience, request->command->patience);
 	return request;
+}
+
+void
+cmd_help(struct request *request)
+{
+	static const char *const types[] = {
+	    [ARGUMENT_ACCOUNT] = "account", [ARGUMENT_MESSAGE] = "message",
+	    [ARGUMENT_TEXT] = "text",       [ARGUMENT_SECRET] = "secret",
+	    [ARGUMENT_COUNT] = "count",     [ARGUMENT_DURATION] = "duration",
+	    [ARGUMENT_NUMBER] = "number",
+	};
+	json_t *list = json_array();
+
+	for (const struct command *c = commands; c->name != NULL; c++) {
+		json_t *arguments = json_array();
+
+		for (const struct argument *a = c->arguments; a->name != NULL; a++)
+			json_array_append_new(arguments,
+			                      json_pack("{s:s,s:s,s:b}", "name", a->name, "type",
+			                                types[a->type], "needed", a->needed));
+		json_array_append_new(list, json_pack("{s:s,s:s,s:o}", "command", c->name, "role",
+		                                      role_name(c->role), "arguments", arguments));
+	}
+	request_answer(request,
+	               json_pack("{s:i,s:s,s:s,s:o}", "version", PROTOCOL_VERSION, "you",
+	                         request->by, "role", role_name(request->role), "commands", list));
 }
 
 void

@@ -1,25 +1,20 @@
 /* The admin protocol: one JSON object per line in, one per line out.
  *
- * Request {"id": any, "command": "quota.show", arguments…}; reply {"id": same, "ok": true,
- * "result": {…}} or {"id": same, "ok": false, "error": {"code": "not-found", "text": "…"}}. Times
- * are RFC 3339 with zone, or null. An argument that the command does not know is an error: a typing
- * error must not change what is done. */
+ * Request {"id": any, "version": 1, "command": "quota.show", arguments…}; reply {"id": same, "ok":
+ * true, "result": {…}} or {"id": same, "ok": false, "error": {"code": "not-found", "text": "…"}}.
+ * Times are RFC 3339 with zone, or null. An argument that the command does not know is an error: a
+ * typing error must not change what is done. sekisho-admin(8) is the whole contract. */
 #ifndef ADMIN_PROTOCOL_H
 #define ADMIN_PROTOCOL_H
 
 #include <stddef.h>
 
+#include "admin/roles.h"
 #include "auth/client.h"
 #include "core/ipc.h"
 
+#define PROTOCOL_VERSION  1
 #define PROTOCOL_LINE_MAX (64u * 1024)
-
-/* What a peer may do; each includes what stands before it. */
-enum protocol_role {
-	PROTOCOL_LOOK,    /* see */
-	PROTOCOL_OPERATE, /* change what mail does: quotas, the queue */
-	PROTOCOL_ADMIN,   /* accounts, and the service itself */
-};
 
 struct protocol_peers { /* borrowed for the process's life */
 	struct auth_client *auth;
@@ -27,8 +22,9 @@ struct protocol_peers { /* borrowed for the process's life */
 };
 
 struct protocol_asker { /* borrowed for the call */
-	enum protocol_role role;
-	const char *by; /* for the record */
+	enum role role;
+	const char *by;          /* for the record */
+	const struct conf *conf; /* tells who has the role that is missing */
 };
 
 /* One request under way. */

@@ -13,6 +13,7 @@
 #include <yaml.h>
 
 #include "core/mem.h"
+#include "core/near.h"
 
 /* Problem: an operator's mistake must be found before anything starts, with the place where it was
  * made; and what is checked, dumped, shipped and documented must never disagree.
@@ -107,8 +108,8 @@ static const struct option options[] = {
      "directory of the account store"},
     {"admin.socket", TYPE_PATH, F(admin_socket), "/run/sekisho/admin.sock", 0, 0, false,
      "socket of sekishoctl"},
-    {"admin.mode", TYPE_MODE, F(admin_socket_mode), "0660", 0, 0777, false,
-     "permissions of the socket"},
+    {"admin.mode", TYPE_MODE, F(admin_socket_mode), "0666", 0, 0777, false,
+     "permissions of the socket: who may try; what one may do is up to the next three"},
     {"admin.look", TYPE_NAMES, F(admin_look), "", 0, 0, true,
      "users and @groups that may see everything and change nothing"},
     {"admin.operate", TYPE_NAMES, F(admin_operate), "", 0, 0, true,
@@ -295,6 +296,16 @@ parse_units(const char *text, const struct unit *units, uint64_t *value)
 			return __builtin_mul_overflow(number, units->factor, value) ? "too large"
 			                                                            : NULL;
 	return "wrong or missing unit";
+}
+
+bool
+conf_duration(const char *text, msec_t *out)
+{
+	uint64_t value;
+	if (parse_units(text, durations, &value) != NULL || value > INT64_MAX)
+		return false;
+	*out = (msec_t)value;
+	return true;
 }
 
 static void
@@ -1039,29 +1050,6 @@ fail:
 
 /* The tree against the table. */
 
-static size_t
-distance(const char *a, const char *b)
-{
-	size_t row[81];
-	size_t la = strnlen(a, 80), lb = strnlen(b, 80);
-	for (size_t j = 0; j <= lb; j++)
-		row[j] = j;
-	for (size_t i = 1; i <= la; i++) {
-		size_t diagonal = row[0];
-		row[0] = i;
-		for (size_t j = 1; j <= lb; j++) {
-			size_t best = diagonal + (a[i - 1] != b[j - 1]);
-			diagonal = row[j];
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			row[j] = best;
-		}
-	}
-	return row[lb];
-}
-
 static const char *
 last_part(const char *key)
 {
@@ -1090,12 +1078,13 @@ nearest(const char *key, bool top, bool is_map, char *out, size_t size)
 		if (top) {
 			snprintf(section, sizeof(section), "%.*s",
 			         dot != NULL ? (int)(dot - option) : (int)strlen(option), option);
-			offer(section, distance(key, section), &best, out, size);
+			offer(section, near_distance(key, section), &best, out, size);
 		}
 		if (top && is_map)
 			continue;
-		offer(option, distance(key, option), &best, out, size);
-		offer(option, distance(last_part(key), last_part(option)) + 1, &best, out, size);
+		offer(option, near_distance(key, option), &best, out, size);
+		offer(option, near_distance(last_part(key), last_part(option)) + 1, &best, out,
+		      size);
 	}
 }
 

@@ -90,7 +90,7 @@ struct conf {
 	char *spool;                       /* spool: directory of the queue */
 	char *accounts;                    /* accounts: directory of the account store */
 	char *admin_socket;                /* admin.socket: path */
-	uint64_t admin_socket_mode;        /* admin.mode: octal, default 0660 */
+	uint64_t admin_socket_mode;        /* admin.mode: octal, default 0666 */
 	struct conf_names admin_look;      /* admin.look: may see */
 	struct conf_names admin_operate; /* admin.operate: may steer the queue and sessions, too */
 	struct conf_names admin_admin;   /* admin.admin: may do everything */
@@ -172,6 +172,9 @@ void conf_free(const struct conf *conf);
  * one that is not becomes a line in errors as in conf_parse. */
 bool conf_may_follow(const struct conf *running, const struct conf *next, const char *file,
                      struct buf *errors);
+
+/* "30s", "10min", "4h" or "2d", as in the file. False when it is none. */
+bool conf_duration(const char *text, msec_t *out);
 
 /* The effective configuration as YAML with units, in the table's order. */
 void conf_dump(const struct conf *conf, struct buf *out);

@@ -9,9 +9,10 @@ use lib "$FindBin::Bin/../lib";
 use Sekisho;
 use IO::Socket::UNIX;
 use JSON::PP;
+use POSIX ();
 use Test::More;
 
-my $s = Sekisho->new(no_sink => 1);
+my $s = Sekisho->new(no_sink => 1, clock => 1);
 my ($dir, $me, $ctl) = ($s->{dir}, 'alice@example.test', "$Sekisho::BUILD/sekishoctl");
 my $seen = '';
 my $time = qr/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[-+]\d\d:\d\d)/;
@@ -24,6 +25,26 @@ sub says {
 	is($? >> 8, $status, "$name: exit status");
 	like($text, $pattern, "$name: text");
 	return $text;
+}
+
+# The same while somebody is hung: lets time pass for the service and for sekishoctl until there is an answer.
+sub says_late {
+	my ($name, $status, $pattern, @args) = @_;
+	local $ENV{SEKISHO_TEST_CLOCK} = $s->clock_file;
+	my $out = "$dir/late";
+	my $pid = fork // die $!;
+	if (!$pid) {
+		open STDOUT, '>', $out or die $!;
+		open STDERR, '>&', \*STDOUT;
+		exec $ctl, '-s', "$dir/admin.sock", @args;
+		POSIX::_exit(127);
+	}
+	my $got;
+	Sekisho::wait_for(60, sub { return 1 if waitpid($pid, POSIX::WNOHANG()) == $pid && ($got = $? >> 8, 1); $s->advance(200); return 0 });
+	my $text = do { local $/; open my $f, '<', $out or die $!; <$f> } // '';
+	$seen .= $text;
+	is($got, $status, "$name: exit status");
+	like($text, $pattern, "$name: text");
 }
 
 sub keys_of {
@@ -56,27 +77,32 @@ like($s->ctl_with("$Sekisho::PASSWORD\n", 'account', 'add', '"DORA"@Example.TEST
 says('account remove', 0, qr/\Aremoved dora/, 'account', 'remove', 'dora@EXAMPLE.test');
 
 # Quota
-says('quota set', 0, qr/^limit +1000\n.*^reason +club$/ms, 'quota', 'set', $me, '1000', '--reason', 'club');
-says('quota show', 0, qr/^used +0\nreserved +0\nremaining +1000$/m, 'quota', 'show', $me);
-says('quota set per day', 0, qr/^limit +2000$/m, 'quota', 'set', $me, '2000/day');
+says('quota set', 0, qr/^override +$time by \S.*: club\n.*^recipients +1000 /ms, 'quota', 'set', $me, '1000', '--reason', 'club');
+says('quota show', 0, qr/^METER +LIMIT +USED +RESERVED +REMAINING +RESETS AT +AT ONCE +BURST\nrecipients +1000 +0 +0 +1000 +- +100 +100, then 50 in 5 min\nmessages +500 /m, 'quota', 'show', $me);
+says('quota set per day', 0, qr/^recipients +2000 /m, 'quota', 'set', $me, '2000/day');
 says("quota set $_", 64, qr/limit must be a number.*1000\/day/, 'quota', 'set', $me, $_) for '-1', '12x', '4294967296', '5/week', '';
-says('quota default', 0, qr/^limit +500$/m, 'quota', 'set', $me, 'default');
-keys_of('quota show', $s->json('quota', 'show', $me), qw(account class window limit used reserved reset overridden class_limit messages burst start));
+says('quota default', 0, qr/^recipients +500 /m, 'quota', 'set', $me, 'default');
+keys_of('quota show', $s->json('quota', 'show', $me), qw(account class window limit used reserved remaining reset overridden class_limit messages burst start));
 says('quota of the account, spelled differently', 0, qr/^account +alice\@example\.test$/m, 'quota', 'show', '"Alice"@EXAMPLE.test');
 says('quota set, reason with control characters', 1, qr/"reason" holds control characters/, 'quota', 'set', $me, 5, '--reason', "a\x1b[31mb");
 says('quota set, long reason', 1, qr/"reason" is longer than 127/, 'quota', 'set', $me, 5, '--reason', 'x' x 128);
 says('quota of no address', 1, qr/user\@example/, 'quota', 'show', 'alice');
 says("quota $_->[0] of an unknown account", 1, qr/\Asekishoctl: \S.*\n\z/, 'quota', $_->[0], 'nobody@example.test', @$_[1 .. $#$_])
 	for ['show'], ['set', 1000], ['reset'];
-says('quota reset', 0, qr/^used +0\n.*^messages\n.*^used +0\n.*^reset +$time\n.*^reason +a mistake$/ms, 'quota', 'reset', $me, '--reason', 'a mistake');
-keys_of('quota show after it', $s->json('quota', 'show', $me), qw(account class window limit used reserved reset overridden class_limit messages burst start
+says('quota reset', 0, qr/^reset +$time by \S.*: a mistake$/m, 'quota', 'reset', $me, '--reason', 'a mistake');
+keys_of('quota show after it', $s->json('quota', 'show', $me), qw(account class window limit used reserved remaining reset overridden class_limit messages burst start
 	reset_when reset_by reset_reason));
 
 # Wrong usage
 says("unknown option $_", 64, qr/unknown option/, 'status', $_) for '--jsn', '-x';
 says('option of another command', 64, qr/usage: sekishoctl queue show ID/, 'queue', 'show', '--reason', 'x', 'y');
-says("usage: @$_", 64, qr/sekishoctl --help|usage:/, @$_)
-	for [], ['nonsense'], ['queue'], ['queue', 'show'], ['account', 'add'], ['quota', 'set', $me], ['status', 'x'], ['--socket'], [('x') x 40];
+says("usage: @$_", 64, qr/sekishoctl .*--help|usage:/, @$_)
+	for [], ['nonsense'], ['queue'], ['queue', 'lst'], ['queue', 'show'], ['account', 'add'], ['quota', 'set', $me], ['status', 'x'], ['--socket'], [('x') x 40];
+
+says("did you mean: @{$_->[1]}", 64, qr/did you mean \Q$_->[0]\E\?/, @{$_->[1]}) for ['status', ['sttaus']], ['queue list', ['queue', 'lst']], ['queue audit', ['queu', 'audit']],
+	['quota reset', ['quota', 'rest', $me]], ['--reason', ['quota', 'reset', $me, '--reson', 'x']];
+says('a group without its command', 64, qr/account what\?/, 'account');
+unlike($s->ctl("\x1b[31mred"), qr/\x1b/, 'what was typed does not control the terminal');
 
 for my $words (['account'], ['quota', 'set'], ['queue', 'list'], ['status'], ['stop']) {
 	my $name = "@$words";
@@ -113,10 +139,10 @@ says('queue audit', 0, qr/^queued +205\n.*^conserved/ms, 'queue', 'audit');
 ok($s->json('queue', 'audit')->{conserved}, 'queue audit: JSON');
 
 # Status
-says('status', 0, qr/\APROCESS +NO +PID +SINCE +RESTARTS +LAYERS\n.*^queue +0 +\d+ +$time +0 +\S.*^accepted +205$/ms, 'status');
+says('status', 0, qr/\Anothing needs attention\n.*^PROCESS +NO +PID +STATE +UPTIME +SINCE +RESTARTS +LOG +LAYERS\n.*^queue +0 +\d+ +up +\d.* $time +0 +.*\S.*^LANE +MESSAGES +RECIPIENTS\n.*^accepted +205$/ms, 'status');
 my $status = $s->json('status');
-keys_of('status', $status, qw(processes queue));
-keys_of('a process', $status->{processes}[0], qw(role index pid since restarts layers));
+keys_of('status', $status, qw(now processes queue));
+keys_of('a process', $status->{processes}[0], qw(role index pid state since uptime restarts layers));
 ok(exists $status->{queue}{$_}, "status: $_") for qw(lanes refusing refusing_why ledger_held ledger_time accepted in_flight oldest);
 
 # The manual and --help tell of the same commands.
@@ -164,10 +190,10 @@ syswrite $half, '{"command":"sta';
 my $gone = raw();
 syswrite $gone, qq({"command":"queue.audit"}\n) x 20;
 close $gone;
-says('a half line and an early leaver', 0, qr/^PROCESS/, 'status');
+says('a half line and an early leaver', 0, qr/^PROCESS/m, 'status');
 my @many = grep { $_ } map { raw() } 1 .. 100;
 cmp_ok(scalar @many, '>', 50, 'many connections');
-says('and among silent ones the NOC is served', 0, qr/^PROCESS/, 'status');
+says('and among silent ones the NOC is served', 0, qr/^PROCESS/m, 'status');
 ok($s->login($me), 'while they are there, mail is taken');
 @many = ();
 ok(Sekisho::wait_for(10, sub { $s->ctl('status'); $? == 0 }), 'and when they are gone, the NOC is served again');
@@ -175,35 +201,41 @@ is($s->json('status')->{processes}[$_]{restarts}, 0, 'no restart') for 0 .. $#{$
 
 # Hung processes: each answer in bounded time, and with a reason.
 {
-	my $start = time;
+	my $start = $s->now;
 	my ($queue) = $s->pids('sekisho-queue');
 	kill 'STOP', $queue;
-	says('status while the queue hangs', 0, qr/^the queue does not answer$/m, 'status');
-	says('quota set while the queue hangs', 2, qr/no answer within \d+ s.*sekishoctl status/, 'quota', 'set', $me, 77);
-	cmp_ok(time - $start, '<', 25, 'both in time');
+	says_late('status while the queue hangs', 0, qr/^QUEUE +the queue does not answer$/m, 'status');
+	says_late('quota set while the queue hangs', 69, qr/no answer within \d+ s.*sekishoctl status/, 'quota', 'set', $me, 77);
+	cmp_ok($s->now - $start, '<', 25000, 'both in time');
 	kill 'CONT', $queue;
 	ok(Sekisho::wait_for(10, sub { $s->json('queue', 'list') }), 'and it goes on');
 	my ($auth) = $s->pids('sekisho-auth');
 	kill 'STOP', $auth;
-	says('quota set while auth hangs', 2, qr/no answer within \d+ s/, 'quota', 'set', $me, 78);
+	says_late('quota set while auth hangs', 69, qr/no answer within \d+ s/, 'quota', 'set', $me, 78);
 	kill 'CONT', $auth;
 	ok(Sekisho::wait_for(10, sub { $s->json('account', 'list') }), 'it goes on, too');
 	isnt($s->json('quota', 'show', $me)->{limit}, 78, 'what was given up is not done later');
 	my ($admin) = $s->pids('sekisho-admin');
 	kill 'STOP', $admin;
-	says('status while admin hangs', 2, qr/no answer from \S+ within \d+ s; is sekisho-admin stopped/, 'status');
+	says_late('status while admin hangs', 69, qr/no answer from \S+ within \d+ s; is sekisho-admin stopped/, 'status');
 	kill 'CONT', $admin;
 }
+
+# Everything that was changed is on record, with who, what and how it ended.
+like($s->log, qr/ - admin command=quota\.set by="\S+ \(uid \d+\)" result=done account="alice\@example\.test" limit="1000" reason="club"$/m, 'quota set is on record') if !$>;
+like($s->log, qr/ - admin command=quota\.reset by="[^"]+" result=not-found account="nobody\@example\.test"$/m, 'what was refused, too');
+like($s->log, qr/ - admin command=account\.add by="[^"]+" result=done account="eve\@example\.test"$/m, 'accounts, without the password');
+like($s->log, qr/ - admin command=quota\.set by="[^"]+" result=unavailable .*limit="78"/m, 'what nobody answered, too');
 
 # Who may
 SKIP: {
 	skip 'needs root', 2 if $>;
 	my $text = `setpriv --reuid 12345 --regid 12345 --clear-groups $ctl -s $dir/admin.sock status 2>&1`;
-	is($? >> 8, 2, 'a stranger is not served');
-	like($text, qr/ermission denied; become root or a member/, 'and told what to do');
+	is($? >> 8, 77, 'a stranger is not served');
+	like($text, qr/\Asekishoctl: uid 12345 has no role in this service; .*admin\.look/, 'and told what to do');
 }
 like(`$ctl -s $dir/none.sock status 2>&1`, qr/cannot reach the service at \S+none\.sock: .*is sekishod running/, 'no service');
-is($? >> 8, 2, 'exit status 2');
+is($? >> 8, 69, 'exit status 69');
 
 # The end
 my @pids = map { $_->{pid} } @{$status->{processes}};

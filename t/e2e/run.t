@@ -85,7 +85,7 @@ ended('Ctrl-C', 0);
 launch();
 ok(running(), 'a refused message does not end it') or diag text();
 like(text(), qr/The service goes on/, 'it says so');
-like(ctl('quota', 'show', 'alice@example.test'), qr/^limit +1\nused +1$/m, 'accounts and queue were kept');
+like(ctl('quota', 'show', 'alice@example.test'), qr/^recipients +1 +1 /m, 'accounts and queue were kept');
 kill 'HUP', -$pid;
 ended('a closed terminal', 0);
 

@@ -52,7 +52,7 @@ test_defaults(void)
 	   "retry schedule");
 	ok(conf->submission.count == 2 && conf->submissions.count == 2,
 	   "every address, both families");
-	ok(conf->admin_socket_mode == 0660, "octal mode");
+	ok(conf->admin_socket_mode == 0666, "octal mode");
 	ok(conf->disk_reserve == 4ull << 30 && conf->map_size == 64ull << 30, "GiB");
 	ok(conf->retry_expire == 4ll * 86400000 && conf->history_keep == 30ll * 86400000, "days");
 	ok(conf->hostname[0] != '\0' && strcmp(conf->log_level, "info") == 0, "texts");

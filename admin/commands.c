@@ -1,0 +1,51 @@
+/* The table of commands: what there is, what it takes, who does it. */
+#include "admin/command.h"
+
+#define PATIENCE       10000 /* msec */
+#define PATIENCE_AUDIT 60000 /* reads every body; the queue's client gives up before */
+#define PATIENCE_LOOK  5000  /* status tells also who does not answer */
+
+#define ACCOUNT                                                                                    \
+	{                                                                                          \
+		"account", ARGUMENT_ACCOUNT, true                                                  \
+	}
+#define OF_ACCOUNT                                                                                 \
+	{                                                                                          \
+		"account", ARGUMENT_ACCOUNT, false                                                 \
+	}
+#define REASON                                                                                     \
+	{                                                                                          \
+		"reason", ARGUMENT_TEXT, false                                                     \
+	}
+
+/* One row a line, as the eye compares them. */
+/* clang-format off */
+const struct command commands[] = {
+    {"help",           ROLE_LOOK,    PATIENCE,       cmd_help,           NULL, {{0}}},
+    {"status",         ROLE_LOOK,    PATIENCE_LOOK,  cmd_status,         cmd_status_late, {{0}}},
+
+    {"account.list",   ROLE_LOOK,    PATIENCE,       cmd_account_list,   NULL, {{"after", ARGUMENT_ACCOUNT, false}}},
+    {"account.show",   ROLE_LOOK,    PATIENCE,       cmd_account_show,   NULL, {ACCOUNT}},
+    {"account.add",    ROLE_ADMIN,   PATIENCE,       cmd_account_add,    NULL, {ACCOUNT, {"password", ARGUMENT_SECRET, true}}},
+    {"account.passwd", ROLE_ADMIN,   PATIENCE,       cmd_account_passwd, NULL, {ACCOUNT, {"password", ARGUMENT_SECRET, true}}},
+    {"account.class",  ROLE_ADMIN,   PATIENCE,       cmd_account_class,  NULL, {ACCOUNT, {"class", ARGUMENT_TEXT, true}}},
+    {"account.suspend", ROLE_ADMIN,  PATIENCE,       cmd_account_suspend, NULL, {ACCOUNT, REASON}},
+    {"account.resume", ROLE_ADMIN,   PATIENCE,       cmd_account_resume, NULL, {ACCOUNT}},
+    {"account.remove", ROLE_ADMIN,   PATIENCE,       cmd_account_remove, NULL, {ACCOUNT}},
+
+    {"quota.show",     ROLE_LOOK,    PATIENCE,       cmd_quota_show,     NULL, {ACCOUNT}},
+    {"quota.set",      ROLE_OPERATE, PATIENCE,       cmd_quota_set,      NULL, {ACCOUNT, {"limit", ARGUMENT_COUNT, true}, REASON}},
+    {"quota.clear",    ROLE_OPERATE, PATIENCE,       cmd_quota_clear,    NULL, {ACCOUNT, REASON}},
+    {"quota.reset",    ROLE_OPERATE, PATIENCE,       cmd_quota_reset,    NULL, {ACCOUNT, REASON}},
+
+    {"queue.list",     ROLE_LOOK,    PATIENCE,       cmd_queue_list,     NULL, {OF_ACCOUNT, {"after", ARGUMENT_MESSAGE, false}}},
+    {"queue.show",     ROLE_LOOK,    PATIENCE,       cmd_queue_show,     NULL, {{"message", ARGUMENT_MESSAGE, true}}},
+    {"queue.audit",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_audit,    NULL, {{0}}},
+
+    {"session.list",   ROLE_LOOK,    PATIENCE,       cmd_session_list,   NULL, {OF_ACCOUNT, {"after", ARGUMENT_NUMBER, false}}},
+    {"session.kill",   ROLE_OPERATE, PATIENCE,       cmd_session_kill,   NULL, {OF_ACCOUNT, {"session", ARGUMENT_NUMBER, false}}},
+
+    {"stop",           ROLE_ADMIN,   PATIENCE,       cmd_stop,           NULL, {{0}}},
+    {NULL,             ROLE_NONE,    0,              NULL,               NULL, {{0}}},
+};
+/* clang-format on */
