@@ -13,7 +13,7 @@ void
 ctl_session_print_list(const json_t *request, const json_t *result)
 {
 	static struct ctl_column columns[] = {
-	    {.key = "session", .head = "SESSION", .right = true},
+	    {.key = "session", .head = "SESSION"},
 	    {.key = "since", .head = "SINCE"},
 	    {.key = "account", .head = "ACCOUNT"},
 	    {.key = "ip", .head = "IP"},

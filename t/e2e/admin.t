@@ -141,7 +141,7 @@ ok($s->json('queue', 'audit')->{conserved}, 'queue audit: JSON');
 # Status
 says('status', 0, qr/\Anothing needs attention\n.*^PROCESS +NO +PID +STATE +UPTIME +SINCE +RESTARTS +LOG +LAYERS\n.*^queue +0 +\d+ +up +\d.* $time +0 +.*\S.*^LANE +MESSAGES +RECIPIENTS\n.*^accepted +205$/ms, 'status');
 my $status = $s->json('status');
-keys_of('status', $status, qw(now processes queue));
+keys_of('status', $status, qw(now processes queue configuration));
 keys_of('a process', $status->{processes}[0], qw(role index pid state since uptime restarts layers));
 ok(exists $status->{queue}{$_}, "status: $_") for qw(lanes refusing refusing_why ledger_held ledger_time accepted in_flight oldest);
 
@@ -224,7 +224,7 @@ is($s->json('status')->{processes}[$_]{restarts}, 0, 'no restart') for 0 .. $#{$
 # Everything that was changed is on record, with who, what and how it ended.
 like($s->log, qr/ - admin command=quota\.set by="\S+ \(uid \d+\)" result=done account="alice\@example\.test" limit="1000" reason="club"$/m, 'quota set is on record') if !$>;
 like($s->log, qr/ - admin command=quota\.reset by="[^"]+" result=not-found account="nobody\@example\.test"$/m, 'what was refused, too');
-like($s->log, qr/ - admin command=account\.add by="[^"]+" result=done account="eve\@example\.test"$/m, 'accounts, without the password');
+like($s->log, qr/ - admin command=account\.add by="[^"]+" result=done account="bob\@example\.test"$/m, 'accounts, without the password');
 like($s->log, qr/ - admin command=quota\.set by="[^"]+" result=unavailable .*limit="78"/m, 'what nobody answered, too');
 
 # Who may
