@@ -96,7 +96,6 @@ struct dns {
 	struct ub_ctx *ctx;
 	const struct dns_files *files;
 	msec_t timeout;
-	bool retired;
 	char hostname[ANSWER_NAME_SIZE];
 	LIST_HEAD(, dns_lookup) lookups;
 };
@@ -211,22 +210,11 @@ dns_free(struct dns *dns)
 {
 	if (!dns)
 		return;
-	dns->retired = false; /* dns_cancel shall not come back here */
 	while (!LIST_EMPTY(&dns->lookups))
 		dns_cancel(LIST_FIRST(&dns->lookups));
 	if (dns->ctx)
 		ub_ctx_delete(dns->ctx);
 	free(dns);
-}
-
-void
-dns_retire(struct dns *dns)
-{
-	if (!dns)
-		return;
-	dns->retired = true;
-	if (LIST_EMPTY(&dns->lookups))
-		dns_free(dns);
 }
 
 /* ---- questions */
@@ -450,12 +438,8 @@ detach(struct dns_lookup *lookup)
 static void
 free_lookup(struct dns_lookup *lookup)
 {
-	struct dns *dns = lookup->dns;
-
 	free(lookup->hosts);
 	free(lookup);
-	if (dns->retired)
-		dns_retire(dns);
 }
 
 static void

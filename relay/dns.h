@@ -51,9 +51,6 @@ struct dns_opts { /* borrowed for the call */
 struct dns *dns_new(const struct dns_opts *opts, char *error, size_t size);
 /* Lookups still under way are forgotten. NULL is harmless. */
 void dns_free(struct dns *dns);
-/* Frees it as soon as no lookup is under way; no new one may begin. NULL is harmless. */
-void dns_retire(struct dns *dns);
-
 typedef void dns_on_done(void *arg, const struct dns_result *result);
 /* The hosts that take the mail of a domain (RFC 5321 section 5.1, RFC 7505), or of an address
  * literal in its brackets. Calls back once, never before it has returned; the result is borrowed

@@ -30,7 +30,8 @@ struct means { /* what attempts work with: all of it of one generation of the co
 	size_t password_count;
 	struct pool *pool;
 	unsigned attempts; /* that began with it and have not ended */
-	bool empty;        /* another one came into force, and the last connection has ended */
+	bool retired;      /* another one came into force */
+	bool ending;       /* nobody works with it any more: it is freed in this turn of the loop */
 };
 
 struct attempt { /* in the job's arena */
@@ -77,21 +78,21 @@ free_later(void *arg)
 	means_free(arg);
 }
 
-/* Deferred, because a lookup that has just ended is still on the stack. */
+/* Deferred, because a lookup that has just ended is still on the stack. An attempt that was only
+ * looking up may yet make a connection, so the pool can have been empty before. */
 static void
 means_check(struct means *means)
 {
-	if (means->empty && !means->attempts)
-		loop_defer(service_loop(), free_later, means);
+	if (!means->retired || means->ending || means->attempts || !pool_is_empty(means->pool))
+		return;
+	means->ending = true;
+	loop_defer(service_loop(), free_later, means);
 }
 
 static void
 on_empty(void *arg)
 {
-	struct means *means = arg;
-
-	means->empty = true;
-	means_check(means);
+	means_check(arg);
 }
 
 static void
@@ -282,6 +283,7 @@ on_commit(void *arg, const struct conf *conf)
 	relay->next = NULL;
 	if (!old)
 		return;
+	old->retired = true;
 	pool_retire(old->pool, on_empty, old);
 }
 

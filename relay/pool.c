@@ -94,6 +94,12 @@ pool_retire(struct pool *pool, loop_callback *on_empty, void *arg)
 	tell_empty(pool);
 }
 
+bool
+pool_is_empty(const struct pool *pool)
+{
+	return !pool->count;
+}
+
 void
 pool_free(struct pool *pool)
 {

@@ -9,10 +9,11 @@ struct pool;
 /* max: connections at once, those that wait for work or say farewell included. Of opts, on_use and
  * its arg are the pool's. */
 struct pool *pool_new(const struct client_opts *opts, size_t max);
-/* No attempt begins any more, those under way end as they would; connections are not kept. on_empty
- * is called once there is none left, and never before this has returned. */
+/* Connections are not kept any more. on_empty is called whenever the last one has ended, and once
+ * if there is none; attempts that are still looking up their hosts may begin on it afterwards. */
 void pool_retire(struct pool *pool, loop_callback *on_empty, void *arg);
-/* Empty and retired. */
+bool pool_is_empty(const struct pool *pool);
+/* Only an empty one. */
 void pool_free(struct pool *pool);
 /* Starts an attempt (client_begin's contract) on a connection that waits for work to the route's
  * host, or on a new one. No more than max attempts at once. The client is the pool's; client_free

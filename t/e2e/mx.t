@@ -51,6 +51,7 @@ sessions.example. MX 20 h7.hosts.
 sessions.example. MX 30 h4.hosts.
 twins.example. MX 10 twins.hosts.
 implicit.example. A 127.0.0.5
+fresh.example. A 127.0.0.5
 alias.example. CNAME both.example.
 null.example. MX 0 .
 empty.example. TXT "no mail here"
@@ -69,7 +70,7 @@ $s->{extra} = <<"CONF";
 routes:
   "*.deep.example": mx
   routed.example: "127.0.0.4:$port"
-dns: { servers: ["127.0.0.1:$dns_port"], timeout: 2s }
+dns: { servers: ["127.0.0.1:$dns_port"], timeout: 5s }
 relay: { port: $port }
 retry: { schedule: [1s] }
 CONF
@@ -148,6 +149,19 @@ $nsd->stop;
 my $id = waits('down.example', qr/4\.4\.3 .*name servers/, 'no name server (the answers have a TTL of 1 s)');
 $nsd = Peers->nsd($dns_port, $zone);
 ok(Sekisho::wait_for(60, sub { show($id)->{finished} }), 'it is back: delivered') or diag $s->ctl('queue', 'show', $id), $s->log;
+
+# A new configuration while a question is under way: the attempt ends as it began.
+sub generation { return ($s->json('status') // {})->{configuration}{generation} // 0 }
+my %before = map { $_ => 1 } $s->pids('sekisho-relay');
+my $generation = generation();
+kill 'STOP', $nsd->family;
+$id = send_one('carol@fresh.example');
+kill 'HUP', $s->{daemon};
+ok(Sekisho::wait_for(20, sub { generation() > $generation }), 'a reload meanwhile') or diag $s->log;
+kill 'CONT', $nsd->family;
+ok(Sekisho::wait_for(20, sub { show($id)->{finished} && at('h5') }), 'delivered') or diag $s->ctl('queue', 'show', $id), $s->log;
+goes_to('both.example', 'h4', 'the next one, by the new configuration');
+is(scalar(grep { $before{$_} } $s->pids('sekisho-relay')), scalar(keys %before), 'by the same processes') or diag $s->log;
 
 # Real servers.
 sub octets {

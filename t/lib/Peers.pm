@@ -57,6 +57,19 @@ sub listens {
 
 sub log { my ($self) = @_; return join '', map { read_file("$self->{dir}/$_") } 'out', 'log' }
 
+# It and all processes it has started.
+sub family {
+	my ($self) = @_;
+	my %parent;
+	for (glob '/proc/[0-9]*/stat') {
+		my ($pid, $of) = read_file($_) =~ /^(\d+) \(.*\) \S (\d+)/ or next;
+		$parent{$pid} = $of;
+	}
+	my @family = ($self->{pid});
+	for my $one (@family) { push @family, grep { $parent{$_} == $one } keys %parent }
+	return @family;
+}
+
 # The messages that arrived, each as it is on disk.
 sub delivered { my ($self) = @_; return map { read_file($_) } glob $self->{mail} }
 

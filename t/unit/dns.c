@@ -399,8 +399,8 @@ test_no_answer(struct dns *dns, const char *what)
 }
 
 static void
-test_fake(struct dns *silent, struct dns *retiring, struct dns *closed, struct dns *garbage,
-          struct dns *cut, struct dns *counted)
+test_fake(struct dns *silent, struct dns *closed, struct dns *garbage, struct dns *cut,
+          struct dns *counted)
 {
 	struct asked asked = {0};
 	unsigned queries;
@@ -411,10 +411,6 @@ test_fake(struct dns *silent, struct dns *retiring, struct dns *closed, struct d
 	dns_cancel(dns_find_host(silent, "localhost", 25, on_done, &asked));
 	dns_find_mx(silent, "third.example", 25, on_done, &asked);
 	dns_free(silent);
-	dns_find_mx(retiring, "fourth.example", 25, on_done, &asked);
-	dns_retire(retiring);
-	loop_run(loop);
-	ok(asked.done && !strncmp(asked.text, "4.4.3 ", 6), "one that retires answers still");
 	test_no_answer(closed, "none at that port");
 	fake.mode = GARBAGE;
 	test_no_answer(garbage, "nonsense");
@@ -497,7 +493,7 @@ run_tests(void)
 	int closed_fd = socket(AF_INET, SOCK_DGRAM, 0);
 	unsigned closed_port;
 	struct dns_files *files, *anchored;
-	struct dns *plain, *validating, *silent, *retiring, *closed, *garbage, *cut, *counted;
+	struct dns *plain, *validating, *silent, *closed, *garbage, *cut, *counted;
 	struct loop_watch *watch;
 	struct asked asked;
 	msec_t began;
@@ -521,7 +517,6 @@ run_tests(void)
 		bail("no files: %s", error);
 	validating = resolver(nsd_port, anchored, 10000);
 	silent = resolver(fake.port, files, OWN_TIMEOUT);
-	retiring = resolver(fake.port, files, OWN_TIMEOUT);
 	closed = resolver(closed_port, files, OWN_TIMEOUT);
 	garbage = resolver(fake.port, files, OWN_TIMEOUT);
 	cut = resolver(fake.port, files, OWN_TIMEOUT);
@@ -543,7 +538,7 @@ run_tests(void)
 	test_bounds(plain);
 	test_hosts(plain);
 	test_dnssec(validating);
-	test_fake(silent, retiring, closed, garbage, cut, counted);
+	test_fake(silent, closed, garbage, cut, counted);
 	test_messages();
 	dns_free(plain);
 	dns_free(validating);
