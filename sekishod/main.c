@@ -73,8 +73,14 @@ scrub(void)
 	static const char *const kept[] = {
 	    "TZ",
 #ifdef SEKISHO_TEST
-	    "LD_PRELOAD",   "SEKISHO_RECORD", "SEKISHO_TEST_CLOCK", "SEKISHO_TEST_SEED",
-	    "ASAN_OPTIONS", "LSAN_OPTIONS",   "UBSAN_OPTIONS",
+	    "LD_PRELOAD",
+	    "SEKISHO_RECORD",
+	    "SEKISHO_FAULT",
+	    "SEKISHO_TEST_CLOCK",
+	    "SEKISHO_TEST_SEED",
+	    "ASAN_OPTIONS",
+	    "LSAN_OPTIONS",
+	    "UBSAN_OPTIONS",
 #endif
 	};
 	enum { KEPT = sizeof(kept) / sizeof(kept[0]) };
