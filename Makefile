@@ -93,7 +93,7 @@ tools: $(B)/record.so $(B)/fault.so $(B)/recover
 $(B)/fuzz/%: t/fuzz/%.c $(wildcard core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
 	@mkdir -p $(@D)
 	clang -std=gnu11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -o $@ $< $(if $(filter session,$*),$(SESSION)) \
-		smtp/*.c core/arena.c core/buf.c core/mem.c core/near.c $(if $(filter conf,$*),core/conf.c -lyaml) \
+		smtp/*.c core/arena.c core/buf.c core/mem.c core/near.c $(if $(filter conf,$*),core/conf*.c -lyaml) \
 		$(if $(filter answer,$*),relay/answer.c -lresolv)
 
 # What people type. ----------------------------------------------------------------------------------------------
