@@ -1,18 +1,26 @@
 #include "admin/command.h"
 
+#include <stdio.h>
+#include <string.h>
+
 /* queue: what sekisho-queue has promised; envelopes only, never content. */
 
 static json_t *
 entry_json(const struct queue_entry *entry)
 {
+	const msec_t age = clock_wall() - entry->accepted;
 	char id[QUEUE_ID_TEXT_SIZE];
 	json_t *one = json_object();
 
 	json_object_set_new(one, "id", json_string(queue_id_format(&entry->id, id)));
+	json_object_set_new(one, "state", json_string(queue_state_name(entry->state)));
+	json_object_set_new(one, "rule",
+	                    entry->rule[0] ? json_sprintf("hold %s", entry->rule) : json_null());
 	json_object_set_new(one, "lane", json_string(queue_lane_name(entry->lane)));
 	json_object_set_new(one, "account", json_text(entry->account));
 	json_object_set_new(one, "from", json_text(entry->from));
 	json_object_set_new(one, "accepted", json_time(entry->accepted));
+	json_object_set_new(one, "age", json_number((uint64_t)(age > 0 ? age : 0) / 1000));
 	json_object_set_new(one, "due", json_time(entry->due));
 	json_object_set_new(one, "size", json_number(entry->size));
 	json_object_set_new(one, "attempts", json_number(entry->attempts));
@@ -23,7 +31,8 @@ entry_json(const struct queue_entry *entry)
 }
 
 static void
-on_list(void *arg, enum queue_answer got, const struct queue_entry *list, size_t count, bool more)
+on_list(void *arg, enum queue_answer got, const struct queue_entry *list, size_t count,
+        const struct queue_id *next)
 {
 	struct request *request = arg;
 	char id[QUEUE_ID_TEXT_SIZE];
@@ -36,31 +45,230 @@ on_list(void *arg, enum queue_answer got, const struct queue_entry *list, size_t
 		json_array_append_new(messages, entry_json(&list[i]));
 	request_answer(request,
 	               json_pack("{s:o,s:o}", "messages", messages, "next",
-	                         more && count > 0
-	                             ? json_string(queue_id_format(&list[count - 1].id, id))
-	                             : json_null()));
+	                         next ? json_string(queue_id_format(next, id)) : json_null()));
+}
+
+/* The bit that the word stands for; 0 after a refusal that lists the words. */
+static unsigned
+bit_of(struct request *request, const char *what, const char *word, const char *(*name)(unsigned),
+       unsigned count)
+{
+	char words[160];
+	size_t len = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		if (strcmp(word, name(i)) == 0)
+			return 1u << i;
+	len = (size_t)snprintf(words, sizeof(words), "there is no such %s; there are:", what);
+	for (unsigned i = 0; i < count; i++)
+		len += (size_t)snprintf(words + len, sizeof(words) - len, " %s", name(i));
+	request_refuse(request, "invalid", words);
+	return 0;
+}
+
+static const char *
+lane_word(unsigned lane)
+{
+	return queue_lane_name((enum queue_lane)lane);
+}
+
+static const char *
+state_word(unsigned state)
+{
+	return queue_state_name((enum queue_state)state);
 }
 
 void
 cmd_queue_list(struct request *request)
 {
-	const char *account = request_account(request);
+	const char *account = request_account(request), *domain = request_domain(request);
+	const char *lane = request_text(request, "lane"), *state = request_text(request, "state");
+	struct queue_filter filter = {.account = *account ? account : NULL,
+	                              .domain = *domain ? domain : NULL};
 
-	queue_ask_list(request_peers(request)->queue, *account != '\0' ? account : NULL,
-	               request_message(request), on_list, request);
+	if (*lane && (filter.lanes = bit_of(request, "lane", lane, lane_word, QUEUE_LANES)) == 0)
+		return;
+	if (*state &&
+	    (filter.states = bit_of(request, "state", state, state_word, QUEUE_STATES)) == 0)
+		return;
+	queue_ask_list(request_peers(request)->queue, &filter, request_message(request), on_list,
+	               request);
+}
+
+static json_t *
+hold_json(const struct queue_hold *hold)
+{
+	char what[QUEUE_SELECTOR_TEXT_SIZE];
+
+	return json_pack("{s:o,s:o,s:o,s:o,s:o}", "what",
+	                 json_text(queue_selector_text(&hold->selector, what)), "since",
+	                 json_time(hold->since), "until", json_time(hold->until), "by",
+	                 json_text(hold->by), "reason", json_text(hold->reason));
+}
+
+static void
+on_holds(void *arg, enum queue_answer got, const struct queue_hold *list, size_t count, bool more)
+{
+	struct request *request = arg;
+	json_t *holds;
+
+	if (!request_queue_done(request, got))
+		return;
+	holds = json_array();
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(holds, hold_json(&list[i]));
+	request_answer(request,
+	               json_pack("{s:o,s:o}", "holds", holds, "next",
+	                         more ? json_number(request_count(request, "after") + count)
+	                              : json_null()));
+}
+
+void
+cmd_queue_holds(struct request *request)
+{
+	queue_ask_holds(request_peers(request)->queue, request_count(request, "after"), on_holds,
+	                request);
+}
+
+/* Which messages; false after a refusal. */
+static bool
+take_selector(struct request *request, struct queue_selector *out)
+{
+	const char *account = request_account(request), *domain = request_domain(request);
+	const struct queue_id *message = request_message(request);
+
+	memset(out, 0, sizeof(*out));
+	if ((*account != '\0') + (*domain != '\0') + (message != NULL) +
+	        request_flag(request, "all") !=
+	    1) {
+		request_refuse(request, "usage",
+		               "say which: one of \"message\", \"account\" and \"domain\"");
+		return false;
+	}
+	if (message != NULL) {
+		out->kind = QUEUE_BY_MESSAGE;
+		out->id = *message;
+	} else if (*account != '\0') {
+		out->kind = QUEUE_BY_ACCOUNT;
+		snprintf(out->name, sizeof(out->name), "%s", account);
+	} else if (*domain != '\0') {
+		out->kind = QUEUE_BY_DOMAIN;
+		snprintf(out->name, sizeof(out->name), "%s", domain);
+	}
+	return true;
+}
+
+/* The order that the request is, but for its action and what goes with it. */
+static bool
+take_order(struct request *request, enum queue_action action, struct queue_order *out)
+{
+	memset(out, 0, sizeof(*out));
+	out->action = action;
+	out->by = request_by(request);
+	out->reason = request_text(request, "reason");
+	return take_selector(request, &out->selector);
+}
+
+static void
+on_count(void *arg, enum queue_answer got, const struct queue_count *count)
+{
+	struct request *request = arg;
+	char id[QUEUE_ID_TEXT_SIZE];
+
+	if (!request_queue_done(request, got))
+		return;
+	request_answer(
+	    request,
+	    json_pack("{s:o,s:o,s:o,s:o}", "messages", json_number(count->messages), "recipients",
+	              json_number(count->recipients), "busy", json_number(count->busy), "next",
+	              count->more ? json_string(queue_id_format(&count->next, id)) : json_null()));
+}
+
+/* Flush and removal: a bounded share, and where to go on. */
+static void
+act(struct request *request, enum queue_action action)
+{
+	const char *after = request_text(request, "after");
+	struct queue_order order;
+	struct queue_id id;
+
+	if (!take_order(request, action, &order))
+		return;
+	if (*after != '\0' && !queue_id_parse(after, &id)) {
+		request_refuse(request, "invalid", "the argument \"after\" is no message id");
+		return;
+	}
+	order.dry_run = request_flag(request, "dry_run");
+	order.after = *after != '\0' ? &id : NULL;
+	queue_act(request_peers(request)->queue, &order, on_count, request);
+}
+
+void
+cmd_queue_flush(struct request *request)
+{
+	act(request, QUEUE_FLUSH);
+}
+
+void
+cmd_queue_remove(struct request *request)
+{
+	act(request, QUEUE_REMOVE);
+}
+
+static void
+on_held(void *arg, enum queue_answer got, const struct queue_count *count)
+{
+	struct request *request = arg;
+
+	(void)count;
+	if (got == QUEUE_NOT_FOUND)
+		request_refuse(request, "not-found",
+		               "there is no such hold; sekishoctl queue holds shows them");
+	else if (request_queue_done(request, got))
+		request_answer(request, json_incref(request_notes(request)));
+}
+
+static void
+change_hold(struct request *request, enum queue_action action)
+{
+	const msec_t time = request_duration(request, "for");
+	char what[QUEUE_SELECTOR_TEXT_SIZE];
+	struct queue_order order;
+
+	if (!take_order(request, action, &order))
+		return;
+	order.expiry = time ? clock_wall() + time : 0;
+	json_object_set_new(request_notes(request), "what",
+	                    json_text(queue_selector_text(&order.selector, what)));
+	json_object_set_new(request_notes(request), "until", json_time(order.expiry));
+	queue_act(request_peers(request)->queue, &order, on_held, request);
+}
+
+void
+cmd_queue_hold(struct request *request)
+{
+	change_hold(request, QUEUE_HOLD);
+}
+
+void
+cmd_queue_release(struct request *request)
+{
+	change_hold(request, QUEUE_RELEASE);
 }
 
 static void
 on_detail(void *arg, enum queue_answer got, const struct queue_detail *detail)
 {
 	struct request *request = arg;
-	json_t *result, *recipients;
+	json_t *result, *recipients, *holds;
 
 	if (!request_queue_done(request, got))
 		return;
 	result = entry_json(&detail->entry);
-	if (detail->finished)
+	if (detail->finished) {
 		json_object_set_new(result, "lane", json_string("finished"));
+		json_object_set_new(result, "state", json_string("finished"));
+	}
 	json_object_set_new(result, "finished", json_boolean(detail->finished));
 	json_object_set_new(result, "client_ip", json_text(detail->client_ip));
 	json_object_set_new(result, "client_port", json_number(detail->client_port));
@@ -76,6 +284,10 @@ on_detail(void *arg, enum queue_answer got, const struct queue_detail *detail)
 		              "when", json_time(view->when), "reply", json_text(view->reply)));
 	}
 	json_object_set_new(result, "rcpt", recipients);
+	holds = json_array();
+	for (size_t i = 0; i < detail->hold_count; i++)
+		json_array_append_new(holds, hold_json(&detail->holds[i]));
+	json_object_set_new(result, "holds", holds);
 	request_answer(request, result);
 }
 

@@ -25,6 +25,8 @@ enum argument_type {
 	ARGUMENT_COUNT,    /* 0 to 4294967295: request_count */
 	ARGUMENT_DURATION, /* "10min", as in the configuration: request_duration */
 	ARGUMENT_NUMBER,   /* any number above 0, of something: request_number */
+	ARGUMENT_DOMAIN,   /* request_domain gives it in its canonical spelling */
+	ARGUMENT_FLAG,     /* true or false: request_flag */
 };
 #define ARGUMENT_TEXT_MAX 127
 
@@ -50,6 +52,8 @@ const char *request_account(const struct request *request);
 const struct queue_id *request_message(const struct request *request);
 const char *request_text(const struct request *request, const char *name);
 uint32_t request_count(const struct request *request, const char *name);
+const char *request_domain(const struct request *request);
+bool request_flag(const struct request *request, const char *name);
 uint64_t request_number(const struct request *request, const char *name);
 msec_t request_duration(const struct request *request, const char *name);
 
@@ -85,7 +89,12 @@ void cmd_account_show(struct request *request);
 void cmd_account_suspend(struct request *request);
 void cmd_help(struct request *request);
 void cmd_queue_audit(struct request *request);
+void cmd_queue_flush(struct request *request);
+void cmd_queue_hold(struct request *request);
+void cmd_queue_holds(struct request *request);
 void cmd_queue_list(struct request *request);
+void cmd_queue_release(struct request *request);
+void cmd_queue_remove(struct request *request);
 void cmd_queue_show(struct request *request);
 void cmd_quota_clear(struct request *request);
 void cmd_quota_reset(struct request *request);

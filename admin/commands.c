@@ -13,6 +13,14 @@
 	{                                                                                          \
 		"account", ARGUMENT_ACCOUNT, false                                                 \
 	}
+#define OF_DOMAIN                                                                                  \
+	{                                                                                          \
+		"domain", ARGUMENT_DOMAIN, false                                                   \
+	}
+#define OF_MESSAGE                                                                                 \
+	{                                                                                          \
+		"message", ARGUMENT_MESSAGE, false                                                 \
+	}
 #define REASON                                                                                     \
 	{                                                                                          \
 		"reason", ARGUMENT_TEXT, false                                                     \
@@ -38,8 +46,13 @@ const struct command commands[] = {
     {"quota.clear",    ROLE_OPERATE, PATIENCE,       cmd_quota_clear,    NULL, {ACCOUNT, REASON}},
     {"quota.reset",    ROLE_OPERATE, PATIENCE,       cmd_quota_reset,    NULL, {ACCOUNT, REASON}},
 
-    {"queue.list",     ROLE_LOOK,    PATIENCE,       cmd_queue_list,     NULL, {OF_ACCOUNT, {"after", ARGUMENT_MESSAGE, false}}},
+    {"queue.list",     ROLE_LOOK,    PATIENCE,       cmd_queue_list,     NULL, {OF_ACCOUNT, OF_DOMAIN, {"lane", ARGUMENT_TEXT, false}, {"state", ARGUMENT_TEXT, false}, {"after", ARGUMENT_MESSAGE, false}}},
     {"queue.show",     ROLE_LOOK,    PATIENCE,       cmd_queue_show,     NULL, {{"message", ARGUMENT_MESSAGE, true}}},
+    {"queue.holds",    ROLE_LOOK,    PATIENCE,       cmd_queue_holds,    NULL, {{"after", ARGUMENT_COUNT, false}}},
+    {"queue.hold",     ROLE_OPERATE, PATIENCE,       cmd_queue_hold,     NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, {"for", ARGUMENT_DURATION, false}, REASON}},
+    {"queue.release",  ROLE_OPERATE, PATIENCE,       cmd_queue_release,  NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, REASON}},
+    {"queue.flush",    ROLE_OPERATE, PATIENCE,       cmd_queue_flush,    NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, {"all", ARGUMENT_FLAG, false}, {"dry_run", ARGUMENT_FLAG, false}, REASON, {"after", ARGUMENT_TEXT, false}}},
+    {"queue.remove",   ROLE_OPERATE, PATIENCE,       cmd_queue_remove,   NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, {"dry_run", ARGUMENT_FLAG, false}, REASON, {"after", ARGUMENT_TEXT, false}}},
     {"queue.audit",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_audit,    NULL, {{0}}},
 
     {"session.list",   ROLE_LOOK,    PATIENCE,       cmd_session_list,   NULL, {OF_ACCOUNT, {"after", ARGUMENT_NUMBER, false}}},

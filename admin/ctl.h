@@ -44,6 +44,11 @@ void ctl_quota_print(const json_t *request, const json_t *result);
 
 void ctl_queue_print_list(const json_t *request, const json_t *result);
 void ctl_queue_print_message(const json_t *request, const json_t *result);
+void ctl_queue_print_holds(const json_t *request, const json_t *result);
+void ctl_queue_prepare(json_t *request);
+void ctl_queue_print_hold(const json_t *request, const json_t *result);
+int ctl_queue_run_flush(json_t *request);
+int ctl_queue_run_remove(json_t *request);
 void ctl_queue_print_audit(const json_t *request, const json_t *result);
 int ctl_queue_finish_audit(const json_t *result);
 

@@ -3,6 +3,9 @@
 /* queue: results for people. */
 
 #include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "admin/ctl_ask.h"
 #include "admin/ctl_print.h"
@@ -11,8 +14,9 @@ void
 ctl_queue_print_list(const json_t *request, const json_t *result)
 {
 	static struct ctl_column columns[] = {{.key = "id", .head = "ID"},
+	                                      {.key = "state", .head = "STATE"},
 	                                      {.key = "lane", .head = "LANE"},
-	                                      {.key = "accepted", .head = "ACCEPTED"},
+	                                      {.key = "span", .head = "AGE", .right = true},
 	                                      {.key = "due", .head = "DUE"},
 	                                      {.key = "attempts", .head = "TRIES", .right = true},
 	                                      {.key = "unfinished", .head = "LEFT", .right = true},
@@ -22,14 +26,37 @@ ctl_queue_print_list(const json_t *request, const json_t *result)
 	                                      {.key = "last_reply", .head = "LAST REPLY"},
 	                                      {.key = NULL}};
 
+	json_t *rows = json_object_get(result, "messages"), *row;
+	char span[CTL_SPAN_SIZE];
+	size_t i;
+
 	(void)request;
-	ctl_table(columns, json_object_get(result, "messages"));
+	json_array_foreach(rows, i, row)
+	{
+		ctl_span(json_integer_value(json_object_get(row, "age")), span);
+		json_object_set_new(row, "span", json_string(span));
+	}
+	ctl_table(columns, rows);
+}
+
+void
+ctl_queue_print_holds(const json_t *request, const json_t *result)
+{
+	static struct ctl_column columns[] = {
+	    {.key = "what", .head = "HELD"},     {.key = "since", .head = "SINCE"},
+	    {.key = "until", .head = "UNTIL"},   {.key = "by", .head = "BY"},
+	    {.key = "reason", .head = "REASON"}, {.key = NULL}};
+
+	(void)request;
+	ctl_table(columns, json_object_get(result, "holds"));
 }
 
 void
 ctl_queue_print_message(const json_t *request, const json_t *result)
 {
 	static const char *const fields[][2] = {{"id", "id"},
+	                                        {"state", "state"},
+	                                        {"rule", "rule"},
 	                                        {"lane", "lane"},
 	                                        {"account", "account"},
 	                                        {"from", "from"},
@@ -52,6 +79,10 @@ ctl_queue_print_message(const json_t *request, const json_t *result)
 		ctl_line(fields[i][0], result, fields[i][1]);
 	putchar('\n');
 	ctl_table(columns, json_object_get(result, "rcpt"));
+	if (json_array_size(json_object_get(result, "holds")) > 0) {
+		putchar('\n');
+		ctl_queue_print_holds(request, result);
+	}
 }
 
 void
@@ -80,4 +111,120 @@ int
 ctl_queue_finish_audit(const json_t *result)
 {
 	return json_is_true(json_object_get(result, "conserved")) ? 0 : CTL_REFUSED;
+}
+
+/* Which messages: exactly one of the four. */
+void
+ctl_queue_prepare(json_t *request)
+{
+	static const char *const keys[] = {"message", "account", "domain", "all"};
+	unsigned given = 0;
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		given += json_object_get(request, keys[i]) != NULL;
+	if (given != 1)
+		ctl_usage("say which messages: an id, or --account or --domain");
+}
+
+void
+ctl_queue_print_hold(const json_t *request, const json_t *result)
+{
+	const char *command = json_string_value(json_object_get(request, "command"));
+
+	if (strcmp(command, "queue.release") == 0)
+		printf("released: %s\n", ctl_show(result, "what"));
+	else
+		printf("held: %s, until %s\n", ctl_show(result, "what"),
+		       json_is_null(json_object_get(result, "until")) ? "it is released"
+		                                                      : ctl_show(result, "until"));
+}
+
+/* --- acts upon many messages, which come in shares --- */
+
+#define PATIENCE       15 /* s, of one share */
+#define PROGRESS_AFTER 2  /* s */
+
+static json_t *
+run_shares(json_t *request)
+{
+	static const char *const sums[] = {"messages", "recipients", "busy"};
+	json_t *total = json_pack("{s:i,s:i,s:i}", sums[0], 0, sums[1], 0, sums[2], 0);
+	time_t told = time(NULL);
+
+	for (bool more = true; more;) {
+		json_t *share = ctl_ask(json_deep_copy(request), PATIENCE);
+		json_t *next = json_object_get(share, "next");
+
+		for (size_t i = 0; i < sizeof(sums) / sizeof(sums[0]); i++)
+			json_object_set_new(
+			    total, sums[i],
+			    json_integer(json_integer_value(json_object_get(total, sums[i])) +
+			                 json_integer_value(json_object_get(share, sums[i]))));
+		more = json_is_string(next);
+		if (more)
+			json_object_set(request, "after", next);
+		json_decref(share);
+		if (more && time(NULL) - told >= PROGRESS_AFTER) {
+			told = time(NULL);
+			fprintf(stderr, "%s messages so far\n", ctl_show(total, "messages"));
+		}
+	}
+	json_object_del(request, "after");
+	return total;
+}
+
+static int
+run_act(json_t *request, const char *done, const char *would)
+{
+	json_t *total = run_shares(request);
+
+	if (ctl_wants_json()) {
+		ctl_json(total);
+		putchar('\n');
+	} else {
+		printf("%s: %s recipients of %s messages\n",
+		       json_is_true(json_object_get(request, "dry_run")) ? would : done,
+		       ctl_show(total, "recipients"), ctl_show(total, "messages"));
+		if (json_integer_value(json_object_get(total, "busy")) > 0)
+			printf("left alone, because they are being attempted: %s\n",
+			       ctl_show(total, "busy"));
+	}
+	json_decref(total);
+	return 0;
+}
+
+int
+ctl_queue_run_flush(json_t *request)
+{
+	return run_act(request, "due now", "would be due now");
+}
+
+/* A removal is for good: counts first, and asks. */
+static void
+confirm(json_t *request)
+{
+	json_t *count;
+	int c;
+
+	if (!isatty(STDIN_FILENO))
+		ctl_usage("where nobody can be asked it takes --yes; --dry-run counts only");
+	json_object_set_new(request, "dry_run", json_true());
+	count = run_shares(request);
+	json_object_del(request, "dry_run");
+	fprintf(stderr, "Remove %s recipients of %s messages? (y/n) ",
+	        ctl_show(count, "recipients"), ctl_show(count, "messages"));
+	json_decref(count);
+	c = getchar();
+	if (c != 'y' && c != 'Y')
+		ctl_die(CTL_REFUSED, "nothing was removed");
+}
+
+int
+ctl_queue_run_remove(json_t *request)
+{
+	const bool sure = json_object_del(request, "yes") == 0;
+
+	if (!sure && !json_is_true(json_object_get(request, "dry_run")))
+		confirm(request);
+	return run_act(request, "removed", "would be removed");
 }

@@ -19,6 +19,7 @@
 #include "core/mem.h"
 #include "core/near.h"
 #include "core/service.h"
+#include "smtp/address.h"
 
 struct request {
 	const struct protocol_peers *peers;
@@ -29,7 +30,7 @@ struct request {
 	json_t *id;
 	json_t *body; /* the whole request */
 	json_t *notes;
-	char account[AUTH_ACCOUNT_MAX + 1];
+	char account[AUTH_ACCOUNT_MAX + 1], domain[ADDRESS_DOMAIN_MAX + 1];
 	struct queue_id message;
 	bool has_message;
 	bool starting, answered;
@@ -217,6 +218,11 @@ request_queue_done(struct request *request, enum queue_answer got)
 	case QUEUE_INVALID:
 		request_refuse(request, "invalid", "the queue refuses the argument");
 		break;
+	case QUEUE_LIMIT:
+		request_refuse(request, "refused",
+		               "as many holds as there may be are in force; sekishoctl queue "
+		               "holds shows them, queue release ends one");
+		break;
 	case QUEUE_DOWN:
 		request_refuse(request, "unavailable",
 		               "the queue is down or did not answer; sekishoctl status shows "
@@ -285,6 +291,18 @@ request_count(const struct request *request, const char *name)
 	return (uint32_t)json_integer_value(json_object_get(request->body, name));
 }
 
+const char *
+request_domain(const struct request *request)
+{
+	return request->domain;
+}
+
+bool
+request_flag(const struct request *request, const char *name)
+{
+	return json_is_true(json_object_get(request->body, name));
+}
+
 uint64_t
 request_number(const struct request *request, const char *name)
 {
@@ -334,6 +352,20 @@ is_one_line(const char *text)
 	return true;
 }
 
+static bool
+domain_canonical(const char *text, char out[ADDRESS_DOMAIN_MAX + 1])
+{
+	char mailbox[ADDRESS_MAX + 1];
+	struct address address;
+	int len = snprintf(mailbox, sizeof(mailbox), "x@%s", text);
+
+	if (len >= (int)sizeof(mailbox) ||
+	    address_parse(mailbox, (size_t)len, &address) != ADDRESS_OK)
+		return false;
+	memcpy(out, address.domain, sizeof(address.domain));
+	return true;
+}
+
 /* NULL when value is what the argument wants, else what is wrong with it, to follow its name. The
  * code goes to *code. */
 static const char *
@@ -351,6 +383,8 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		           : "must be a number from 0 to 4294967295";
 	if (argument->type == ARGUMENT_NUMBER)
 		return json_integer_value(value) > 0 ? NULL : "must be a number above 0";
+	if (argument->type == ARGUMENT_FLAG)
+		return json_is_boolean(value) ? NULL : "must be true or false";
 	if (text == NULL)
 		return "must be text";
 	*code = "invalid";
@@ -371,7 +405,12 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		return conf_duration(text, &duration)
 		           ? NULL
 		           : "is no time; write it like 30s, 10min, 4h or 2d";
+	case ARGUMENT_DOMAIN:
+		return domain_canonical(text, request->domain)
+		           ? NULL
+		           : "is no mail domain like example.net";
 	case ARGUMENT_SECRET:
+	case ARGUMENT_FLAG:
 	case ARGUMENT_COUNT:
 	case ARGUMENT_NUMBER:
 		break;

@@ -15,7 +15,15 @@
  * One exception to "never from inside the call": when the link is down at the moment of asking, the
  * callback comes before the function returns. */
 
-enum ask_kind { ASK_STATUS, ASK_QUOTA, ASK_LIST, ASK_DETAIL, ASK_AUDIT };
+enum ask_kind {
+	ASK_STATUS,
+	ASK_QUOTA,
+	ASK_LIST,
+	ASK_DETAIL,
+	ASK_AUDIT,
+	ASK_ACT,
+	ASK_HOLDS,
+};
 
 struct ask {
 	enum ask_kind kind;
@@ -26,6 +34,8 @@ struct ask {
 		queue_on_list *list;
 		queue_on_detail *detail;
 		queue_on_audit *audit;
+		queue_on_count *count;
+		queue_on_holds *holds;
 	} on;
 	void *arg;
 	/* ASK_DETAIL: the pages so far */
@@ -45,13 +55,19 @@ answer_without(struct ask *ask, enum queue_answer answer)
 		ask->on.quota(ask->arg, answer, NULL);
 		break;
 	case ASK_LIST:
-		ask->on.list(ask->arg, answer, NULL, 0, false);
+		ask->on.list(ask->arg, answer, NULL, 0, NULL);
 		break;
 	case ASK_DETAIL:
 		ask->on.detail(ask->arg, answer, NULL);
 		break;
 	case ASK_AUDIT:
 		ask->on.audit(ask->arg, answer, NULL);
+		break;
+	case ASK_ACT:
+		ask->on.count(ask->arg, answer, NULL);
+		break;
+	case ASK_HOLDS:
+		ask->on.holds(ask->arg, answer, NULL, 0, false);
 		break;
 	}
 	free(ask->recipients);
@@ -92,6 +108,13 @@ read_entry(struct wire *wire, struct queue_entry *entry)
 		lane = 0;
 	}
 	entry->lane = (enum queue_lane)lane;
+	unsigned state = wire_u8(wire);
+	if (state >= QUEUE_STATES) {
+		wire->failed = true;
+		state = 0;
+	}
+	entry->state = (enum queue_state)state;
+	wire_str(wire, entry->rule, sizeof(entry->rule));
 	entry->accepted = (msec_t)wire_u64(wire);
 	entry->due = (msec_t)wire_u64(wire);
 	entry->size = wire_u64(wire);
@@ -113,9 +136,28 @@ answer_list(struct ask *ask, struct wire *wire)
 	for (size_t i = 0; i < count; i++)
 		read_entry(wire, &list[i]);
 	bool more = wire_u8(wire) != 0;
+	struct queue_id next;
+	proto_id(wire, &next);
 	bool good = wire_done(wire);
 	if (good)
-		ask->on.list(ask->arg, QUEUE_DONE, list, count, more);
+		ask->on.list(ask->arg, QUEUE_DONE, list, count, more ? &next : NULL);
+	free(list);
+	return good;
+}
+
+static bool
+answer_holds(struct ask *ask, struct wire *wire)
+{
+	size_t count = wire_u16(wire);
+	if (count > PROTO_HOLDS_PAGE)
+		return false;
+	struct queue_hold *list = xcalloc(count + 1, sizeof(*list));
+	for (size_t i = 0; i < count; i++)
+		proto_hold(wire, &list[i]);
+	bool more = wire_u8(wire) != 0;
+	bool good = wire_done(wire);
+	if (good)
+		ask->on.holds(ask->arg, QUEUE_DONE, list, count, more);
 	free(list);
 	return good;
 }
@@ -145,6 +187,13 @@ answer_detail(struct ask *ask, struct wire *wire)
 	wire_str(wire, detail.client_ip, sizeof(detail.client_ip));
 	detail.client_port = wire_u16(wire);
 	wire_str(wire, detail.ehlo, sizeof(detail.ehlo));
+	struct queue_hold holds[PROTO_DETAIL_HOLDS];
+	detail.hold_count = wire_u16(wire);
+	if (detail.hold_count > PROTO_DETAIL_HOLDS)
+		return -1;
+	for (size_t i = 0; i < detail.hold_count; i++)
+		proto_hold(wire, &holds[i]);
+	detail.holds = holds;
 	size_t total = wire_u16(wire), count = wire_u16(wire);
 	if (!wire_ok(wire) || count > PROTO_DETAIL_PAGE ||
 	    ask->recipient_count + count > QUEUE_RECIPIENTS_MAX)
@@ -227,6 +276,21 @@ on_reply(void *arg, enum ipc_status status, struct ipc_frame *frame)
 			ask->on.audit(ask->arg, QUEUE_DONE, &value);
 		break;
 	}
+	case ASK_ACT: {
+		struct queue_count value = {0};
+		value.messages = wire_u32(&wire);
+		value.recipients = wire_u32(&wire);
+		value.busy = wire_u32(&wire);
+		value.more = wire_u8(&wire) != 0;
+		proto_id(&wire, &value.next);
+		good = wire_done(&wire);
+		if (good)
+			ask->on.count(ask->arg, QUEUE_DONE, &value);
+		break;
+	}
+	case ASK_HOLDS:
+		good = answer_holds(ask, &wire);
+		break;
 	}
 	if (!good) {
 		answer_without(ask, QUEUE_DOWN);
@@ -311,15 +375,21 @@ queue_reset_quota(struct ipc_link *link, const char *account, const char *class,
 }
 
 void
-queue_ask_list(struct ipc_link *link, const char *account, const struct queue_id *after,
-               queue_on_list *on_list, void *arg)
+queue_ask_list(struct ipc_link *link, const struct queue_filter *filter,
+               const struct queue_id *after, queue_on_list *on_list, void *arg)
 {
 	static const struct queue_id none;
+	static const struct queue_filter all;
 	struct ask *ask = ask_new(ASK_LIST, link, arg);
 	struct buf frame;
 	ask->on.list = on_list;
 	buf_init(&frame);
-	wire_put_str(&frame, account);
+	if (filter == NULL)
+		filter = &all;
+	wire_put_str(&frame, filter->account);
+	wire_put_str(&frame, filter->domain);
+	wire_put_u8(&frame, (uint8_t)filter->lanes);
+	wire_put_u8(&frame, (uint8_t)filter->states);
 	wire_put_u8(&frame, after == NULL);
 	proto_put_id(&frame, after ? after : &none);
 	ask_send(ask, PROTO_LIST, &frame, QUEUE_CONTROL_TIMEOUT);
@@ -346,4 +416,46 @@ queue_ask_audit(struct ipc_link *link, queue_on_audit *on_audit, void *arg)
 	ask->on.audit = on_audit;
 	buf_init(&frame);
 	ask_send(ask, PROTO_AUDIT, &frame, AUDIT_TIMEOUT);
+}
+
+const char *
+queue_state_name(enum queue_state state)
+{
+	static const char *const names[] = {"queued", "active", "paced", "deferred", "held"};
+
+	assert(state < QUEUE_STATES);
+	return names[state];
+}
+
+void
+queue_act(struct ipc_link *link, const struct queue_order *order, queue_on_count *on_count,
+          void *arg)
+{
+	static const struct queue_id none;
+	struct ask *ask = ask_new(ASK_ACT, link, arg);
+	struct buf frame;
+
+	ask->on.count = on_count;
+	buf_init(&frame);
+	wire_put_u8(&frame, (uint8_t)order->action);
+	proto_put_selector(&frame, &order->selector);
+	wire_put_str(&frame, order->by);
+	wire_put_str(&frame, order->reason);
+	wire_put_u64(&frame, (uint64_t)order->expiry);
+	wire_put_u8(&frame, order->dry_run);
+	wire_put_u8(&frame, order->after == NULL);
+	proto_put_id(&frame, order->after ? order->after : &none);
+	ask_send(ask, PROTO_ACT, &frame, QUEUE_CONTROL_TIMEOUT);
+}
+
+void
+queue_ask_holds(struct ipc_link *link, uint32_t first, queue_on_holds *on_holds, void *arg)
+{
+	struct ask *ask = ask_new(ASK_HOLDS, link, arg);
+	struct buf frame;
+
+	ask->on.holds = on_holds;
+	buf_init(&frame);
+	wire_put_u32(&frame, first);
+	ask_send(ask, PROTO_HOLDS, &frame, QUEUE_CONTROL_TIMEOUT);
 }

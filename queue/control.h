@@ -14,7 +14,13 @@
 
 #define QUEUE_CONTROL_TIMEOUT 30000 /* msec */
 
-enum queue_answer { QUEUE_DONE, QUEUE_NOT_FOUND, QUEUE_INVALID, QUEUE_DOWN };
+enum queue_answer {
+	QUEUE_DONE,
+	QUEUE_NOT_FOUND,
+	QUEUE_INVALID,
+	QUEUE_LIMIT, /* there are as many of them as there may be */
+	QUEUE_DOWN,
+};
 
 struct queue_status {
 	uint64_t messages[QUEUE_LANES];   /* queued */
@@ -67,22 +73,62 @@ void queue_set_quota(struct ipc_link *link, const char *account, const char *cla
 void queue_reset_quota(struct ipc_link *link, const char *account, const char *class,
                        const char *by, const char *reason, queue_on_quota *on_quota, void *arg);
 
+/* Which messages. */
+enum queue_select {
+	QUEUE_BY_ALL,
+	QUEUE_BY_MESSAGE,
+	QUEUE_BY_ACCOUNT,
+	QUEUE_BY_DOMAIN, /* of recipients; only these */
+	QUEUE_SELECTORS
+};
+struct queue_selector {
+	enum queue_select kind;
+	struct queue_id id; /* QUEUE_BY_MESSAGE */
+	char name[256];     /* account or domain, canonical */
+};
+#define QUEUE_SELECTOR_TEXT_SIZE 272
+/* "message ID", "account NAME", "domain NAME" or "all". Returns out. */
+char *queue_selector_text(const struct queue_selector *selector,
+                          char out[QUEUE_SELECTOR_TEXT_SIZE]);
+
+struct queue_hold { /* nothing it selects is attempted; what is under way when it begins ends */
+	struct queue_selector selector; /* not QUEUE_BY_ALL */
+	msec_t since, until;            /* wall clock; until 0: until it is released */
+	char by[64], reason[128];
+};
+
+enum queue_state {
+	QUEUE_STATE_QUEUED,   /* due, and waiting for its turn */
+	QUEUE_STATE_ACTIVE,   /* being attempted now */
+	QUEUE_STATE_PACED,    /* accepted, and not due before its account's pace allows */
+	QUEUE_STATE_DEFERRED, /* attempted, and due again later */
+	QUEUE_STATE_HELD,     /* an operator's hold stands before all of it */
+	QUEUE_STATES
+};
+const char *queue_state_name(enum queue_state state); /* "queued" … */
+
 struct queue_entry { /* envelope only, never content */
 	struct queue_id id;
 	enum queue_lane lane;
-	msec_t accepted, due; /* wall clock; due 0: being attempted now */
-	uint64_t size;        /* prefix and body */
+	enum queue_state state;              /* means nothing when finished */
+	char rule[QUEUE_SELECTOR_TEXT_SIZE]; /* the hold that a held one waits for; else "" */
+	msec_t accepted, due;                /* wall clock; due 0: being attempted now */
+	uint64_t size;                       /* prefix and body */
 	unsigned attempts;
 	uint32_t recipients, unfinished;
 	char account[256], from[320];
 	char last_reply[256]; /* of the last attempt, "" before it */
 };
-/* Pages of at most 200 in order of id; after is NULL at first, and more says whether to ask again
- * after the last id. account NULL: all. */
+struct queue_filter {                 /* all that apply */
+	const char *account, *domain; /* NULL: any */
+	unsigned lanes, states;       /* bit sets; 0: any */
+};
+/* Pages of at most 200 in order of id, which may be empty; after is NULL at first. next says behind
+ * which id to go on asking; NULL: that was all. filter NULL: everything. */
 typedef void queue_on_list(void *arg, enum queue_answer answer, const struct queue_entry *list,
-                           size_t count, bool more);
-void queue_ask_list(struct ipc_link *link, const char *account, const struct queue_id *after,
-                    queue_on_list *on_list, void *arg);
+                           size_t count, const struct queue_id *next);
+void queue_ask_list(struct ipc_link *link, const struct queue_filter *filter,
+                    const struct queue_id *after, queue_on_list *on_list, void *arg);
 
 struct queue_recipient_view {
 	char address[320];
@@ -99,11 +145,46 @@ struct queue_detail {
 	char ehlo[256];
 	const struct queue_recipient_view *recipients;
 	size_t recipient_count;
+	const struct queue_hold *holds; /* that stand before any of it */
+	size_t hold_count;
 };
 typedef void queue_on_detail(void *arg, enum queue_answer answer,
                              const struct queue_detail *detail);
 void queue_ask_detail(struct ipc_link *link, const struct queue_id *id, queue_on_detail *on_detail,
                       void *arg);
+
+/* Acts upon the queue, each in the name of somebody and for a reason. */
+enum queue_action {
+	QUEUE_FLUSH,   /* what was deferred is due now, once; paced and held mail is left alone */
+	QUEUE_REMOVE,  /* ends recipients as removed; those being attempted are left alone */
+	QUEUE_HOLD,    /* until it is released or expiry comes */
+	QUEUE_RELEASE, /* ends the hold of exactly that selector */
+};
+struct queue_order { /* all borrowed for the call */
+	enum queue_action action;
+	struct queue_selector selector;
+	const char *by, *reason;
+	msec_t expiry;                /* QUEUE_HOLD: wall clock; 0: none */
+	bool dry_run;                 /* flush and remove: count only */
+	const struct queue_id *after; /* flush and remove: go on behind it; NULL at first */
+};
+struct queue_count {
+	uint32_t messages, recipients; /* that this call concerned */
+	uint32_t busy;                 /* recipients left alone because they are being attempted */
+	bool more;                     /* ask again after next */
+	struct queue_id next;
+};
+/* Durable before it answers. A flush or removal does a bounded share of the work, so a long one is
+ * a series of calls; it may be given up and begun again at any point. */
+typedef void queue_on_count(void *arg, enum queue_answer answer, const struct queue_count *count);
+void queue_act(struct ipc_link *link, const struct queue_order *order, queue_on_count *on_count,
+               void *arg);
+
+/* Pages of at most 100 in order of making, without the first ones; more says whether there are
+ * others. */
+typedef void queue_on_holds(void *arg, enum queue_answer answer, const struct queue_hold *list,
+                            size_t count, bool more);
+void queue_ask_holds(struct ipc_link *link, uint32_t first, queue_on_holds *on_holds, void *arg);
 
 struct queue_audit {
 	uint64_t accepted, generated, delivered, bounced, expired,

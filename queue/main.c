@@ -26,6 +26,8 @@
 #include "core/mem.h"
 #include "core/sandbox.h"
 #include "core/service.h"
+#include "queue/hold.h"
+#include "queue/operate.h"
 #include "queue/proto.h"
 #include "queue/quota.h"
 #include "queue/schedule.h"
@@ -74,7 +76,9 @@ static struct program {
 	struct ipc_hub *hub;
 	struct store *store;
 	struct quota *quota;
+	struct holds *holds;
 	struct schedule *schedule;
+	struct operate *operate;
 	LIST_HEAD(, large) larges;
 	unsigned large_count;
 	LIST_HEAD(, accept) accepts;
@@ -546,115 +550,6 @@ on_quota_reset(struct ipc_from from, const struct ipc_frame *frame)
 	store_ledger_reset(program.store, setting->account, &reset, on_reset_stored, setting);
 }
 
-/* Cut to what the reader's field holds. */
-static void
-put_cut(struct buf *frame, const char *s, size_t size)
-{
-	wire_put_bytes(frame, s ? s : "", s ? strnlen(s, size - 1) : 0);
-}
-
-static void
-put_entry(struct buf *frame, const struct store_message *message)
-{
-	char from[ADDRESS_TEXT_SIZE];
-	struct queue_entry *fields = NULL; /* for the sizes only */
-	address_format(&message->from, from, sizeof(from));
-	proto_put_id(frame, &message->id);
-	wire_put_u8(frame, message->finished ? 0 : (uint8_t)message->lane);
-	wire_put_u64(frame, (uint64_t)message->created);
-	wire_put_u64(
-	    frame, schedule_is_active(program.schedule, &message->id) ? 0 : (uint64_t)message->due);
-	wire_put_u64(frame, message->prefix_len + message->body.size);
-	wire_put_u32(frame, message->attempts);
-	wire_put_u32(frame, message->total);
-	wire_put_u32(frame, message->unfinished);
-	put_cut(frame, message->account, sizeof(fields->account));
-	put_cut(frame, from, sizeof(fields->from));
-	put_cut(frame, message->last_reply, sizeof(fields->last_reply));
-}
-
-static void
-on_list_message(void *arg, const struct store_message *message)
-{
-	put_entry(arg, message);
-}
-
-static void
-on_list(struct ipc_from from, const struct ipc_frame *frame)
-{
-	struct wire wire = wire_from(frame->data, frame->len);
-	char account[PROTO_ACCOUNT_MAX + 1];
-	struct queue_id after;
-	struct buf entries, reply;
-	bool more = false;
-	wire_str(&wire, account, sizeof(account));
-	bool from_start = wire_u8(&wire) != 0;
-	proto_id(&wire, &after);
-	if (!wire_done(&wire)) {
-		reply_u8(from, QUEUE_INVALID, -1);
-		return;
-	}
-	buf_init(&entries);
-	buf_init(&reply);
-	size_t count =
-	    store_list(program.store, account[0] ? account : NULL, from_start ? NULL : &after,
-	               PROTO_LIST_PAGE, on_list_message, &entries, &more);
-	wire_put_u8(&reply, QUEUE_DONE);
-	wire_put_u16(&reply, (uint16_t)count);
-	wire_put_raw(&reply, entries.data, entries.len);
-	wire_put_u8(&reply, more);
-	ipc_hub_reply(program.hub, from, &reply, -1);
-	buf_clear(&entries);
-	buf_clear(&reply);
-}
-
-static void
-on_detail(struct ipc_from from, const struct ipc_frame *frame)
-{
-	struct wire wire = wire_from(frame->data, frame->len);
-	struct queue_id id;
-	struct queue_detail *fields = NULL; /* for the sizes only */
-	struct queue_recipient_view *view = NULL;
-	struct buf reply;
-	proto_id(&wire, &id);
-	size_t first = wire_u16(&wire);
-	if (!wire_done(&wire)) {
-		reply_u8(from, QUEUE_INVALID, -1);
-		return;
-	}
-	struct store_message *message = store_load_detail(program.store, &id);
-	if (!message) {
-		reply_u8(from, QUEUE_NOT_FOUND, -1);
-		return;
-	}
-	size_t total = message->recipient_count;
-	size_t count = first < total ? total - first : 0;
-	if (count > PROTO_DETAIL_PAGE)
-		count = PROTO_DETAIL_PAGE;
-	buf_init(&reply);
-	wire_put_u8(&reply, QUEUE_DONE);
-	put_entry(&reply, message);
-	wire_put_u8(&reply, message->finished);
-	put_cut(&reply, message->client_ip, sizeof(fields->client_ip));
-	wire_put_u16(&reply, message->client_port);
-	put_cut(&reply, message->ehlo, sizeof(fields->ehlo));
-	wire_put_u16(&reply, (uint16_t)total);
-	wire_put_u16(&reply, (uint16_t)count);
-	for (size_t i = first; i < first + count; i++) {
-		const struct store_recipient *recipient = &message->recipients[i];
-		char address[ADDRESS_TEXT_SIZE];
-		address_format(&recipient->address, address, sizeof(address));
-		put_cut(&reply, address, sizeof(view->address));
-		put_cut(&reply, store_state_name(recipient->state), sizeof(view->state));
-		wire_put_u32(&reply, recipient->attempts);
-		wire_put_u64(&reply, (uint64_t)recipient->when);
-		put_cut(&reply, recipient->reply, sizeof(view->reply));
-	}
-	ipc_hub_reply(program.hub, from, &reply, -1);
-	buf_clear(&reply);
-	store_message_free(message);
-}
-
 static void
 on_audit_done(void *arg, const struct queue_audit *audit)
 {
@@ -710,13 +605,9 @@ admin_frame(struct ipc_from from, struct ipc_frame *frame)
 		on_quota_set(from, frame);
 	else if (frame->type == PROTO_QUOTA_RESET)
 		on_quota_reset(from, frame);
-	else if (frame->type == PROTO_LIST)
-		on_list(from, frame);
-	else if (frame->type == PROTO_DETAIL)
-		on_detail(from, frame);
 	else if (frame->type == PROTO_AUDIT)
 		on_audit(from);
-	else
+	else if (!operate_frame(program.operate, from, frame))
 		malformed(from, frame);
 }
 
@@ -803,6 +694,13 @@ on_reloaded(void *arg, const struct conf *conf)
 	schedule_reload(program.schedule, conf);
 }
 
+static void
+on_holds_changed(void *arg, bool ended)
+{
+	(void)arg;
+	schedule_holds_changed(program.schedule, ended);
+}
+
 static int
 on_start(void *arg)
 {
@@ -819,7 +717,10 @@ on_start(void *arg)
 	}
 	program.quota = quota_new(service_loop(), program.store, program.conf);
 	program.hub = ipc_hub_new(service_loop(), &hub_events, NULL);
-	program.schedule = schedule_new(service_loop(), program.store, program.hub, program.conf);
+	program.holds = holds_new(service_loop(), program.store, on_holds_changed, NULL);
+	program.schedule =
+	    schedule_new(service_loop(), program.store, program.hub, program.holds, program.conf);
+	program.operate = operate_new(program.hub, program.store, program.schedule, program.holds);
 	while (!TAILQ_EMPTY(&program.early)) {
 		struct early *early = TAILQ_FIRST(&program.early);
 		TAILQ_REMOVE(&program.early, early, link);
@@ -844,9 +745,13 @@ on_stop(void *arg)
 		store_large_abort(store, large_take(LIST_FIRST(&program.larges)));
 	store_close(store);
 	program.store = NULL;
+	operate_free(program.operate);
 	schedule_free(program.schedule);
+	holds_free(program.holds);
 	quota_free(program.quota);
+	program.operate = NULL;
 	program.schedule = NULL;
+	program.holds = NULL;
 	program.quota = NULL;
 	service_stopped();
 }

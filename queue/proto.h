@@ -37,21 +37,27 @@ enum proto_type {
 	PROTO_QUOTA_SHOW, /* call: str account, str class */
 	PROTO_QUOTA_SET, /* call: str account, str class, u8 clear, u32 limit, str by, str reason */
 	PROTO_QUOTA_RESET, /* call: str account, str class, str by, str reason */
-	PROTO_LIST,   /* call: str account ("": all), u8 from start, id after -> u8 answer, u16 n,
-	                 entries, u8 more */
+	PROTO_LIST,   /* call: str account ("": all), str domain ("": all), u8 lanes, u8 states, u8
+	                 from   start, id after -> u8 answer, u16 n, entries, u8 more, id next */
 	PROTO_DETAIL, /* call: id, u16 first recipient wanted -> u8 answer, detail with at most
 	                 PROTO_DETAIL_PAGE recipients */
 	PROTO_AUDIT,  /* call: nothing -> u8 answer, audit */
+	PROTO_ACT, /* call: u8 action, selector, str by, str reason, u64 expiry, u8 dry run, u8 from
+	              start, id after -> u8 answer, u32 messages, u32 recipients, u32 busy, u8 more,
+	              id next */
+	PROTO_HOLDS, /* call: u32 first -> u8 answer, u16 n, holds, u8 more */
 };
 
 enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask again */ };
 
-#define PROTO_LIST_PAGE   200
-#define PROTO_DETAIL_PAGE 400
-#define PROTO_JOB_MAX     50 /* recipients in one job */
-#define PROTO_ACCOUNT_MAX 255
-#define PROTO_EHLO_MAX    255
-#define PROTO_IP_MAX      63
+#define PROTO_LIST_PAGE    200
+#define PROTO_DETAIL_PAGE  400
+#define PROTO_HOLDS_PAGE   100
+#define PROTO_DETAIL_HOLDS 20 /* shown with a message */
+#define PROTO_JOB_MAX      50 /* recipients in one job */
+#define PROTO_ACCOUNT_MAX  255
+#define PROTO_EHLO_MAX     255
+#define PROTO_IP_MAX       63
 
 void proto_put_id(struct buf *buf, const struct queue_id *id);
 void proto_id(struct wire *wire, struct queue_id *out);
@@ -62,6 +68,10 @@ void proto_put_quota(struct buf *buf, const struct queue_quota *quota);
 void proto_quota(struct wire *wire, struct queue_quota *out);
 void proto_put_view(struct buf *buf, const struct queue_quota_view *view);
 void proto_view(struct wire *wire, struct queue_quota_view *out);
+void proto_put_selector(struct buf *buf, const struct queue_selector *selector);
+void proto_selector(struct wire *wire, struct queue_selector *out);
+void proto_put_hold(struct buf *buf, const struct queue_hold *hold);
+void proto_hold(struct wire *wire, struct queue_hold *out);
 /* A printable string of 1 to max octets; anything else fails the wire. */
 void proto_word(struct wire *wire, char *out, size_t size);
 

@@ -25,6 +25,10 @@
  * going on where it stopped so that a long run of them hides nobody), and fresh mail to a domain
  * without a backlog may use a reserve. So the backlogs of dead domains, whatever their length and
  * number, delay nobody else.
+ *   - What is held is not in the window: it stays where it is due, and each refill begins behind
+ * the front, up to which everything is in the window or held. Whatever makes a message due before
+ * the front, or ends a hold, resets it; so a backlog that is held costs one look, not one per
+ * refill.
  *   - Due times are of the schedule's own clock, which follows the wall clock forward and never
  * back. What was due later than any step could make it was written under a clock that has since
  * been set back: it is due now.
@@ -34,10 +38,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
 #include "core/mem.h"
 
-#define SKIP_MAX     500 /* messages of crowded domains looked at in one refill */
-#define REFILL_EVERY 50  /* msec between refills that skip */
+#define SKIP_MAX 500  /* messages of crowded domains looked at in one refill */
+#define HELD_MAX 2000 /* and of held ones */
+#define LATE_COMMIT                                                                                \
+	QUEUE_TIMEOUT   /* so much after its due time a new message may become visible             \
+	                 */
+#define REFILL_EVERY 50 /* msec between refills that skip */
 #define SCAN_CHUNK   4000
 
 msec_t
@@ -76,13 +85,33 @@ lane_wake_at(struct lane *lane, msec_t when)
 	loop_timer_arm(lane->timer, delay < 0 ? 0 : delay < 60000 ? delay : 60000);
 }
 
+void
+lane_due_at(struct lane *lane, msec_t due)
+{
+	if (due <= lane->front.due)
+		memset(&lane->front, 0, sizeof(lane->front));
+	lane_wake_at(lane, due);
+}
+
 struct refill {
 	struct lane *lane;
 	msec_t now, latest; /* due behind the latest was written before the clock was set back */
 	msec_t next;        /* due time of the first that is not due yet; 0: none seen */
 	bool full;
-	unsigned skipped;
+	bool from_front; /* nothing was left behind yet */
+	unsigned skipped, held;
 };
+
+/* It was left behind for now (or, if not left, is in the window or held): whether to go on. */
+static bool
+pass(struct refill *refill, const struct store_key *key, bool left)
+{
+	if (left)
+		refill->from_front = false;
+	else if (refill->from_front && key->due <= refill->now)
+		refill->lane->front = *key;
+	return refill->skipped < SKIP_MAX && refill->held < HELD_MAX;
+}
 
 static bool
 on_due(void *arg, const struct store_key *key)
@@ -93,22 +122,28 @@ on_due(void *arg, const struct store_key *key)
 		return false;
 	}
 	if (message_find(refill->lane->schedule, &key->id))
-		return true;
+		return pass(refill, key, false);
 	if (!lane_has_room(refill->lane)) {
 		refill->full = true;
 		return false;
 	}
 	struct message *message = message_load(refill->lane, &key->id);
+	if (message && hold_of_all(message->schedule, message->stored)) {
+		message_free(message);
+		refill->held++;
+		return pass(refill, key, false);
+	}
 	if (message && is_crowded(message, false)) {
 		message_free(message);
-		return ++refill->skipped < SKIP_MAX;
+		refill->skipped++;
+		return pass(refill, key, true);
 	}
 	if (message && message->unfinished > 0)
 		message_cut(message, NULL);
 	else if (message)
 		message_free(
 		    message); /* nothing left to do: the store drops it with its own repair */
-	return true;
+	return pass(refill, key, false);
 }
 
 static void
@@ -118,37 +153,42 @@ refill_scan(struct refill *refill, struct store_key *from)
 	const msec_t next = refill->next;
 	while (store_scan_due(lane->schedule->store, lane->lane, from, SCAN_CHUNK, on_due,
 	                      refill) == SCAN_CHUNK &&
-	       refill->next == next && !refill->full && refill->skipped < SKIP_MAX)
+	       refill->next == next && !refill->full && refill->skipped < SKIP_MAX &&
+	       refill->held < HELD_MAX)
 		;
 }
 
 void
 lane_refill(struct lane *lane)
 {
-	struct store_key from = lane->sweep;
+	const bool swept = lane->sweep.due != 0; /* the front is not looked at */
+	struct store_key from = swept ? lane->sweep : lane->front;
 	struct refill refill = {.lane = lane, .now = schedule_now(lane->schedule)};
 	if (!lane->ready || lane->schedule->stopped)
 		return;
 	loop_timer_cancel(lane->timer);
 	lane->wake = 0;
 	refill.latest = refill.now + longest_wait(lane->schedule->conf);
+	refill.from_front = memcmp(&from, &lane->front, sizeof(from)) == 0;
 	refill_scan(&refill, &from);
 	if (refill.next) {
 		struct store_key beyond = {.due = refill.latest + 1};
 		refill_scan(&refill, &beyond);
 	}
-	bool swept = lane->sweep.due != 0; /* the front was not looked at */
 	memset(&lane->sweep, 0, sizeof(lane->sweep));
-	if (refill.skipped == SKIP_MAX)
+	const bool unfinished = refill.skipped == SKIP_MAX || refill.held == HELD_MAX;
+	if (unfinished)
 		lane->sweep = from;
-	lane->skipped = refill.skipped > 0 || swept;
+	lane->skipped = refill.skipped > 0 || swept || unfinished;
 	lane->more = refill.full || lane->skipped;
 	lane->refilled = clock_mono();
 	if (refill.next)
 		lane_wake_at(lane, refill.next);
 	if (lane->skipped)
-		lane_wake_at(lane,
-		             refill.now + (refill.skipped == SKIP_MAX ? 4 : 20) * REFILL_EVERY);
+		lane_wake_at(lane, refill.now + (refill.held == HELD_MAX      ? 1
+		                                 : refill.skipped == SKIP_MAX ? 4
+		                                                              : 20) *
+		                                    REFILL_EVERY);
 }
 
 static void
@@ -213,16 +253,28 @@ schedule_new_message(struct schedule *schedule, enum queue_lane which, const str
 	if (lane->messages >= WINDOW_MESSAGES + WINDOW_RESERVE ||
 	    lane->recipients >= 2 * WINDOW_RECIPIENTS) {
 		lane->more = true;
+		lane_due_at(lane, due ? due : schedule_now(schedule) - LATE_COMMIT);
 		return;
 	}
 	struct message *message = message_load(lane, id);
 	if (!message)
 		return;
+	const struct queue_hold *hold = hold_of_all(schedule, message->stored);
+	if (hold) {
+		char text[QUEUE_ID_TEXT_SIZE], rule[QUEUE_SELECTOR_TEXT_SIZE];
+		log_info(queue_id_format(id, text), "held", "rule=\"hold %s\"",
+		         queue_selector_text(&hold->selector, rule));
+		message_free(message);
+		return;
+	}
 	if (is_crowded(message, behind)) {
+		const msec_t was_due = message->stored->due;
 		message_free(message);
 		/* Older ones first. The timer sees to it even if no round of this lane ends for
 		 * long. */
 		lane->more = true;
+		if (was_due <= lane->front.due)
+			memset(&lane->front, 0, sizeof(lane->front));
 		lane_wake_at(lane, schedule_now(schedule) + 20 * REFILL_EVERY);
 		return;
 	}
@@ -246,12 +298,14 @@ schedule_is_active(const struct schedule *schedule, const struct queue_id *id)
 }
 
 struct schedule *
-schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, const struct conf *conf)
+schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct holds *holds,
+             const struct conf *conf)
 {
 	struct schedule *schedule = xcalloc(1, sizeof(*schedule));
 	schedule->loop = loop;
 	schedule->store = store;
 	schedule->hub = hub;
+	schedule->holds = holds;
 	schedule->conf = conf;
 	schedule->now = clock_wall();
 	schedule->mono = clock_mono();

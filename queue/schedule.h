@@ -8,13 +8,14 @@
 #include "core/conf.h"
 #include "core/ipc.h"
 #include "core/loop.h"
+#include "queue/hold.h"
 #include "queue/store.h"
 
 struct schedule;
 
 /* All borrowed, the configuration until the next one. */
 struct schedule *schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub,
-                              const struct conf *conf);
+                              struct holds *holds, const struct conf *conf);
 /* Its schedule holds for every attempt that ends from now on; due times that are set stay. */
 void schedule_reload(struct schedule *schedule, const struct conf *conf);
 /* Hands nothing out any more; what the store still completes is taken in. */
@@ -33,7 +34,26 @@ void schedule_frame(struct schedule *schedule, struct ipc_from from, const struc
 void schedule_gone(struct schedule *schedule, struct ipc_from peer);
 /* Jobs at relays. */
 uint64_t schedule_in_flight(const struct schedule *schedule);
-/* Whether the message is being attempted now. */
+/* Whether the message is in the window: being attempted, or about to be. */
 bool schedule_is_active(const struct schedule *schedule, const struct queue_id *id);
+/* What a queued message waits for; *hold is the one it is held by, or NULL. Loads recipients where
+ * it must. */
+enum queue_state schedule_state(struct schedule *schedule, const struct store_message *message,
+                                const struct queue_hold **hold);
+
+/* The holds have changed; ended: something is not held any more. */
+void schedule_holds_changed(struct schedule *schedule, bool ended);
+struct schedule_share {       /* of one message, in recipients */
+	uint32_t taken, busy; /* concerned; left alone because they are being attempted */
+};
+/* Ends as removed what of the message is for domain (NULL: all of it). The message is as
+ * store_load_message gave it just now. on_done comes only if something was taken; dry_run takes
+ * nothing and only counts. */
+struct schedule_share schedule_remove(struct schedule *schedule, const struct store_message *stored,
+                                      const char *domain, const char *why, bool dry_run,
+                                      store_on_done *on_done, void *arg);
+/* Makes it due now, if it was deferred: else false, and on_done does not come. */
+bool schedule_flush(struct schedule *schedule, const struct store_message *stored, bool dry_run,
+                    store_on_done *on_done, void *arg);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "queue/hold.h"
 #include "queue/proto.h"
 #include "queue/schedule.h"
 
@@ -62,8 +63,11 @@ struct message { /* one round of one message */
 	unsigned finishing;    /* jobs whose outcome is on its way to the disk */
 	unsigned unfinished;   /* recipients */
 	unsigned attempt;
-	bool deferred;          /* some outcome of the round left a recipient unfinished */
-	msec_t next_due;        /* chosen with the last outcome, if any was */
+	bool deferred;       /* some outcome of the round left a recipient unfinished */
+	bool chosen;         /* and next_due says when it is due again */
+	bool held_back;      /* some of it was not cut because of a hold, or taken back */
+	unsigned held_as_of; /* generation of the holds then */
+	msec_t next_due;
 	enum queue_lane target; /* where it goes then */
 };
 
@@ -81,8 +85,9 @@ struct lane {
 	bool more;                  /* due messages may be left on disk */
 	bool skipped;               /* the last refill left some of a crowded domain behind */
 	struct store_key
-	    sweep;       /* where a refill that skipped too many goes on; zero: at the front */
-	msec_t refilled; /* monotonic */
+	    sweep; /* where a refill that skipped too many goes on; zero: at the front */
+	struct store_key front; /* what is due up to here is in the window or held */
+	msec_t refilled;        /* monotonic */
 	struct loop_timer *timer;
 	msec_t wake; /* schedule's clock the timer is armed for; 0: none */
 };
@@ -92,9 +97,11 @@ struct schedule {
 	struct store *store;
 	struct ipc_hub *hub;
 	const struct conf *conf;
+	struct holds *holds;
 	bool stopped;
 	msec_t now, mono; /* the schedule's clock, and clock_mono then */
 	uint64_t next_number;
+	unsigned strays; /* jobs of no round */
 	LIST_HEAD(, message) ids[BUCKETS];
 	struct lane lanes[QUEUE_LANES];
 };
@@ -102,6 +109,8 @@ struct schedule {
 /* --- schedule.c --- */
 
 void lane_wake_at(struct lane *lane, msec_t when);
+/* A message that is not in the window is due then. */
+void lane_due_at(struct lane *lane, msec_t due);
 /* Loads due messages into the window as far as there is room. */
 void lane_refill(struct lane *lane);
 /* Hands pending jobs to the relay as far as it has places. */
@@ -114,10 +123,17 @@ void lane_poke(struct lane *lane);
 struct message *message_find(const struct schedule *schedule, const struct queue_id *id);
 /* Brings a message into the window without cutting it; NULL when it is not in that lane. */
 struct message *message_load(struct lane *lane, const struct queue_id *id);
-/* Cuts what is not in `taken` (by index, may be NULL) into pending jobs. */
+/* Cuts what is neither in `taken` (by index, may be NULL) nor held into pending jobs. */
 void message_cut(struct message *message, const bool *taken);
 void message_free(struct message *message);
 bool lane_has_room(const struct lane *lane);
+/* The hold that stands before the recipient (holds of the whole message aside); NULL: none. */
+const struct queue_hold *hold_of_recipient(const struct schedule *schedule,
+                                           const struct store_recipient *recipient);
+/* The hold that stands before all that is unfinished, or one of several; NULL: none does. Takes a
+ * message with its recipients. */
+const struct queue_hold *hold_of_all(const struct schedule *schedule,
+                                     const struct store_message *stored);
 bool is_crowded(const struct message *message, bool reserve);
 struct domain *domain_get(struct lane *lane, const char *name);
 /* Puts the domain where its state says: among the turns, out of them, or out of memory. */
@@ -140,6 +156,8 @@ void job_finish(struct job *job, const struct queue_outcome *outcomes, size_t co
                 struct ipc_from waiting);
 /* All outcomes of the round are durable. */
 void round_end(struct message *message);
+/* Nothing of the round is at a relay or on its way to the disk, nor waits for either. */
+bool round_is_over(const struct message *message);
 /* expired_after: how long the message was tried, if that is over, else 0. */
 void to_stored(const struct queue_outcome *in, msec_t expired_after, struct store_outcome *out);
 void log_outcome(const struct queue_id *id, const struct store_message *stored,

@@ -34,6 +34,7 @@ choose_next(struct message *message, msec_t now)
 	msec_t last = message->stored->created + keep_of(message) + 1;
 	if (wait > last - now && last > now)
 		wait = last - now; /* one attempt at the very end */
+	message->chosen = true;
 	message->next_due = schedule_now(message->schedule) + wait;
 	message->target = now - message->stored->created > conf->retry_fallback ||
 	                          message->lane->lane == QUEUE_FALLBACK
@@ -52,6 +53,12 @@ delay_to_tell(const struct message *message, msec_t now)
 		if (ages->list[i] <= now - message->stored->created && ages->list[i] > reached)
 			reached = ages->list[i];
 	return reached > message->stored->warned ? reached : 0;
+}
+
+bool
+round_is_over(const struct message *message)
+{
+	return message->open == 0 && message->finishing == 0;
 }
 
 static void
@@ -75,8 +82,15 @@ on_moved(void *arg, enum store_result result)
 	message_free(message);
 	if (schedule->stopped)
 		return;
-	lane_wake_at(to, due);
+	lane_due_at(to, due);
 	lane_poke(from);
+}
+
+static void
+on_due_set(void *arg, enum store_result result)
+{
+	(void)result; /* after a failure it is due as before */
+	round_end(arg);
 }
 
 /* All outcomes of the round are durable. */
@@ -84,17 +98,27 @@ void
 round_end(struct message *message)
 {
 	struct lane *lane = message->lane;
+	if (message->unfinished > 0 && message->deferred && !message->chosen) {
+		/* What would have been the last outcome was taken out of the round. */
+		choose_next(message, clock_wall());
+		store_set_due(message->schedule->store, lane->lane, &message->stored->id,
+		              message->next_due, on_due_set, message);
+		return;
+	}
 	if (message->unfinished > 0 && message->target != lane->lane) {
 		store_move(message->schedule->store, &message->stored->id, lane->lane,
 		           message->target, message->next_due, on_moved, message);
 		return;
 	}
-	msec_t due = message->unfinished > 0 ? message->next_due : 0;
+	/* What was not cut is still held, unless the holds have changed since. */
+	const bool is_held = message->held_back && !message->chosen &&
+	                     message->held_as_of == holds_generation(message->schedule->holds);
+	const msec_t due = message->unfinished > 0 && !is_held ? message->next_due : 0;
 	message_free(message);
 	if (lane->schedule->stopped)
 		return;
 	if (due)
-		lane_wake_at(lane, due);
+		lane_due_at(lane, due);
 	lane_poke(lane);
 }
 
@@ -139,7 +163,7 @@ on_finished(void *arg, enum store_result result)
 	if (result == STORE_MISSING)
 		message->unfinished = 0;
 	job_free(job);
-	if (message->open == 0 && message->finishing == 0)
+	if (round_is_over(message))
 		round_end(message);
 }
 

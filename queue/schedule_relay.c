@@ -205,6 +205,8 @@ on_hello(struct schedule *schedule, struct ipc_from from, const struct ipc_frame
 			}
 		}
 		message_cut(fresh[i], taken);
+		if (round_is_over(fresh[i]))
+			message_free(fresh[i]); /* it is held */
 	}
 	free(fresh);
 	lane->capacity = capacity;
@@ -236,7 +238,7 @@ finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue
 	struct store_outcome stored[PROTO_JOB_MAX];
 	size_t ended = 0;
 	const struct message *message_here = message_find(schedule, id);
-	if (message_here && message_here->open == 0 && message_here->finishing == 0) {
+	if (message_here && round_is_over(message_here)) {
 		acknowledge(schedule, from, false); /* it is being moved: said again in a second */
 		return;
 	}

@@ -128,6 +128,8 @@ job_free(struct job *job)
 	}
 	if (job->message)
 		LIST_REMOVE(job, sibling);
+	else
+		job->lane->schedule->strays--;
 	free(job);
 }
 
@@ -143,6 +145,8 @@ job_new(struct lane *lane, struct message *message, const struct queue_id *id, c
 	if (message) {
 		LIST_INSERT_HEAD(&message->jobs, job, sibling);
 		message->open++;
+	} else {
+		lane->schedule->strays++;
 	}
 	return job;
 }
@@ -168,16 +172,23 @@ compare_by_domain(const void *a, const void *b)
 	return order ? order : (*x)->index - (*y)->index;
 }
 
-/* Cuts what is not in `taken` (by index, may be NULL) into pending jobs. */
+/* Cuts what is neither in `taken` (by index, may be NULL) nor held into pending jobs. */
 void
 message_cut(struct message *message, const bool *taken)
 {
 	struct store_message *stored = message->stored;
 	const struct store_recipient **list = xcalloc(stored->recipient_count + 1, sizeof(*list));
 	size_t count = 0;
+	const bool is_held = holds_of_message(message->schedule->holds, stored) != NULL;
+
+	message->held_as_of = holds_generation(message->schedule->holds);
 	for (size_t i = 0; i < stored->recipient_count; i++) {
 		const struct store_recipient *recipient = &stored->recipients[i];
-		if (recipient->state == STORE_QUEUED && !(taken && taken[recipient->index]))
+		if (recipient->state != STORE_QUEUED || (taken && taken[recipient->index]))
+			continue;
+		if (is_held || hold_of_recipient(message->schedule, recipient))
+			message->held_back = true;
+		else
 			list[count++] = recipient;
 	}
 	qsort(list, count, sizeof(*list), compare_by_domain);
@@ -221,6 +232,29 @@ message_load(struct lane *lane, const struct queue_id *id)
 	return message;
 }
 
+const struct queue_hold *
+hold_of_recipient(const struct schedule *schedule, const struct store_recipient *recipient)
+{
+	return holds_of_domain(schedule->holds, recipient->address.domain);
+}
+
+const struct queue_hold *
+hold_of_all(const struct schedule *schedule, const struct store_message *stored)
+{
+	const struct queue_hold *hold = holds_of_message(schedule->holds, stored);
+
+	if (hold || !holds_have_domains(schedule->holds))
+		return hold;
+	for (size_t i = 0; i < stored->recipient_count; i++) {
+		if (stored->recipients[i].state != STORE_QUEUED)
+			continue;
+		hold = hold_of_recipient(schedule, &stored->recipients[i]);
+		if (hold == NULL)
+			return NULL;
+	}
+	return hold;
+}
+
 bool
 lane_has_room(const struct lane *lane)
 {
@@ -244,7 +278,8 @@ is_crowded(const struct message *message, bool reserve)
 		const struct store_recipient *recipient = &message->stored->recipients[i];
 		const char *name = recipient->address.domain;
 		const struct domain *domain;
-		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0))
+		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0) ||
+		    hold_of_recipient(lane->schedule, recipient))
 			continue;
 		last = name;
 		LIST_FOREACH(domain, &lane->domains[name_bucket(name)], bucket)

@@ -123,7 +123,7 @@ struct store_batch { /* all borrowed for the call */
 	unsigned attempt; /* 0 leaves attempt counts alone (a removal) */
 	const struct store_outcome *outcomes;
 	size_t count;
-	msec_t when, due;
+	msec_t when, due;   /* due 0: as it is */
 	msec_t warned;      /* the age of which the sender is to be told; 0: none */
 	msec_t retry_until; /* told then */
 };

@@ -356,7 +356,7 @@ finish_apply(struct op *op, struct lane_txn *txn)
 		txn_drop(txn, message);
 		finish->last = true;
 		finish->body = message->body;
-	} else if (message->due != batch->due) {
+	} else if (batch->due && message->due != batch->due) {
 		key_due(&key, message->due, &message->id);
 		txn_del(txn, TABLE_DUE, &key);
 		message->due = batch->due;

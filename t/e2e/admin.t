@@ -124,14 +124,14 @@ is($failed, 0, '205 messages accepted');
 my $list = $s->json('queue', 'list')->{messages};
 is(scalar @$list, 205, 'queue list pages through all');
 is(scalar keys %{{map { $_->{id} => 1 } @$list}}, 205, 'each once');
-keys_of('queue list', $list->[0], qw(id lane account from accepted due size attempts recipients unfinished last_reply));
-says('queue list', 0, qr/\AID +LANE +ACCEPTED .*LAST REPLY\n\S+ +\S+ +$time /, 'queue', 'list');
+keys_of('queue list', $list->[0], qw(id state rule lane account from accepted age due size attempts recipients unfinished last_reply));
+says('queue list', 0, qr/\AID +STATE +LANE +AGE +DUE .*LAST REPLY\n\S+ +(?:queued|active|deferred) +\S+ +\d+ /, 'queue', 'list');
 is(scalar @{$s->json('queue', 'list', '--account', 'bob@example.test')->{messages}}, 0, 'queue list of another account');
 like(`$ctl -s $dir/admin.sock queue list | head -n 2`, qr/\AID.*\n\S+.*\n\z/, 'queue list into head');
 my $id = $list->[0]{id};
 says('queue show', 0, qr/^id +\Q$id\E\n.*^RECIPIENT +STATE.*\@example\.org/ms, 'queue', 'show', $id);
-keys_of('queue show', $s->json('queue', 'show', $id), qw(id lane account from accepted due size attempts recipients unfinished last_reply
-	finished client_ip client_port ehlo rcpt));
+keys_of('queue show', $s->json('queue', 'show', $id), qw(id state rule lane account from accepted age due size attempts recipients unfinished last_reply
+	finished client_ip client_port ehlo rcpt holds));
 says('queue show, no id', 1, qr/no message id; .*queue list/, 'queue', 'show', 'nonsense');
 (my $other = $id) =~ s/(\w)(\w)\z/$2$1/;
 says('queue show, unknown', 1, qr/does not know|no message id/, 'queue', 'show', $other) if $other ne $id;

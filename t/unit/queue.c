@@ -242,10 +242,10 @@ on_quota_seen(void *arg, enum queue_answer answer, const struct queue_quota_view
 static size_t listed;
 static void
 on_listed(void *arg, enum queue_answer answer, const struct queue_entry *list, size_t count,
-          bool more)
+          const struct queue_id *next)
 {
 	(void)arg;
-	(void)more;
+	(void)next;
 	listed = answer == QUEUE_DONE && count > 0 && list[0].unfinished > 0 ? count : 0;
 	loop_stop(loop);
 }

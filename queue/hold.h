@@ -1,0 +1,49 @@
+/* What must not be attempted for now: holds of a message, an account's mail or a domain's mail;
+ * private to sekisho-queue.
+ *
+ * A hold is one durable directive, whatever the number of messages, and is asked at dispatch, so it
+ * also holds what arrives later. It ends when it is released, or by itself at its time. */
+#ifndef QUEUE_HOLD_H
+#define QUEUE_HOLD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/loop.h"
+#include "queue/control.h"
+#include "queue/store.h"
+
+#define HOLDS_MAX 10000
+
+struct holds;
+/* Reads the store's. on_change: what is held has changed; ended: something is not held any more. */
+typedef void holds_on_change(void *arg, bool ended);
+struct holds *holds_new(struct loop *loop, struct store *store, holds_on_change *on_change,
+                        void *arg);
+/* After the store was closed. NULL is harmless. */
+void holds_free(struct holds *holds);
+
+/* The hold of the whole message (by id or account), or of everything for a domain; NULL: none. */
+const struct queue_hold *holds_of_message(const struct holds *holds,
+                                          const struct store_message *message);
+const struct queue_hold *holds_of_domain(const struct holds *holds, const char *domain);
+/* Whether any domain is held: else recipients need no look. */
+bool holds_have_domains(const struct holds *holds);
+/* Another number after each change. */
+unsigned holds_generation(const struct holds *holds);
+
+/* Durable and in force when on_done comes with QUEUE_DONE; a refusal comes from inside the call. A
+ * hold replaces one of the same selector. QUEUE_LIMIT: there are HOLDS_MAX. QUEUE_NOT_FOUND:
+ * nothing to release. */
+typedef void holds_on_done(void *arg, enum queue_answer answer);
+void holds_put(struct holds *holds, const struct queue_hold *hold, holds_on_done *on_done,
+               void *arg);
+void holds_release(struct holds *holds, const struct queue_selector *selector, const char *by,
+                   holds_on_done *on_done, void *arg);
+
+/* At most max in order of making, without the first ones. */
+typedef void holds_on_hold(void *arg, const struct queue_hold *hold);
+size_t holds_page(const struct holds *holds, size_t first, size_t max, holds_on_hold *on_hold,
+                  void *arg);
+
+#endif

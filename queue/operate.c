@@ -1,0 +1,485 @@
+#include "queue/operate.h"
+
+/* Acts upon many messages are done a page at a time, and the asker comes again for the next:
+ * nothing has to be remembered here, an act that was given up half way is simply begun again, and
+ * between two pages everything else gets its turn. A page looks at a bounded number of messages in
+ * order of id and answers when all its changes are durable. What is already as it should be is not
+ * touched, so repeating is harmless. */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "queue/proto.h"
+
+#define LOOK_MAX 1000 /* messages looked at for one page of a filtered list, or of a count */
+#define ACT_MAX  250  /* messages of one page that changes them: one group of a lane's writer */
+
+struct operate {
+	struct ipc_hub *hub;
+	struct store *store;
+	struct schedule *schedule;
+	struct holds *holds;
+};
+
+static void
+answer(struct operate *operate, struct ipc_from to, enum queue_answer value)
+{
+	struct buf frame;
+
+	buf_init(&frame);
+	wire_put_u8(&frame, (uint8_t)value);
+	ipc_hub_reply(operate->hub, to, &frame, -1);
+	buf_clear(&frame);
+}
+
+/* --- looking --- */
+
+/* Cut to what the reader's field holds. */
+static void
+put_cut(struct buf *frame, const char *s, size_t size)
+{
+	wire_put_bytes(frame, s ? s : "", s ? strnlen(s, size - 1) : 0);
+}
+
+static void
+put_entry(struct operate *operate, struct buf *frame, const struct store_message *message)
+{
+	char from[ADDRESS_TEXT_SIZE], rule[QUEUE_SELECTOR_TEXT_SIZE] = "";
+	struct queue_entry *fields = NULL; /* for the sizes only */
+	const struct queue_hold *hold = NULL;
+	enum queue_state state = QUEUE_STATE_QUEUED;
+
+	if (!message->finished)
+		state = schedule_state(operate->schedule, message, &hold);
+	if (hold)
+		queue_selector_text(&hold->selector, rule);
+	address_format(&message->from, from, sizeof(from));
+	proto_put_id(frame, &message->id);
+	wire_put_u8(frame, message->finished ? 0 : (uint8_t)message->lane);
+	wire_put_u8(frame, (uint8_t)state);
+	wire_put_str(frame, rule);
+	wire_put_u64(frame, (uint64_t)message->created);
+	wire_put_u64(frame, schedule_is_active(operate->schedule, &message->id)
+	                        ? 0
+	                        : (uint64_t)message->due);
+	wire_put_u64(frame, message->prefix_len + message->body.size);
+	wire_put_u32(frame, message->attempts);
+	wire_put_u32(frame, message->total);
+	wire_put_u32(frame, message->unfinished);
+	put_cut(frame, message->account, sizeof(fields->account));
+	put_cut(frame, from, sizeof(fields->from));
+	put_cut(frame, message->last_reply, sizeof(fields->last_reply));
+}
+
+static bool
+is_for(const struct store_message *message, const char *domain)
+{
+	for (size_t i = 0; i < message->recipient_count; i++)
+		if (message->recipients[i].state == STORE_QUEUED &&
+		    strcmp(message->recipients[i].address.domain, domain) == 0)
+			return true;
+	return false;
+}
+
+struct listing {
+	struct operate *operate;
+	char account[PROTO_ACCOUNT_MAX + 1], domain[ADDRESS_DOMAIN_MAX + 1];
+	unsigned lanes, states;
+	struct buf entries;
+	size_t count;
+	struct queue_id last;
+};
+
+static bool
+is_listed(struct listing *listing, const struct store_message *message)
+{
+	const struct queue_hold *hold;
+	bool yes = listing->lanes == 0 || (listing->lanes & (1u << message->lane));
+
+	if (yes && listing->states)
+		yes = listing->states &
+		      (1u << schedule_state(listing->operate->schedule, message, &hold));
+	if (yes && listing->domain[0]) {
+		struct store_message *whole =
+		    store_load_message(listing->operate->store, message->lane, &message->id);
+
+		yes = whole && is_for(whole, listing->domain);
+		store_message_free(whole);
+	}
+	return yes;
+}
+
+static void
+on_list_message(void *arg, const struct store_message *message)
+{
+	struct listing *listing = arg;
+
+	listing->last = message->id;
+	if (!is_listed(listing, message))
+		return;
+	put_entry(listing->operate, &listing->entries, message);
+	listing->count++;
+}
+
+static void
+on_list(struct operate *operate, struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	struct listing listing = {.operate = operate};
+	struct queue_id after;
+	struct buf reply;
+	bool more = true;
+
+	wire_str(&wire, listing.account, sizeof(listing.account));
+	wire_str(&wire, listing.domain, sizeof(listing.domain));
+	listing.lanes = wire_u8(&wire);
+	listing.states = wire_u8(&wire);
+	bool from_start = wire_u8(&wire) != 0;
+	proto_id(&wire, &after);
+	if (!wire_done(&wire)) {
+		answer(operate, from, QUEUE_INVALID);
+		return;
+	}
+	buf_init(&listing.entries);
+	buf_init(&reply);
+	/* A page is as many as fit, or what was found among so many. */
+	for (size_t looked = 0; more && looked < LOOK_MAX && listing.count < PROTO_LIST_PAGE;) {
+		size_t seen =
+		    store_list(operate->store, listing.account[0] ? listing.account : NULL,
+		               from_start ? NULL : &after, PROTO_LIST_PAGE - listing.count,
+		               on_list_message, &listing, &more);
+
+		looked += seen;
+		if (seen)
+			after = listing.last;
+		from_start = from_start && seen == 0;
+		if (seen == 0)
+			break;
+	}
+	wire_put_u8(&reply, QUEUE_DONE);
+	wire_put_u16(&reply, (uint16_t)listing.count);
+	wire_put_raw(&reply, listing.entries.data, listing.entries.len);
+	wire_put_u8(&reply, more);
+	proto_put_id(&reply, &after);
+	ipc_hub_reply(operate->hub, from, &reply, -1);
+	buf_clear(&listing.entries);
+	buf_clear(&reply);
+}
+
+/* The holds that stand before some of the message, each once. */
+static size_t
+holds_before(struct operate *operate, const struct store_message *message,
+             const struct queue_hold *out[PROTO_DETAIL_HOLDS])
+{
+	const struct queue_hold *hold = holds_of_message(operate->holds, message);
+	size_t count = 0;
+
+	if (message->finished)
+		return 0;
+	if (hold)
+		out[count++] = hold;
+	for (size_t i = 0; i < message->recipient_count && holds_have_domains(operate->holds);
+	     i++) {
+		bool is_new;
+
+		if (message->recipients[i].state != STORE_QUEUED)
+			continue;
+		hold = holds_of_domain(operate->holds, message->recipients[i].address.domain);
+		is_new = hold && count < PROTO_DETAIL_HOLDS;
+		for (size_t k = 0; k < count && is_new; k++)
+			is_new = out[k] != hold;
+		if (is_new)
+			out[count++] = hold;
+	}
+	return count;
+}
+
+static void
+on_detail(struct operate *operate, struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	struct queue_id id;
+	struct queue_detail *fields = NULL; /* for the sizes only */
+	struct queue_recipient_view *view = NULL;
+	const struct queue_hold *holds[PROTO_DETAIL_HOLDS];
+	struct buf reply;
+
+	proto_id(&wire, &id);
+	size_t first = wire_u16(&wire);
+	if (!wire_done(&wire)) {
+		answer(operate, from, QUEUE_INVALID);
+		return;
+	}
+	struct store_message *message = store_load_detail(operate->store, &id);
+	if (!message) {
+		answer(operate, from, QUEUE_NOT_FOUND);
+		return;
+	}
+	size_t total = message->recipient_count;
+	size_t count = first < total ? total - first : 0;
+	if (count > PROTO_DETAIL_PAGE)
+		count = PROTO_DETAIL_PAGE;
+	buf_init(&reply);
+	wire_put_u8(&reply, QUEUE_DONE);
+	put_entry(operate, &reply, message);
+	wire_put_u8(&reply, message->finished);
+	put_cut(&reply, message->client_ip, sizeof(fields->client_ip));
+	wire_put_u16(&reply, message->client_port);
+	put_cut(&reply, message->ehlo, sizeof(fields->ehlo));
+	size_t held = holds_before(operate, message, holds);
+	wire_put_u16(&reply, (uint16_t)held);
+	for (size_t i = 0; i < held; i++)
+		proto_put_hold(&reply, holds[i]);
+	wire_put_u16(&reply, (uint16_t)total);
+	wire_put_u16(&reply, (uint16_t)count);
+	for (size_t i = first; i < first + count; i++) {
+		const struct store_recipient *recipient = &message->recipients[i];
+		char address[ADDRESS_TEXT_SIZE];
+		address_format(&recipient->address, address, sizeof(address));
+		put_cut(&reply, address, sizeof(view->address));
+		put_cut(&reply, store_state_name(recipient->state), sizeof(view->state));
+		wire_put_u32(&reply, recipient->attempts);
+		wire_put_u64(&reply, (uint64_t)recipient->when);
+		put_cut(&reply, recipient->reply, sizeof(view->reply));
+	}
+	ipc_hub_reply(operate->hub, from, &reply, -1);
+	buf_clear(&reply);
+	store_message_free(message);
+}
+
+static void
+on_hold(void *arg, const struct queue_hold *hold)
+{
+	proto_put_hold(arg, hold);
+}
+
+static void
+on_holds(struct operate *operate, struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	uint32_t first = wire_u32(&wire);
+	struct buf list, reply;
+	size_t count;
+
+	if (!wire_done(&wire)) {
+		answer(operate, from, QUEUE_INVALID);
+		return;
+	}
+	buf_init(&list);
+	buf_init(&reply);
+	count = holds_page(operate->holds, first, PROTO_HOLDS_PAGE, on_hold, &list);
+	wire_put_u8(&reply, QUEUE_DONE);
+	wire_put_u16(&reply, (uint16_t)count);
+	wire_put_raw(&reply, list.data, list.len);
+	wire_put_u8(&reply, count == PROTO_HOLDS_PAGE);
+	ipc_hub_reply(operate->hub, from, &reply, -1);
+	buf_clear(&list);
+	buf_clear(&reply);
+}
+
+/* --- acting --- */
+
+struct act { /* one page of one act */
+	struct operate *operate;
+	struct ipc_from from;
+	enum queue_action action;
+	struct queue_selector selector;
+	char by[64], reason[128];
+	char why[STORE_REPLY_MAX + 1]; /* a removal's reply */
+	msec_t expiry;
+	bool dry_run;
+	struct queue_count count;
+	size_t open; /* changes under way, and one while more may be begun */
+	bool failed;
+};
+
+static void
+act_end(struct act *act)
+{
+	static const char *const names[] = {"flush", "remove"};
+	const struct queue_count *count = &act->count;
+	char what[QUEUE_SELECTOR_TEXT_SIZE];
+	struct buf reply;
+
+	if (--act->open > 0)
+		return;
+	if (act->action <= QUEUE_REMOVE && !act->dry_run && (count->messages || act->failed))
+		log_info("-", names[act->action],
+		         "what=\"%s\" messages=%u recipients=%u busy=%u failed=%d by=\"%s\" "
+		         "reason=\"%s\"",
+		         queue_selector_text(&act->selector, what), count->messages,
+		         count->recipients, count->busy, act->failed, act->by, act->reason);
+	buf_init(&reply);
+	wire_put_u8(&reply, act->failed ? QUEUE_DOWN : QUEUE_DONE);
+	if (!act->failed) {
+		wire_put_u32(&reply, count->messages);
+		wire_put_u32(&reply, count->recipients);
+		wire_put_u32(&reply, count->busy);
+		wire_put_u8(&reply, count->more);
+		proto_put_id(&reply, &count->next);
+	}
+	ipc_hub_reply(act->operate->hub, act->from, &reply, -1);
+	buf_clear(&reply);
+	free(act);
+}
+
+static void
+on_changed(void *arg, enum store_result result)
+{
+	struct act *act = arg;
+
+	/* Missing: it has ended meanwhile by itself. */
+	act->failed |= result != STORE_OK && result != STORE_MISSING;
+	act_end(act);
+}
+
+static void
+act_upon(struct act *act, const struct store_message *message)
+{
+	struct operate *operate = act->operate;
+	const char *domain = act->selector.kind == QUEUE_BY_DOMAIN ? act->selector.name : NULL;
+	struct store_message *whole = NULL;
+	struct schedule_share share = {0, 0};
+
+	if (domain || act->action == QUEUE_REMOVE)
+		whole = store_load_message(operate->store, message->lane, &message->id);
+	if ((domain || act->action == QUEUE_REMOVE) && whole == NULL)
+		return;
+	act->open++;
+	if (act->action == QUEUE_REMOVE)
+		share = schedule_remove(operate->schedule, whole, domain, act->why, act->dry_run,
+		                        on_changed, act);
+	else if ((!domain || is_for(whole, domain)) &&
+	         schedule_flush(operate->schedule, message, act->dry_run, on_changed, act))
+		share.taken = message->unfinished;
+	if (share.taken == 0 || act->dry_run)
+		act->open--;
+	act->count.messages += share.taken > 0;
+	act->count.recipients += share.taken;
+	act->count.busy += share.busy;
+	store_message_free(whole);
+}
+
+static void
+on_act_message(void *arg, const struct store_message *message)
+{
+	struct act *act = arg;
+
+	act->count.next = message->id;
+	act_upon(act, message);
+}
+
+static void
+act_on_one(struct act *act)
+{
+	enum queue_lane lane = QUEUE_LANES;
+	struct store_message *message = NULL;
+
+	if (store_find(act->operate->store, &act->selector.id, &lane) && lane != QUEUE_LANES)
+		message = store_load_message(act->operate->store, lane, &act->selector.id);
+	if (message)
+		act_upon(act, message);
+	store_message_free(message);
+}
+
+static void
+on_hold_changed(void *arg, enum queue_answer value)
+{
+	struct act *act = arg;
+
+	if (value == QUEUE_DONE) {
+		act_end(act);
+		return;
+	}
+	answer(act->operate, act->from, value);
+	free(act);
+}
+
+static void
+on_act(struct operate *operate, struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	struct act *act = xcalloc(1, sizeof(*act));
+	unsigned action = wire_u8(&wire);
+	struct queue_id after;
+	bool from_start;
+
+	act->operate = operate;
+	act->from = from;
+	act->action = (enum queue_action)action;
+	proto_selector(&wire, &act->selector);
+	wire_str(&wire, act->by, sizeof(act->by));
+	wire_str(&wire, act->reason, sizeof(act->reason));
+	act->expiry = (msec_t)wire_u64(&wire);
+	act->dry_run = wire_u8(&wire) != 0;
+	from_start = wire_u8(&wire) != 0;
+	proto_id(&wire, &after);
+	if (!wire_done(&wire) || action > QUEUE_RELEASE ||
+	    (action != QUEUE_FLUSH && act->selector.kind == QUEUE_BY_ALL)) {
+		answer(operate, from, QUEUE_INVALID);
+		free(act);
+		return;
+	}
+	act->open = 1;
+	if (act->action == QUEUE_HOLD) {
+		struct queue_hold hold = {
+		    .selector = act->selector, .since = clock_wall(), .until = act->expiry};
+
+		memcpy(hold.by, act->by, sizeof(hold.by));
+		memcpy(hold.reason, act->reason, sizeof(hold.reason));
+		holds_put(operate->holds, &hold, on_hold_changed, act);
+		return;
+	}
+	if (act->action == QUEUE_RELEASE) {
+		holds_release(operate->holds, &act->selector, act->by, on_hold_changed, act);
+		return;
+	}
+	snprintf(act->why, sizeof(act->why), "removed by %s%s%s", act->by,
+	         act->reason[0] ? ": " : "", act->reason);
+	if (act->selector.kind == QUEUE_BY_MESSAGE)
+		act_on_one(act);
+	else
+		store_list(operate->store,
+		           act->selector.kind == QUEUE_BY_ACCOUNT ? act->selector.name : NULL,
+		           from_start ? NULL : &after, act->dry_run ? LOOK_MAX : ACT_MAX,
+		           on_act_message, act, &act->count.more);
+	act_end(act);
+}
+
+bool
+operate_frame(struct operate *operate, struct ipc_from from, const struct ipc_frame *frame)
+{
+	if (frame->type == PROTO_LIST)
+		on_list(operate, from, frame);
+	else if (frame->type == PROTO_DETAIL)
+		on_detail(operate, from, frame);
+	else if (frame->type == PROTO_HOLDS)
+		on_holds(operate, from, frame);
+	else if (frame->type == PROTO_ACT)
+		on_act(operate, from, frame);
+	else
+		return false;
+	return true;
+}
+
+struct operate *
+operate_new(struct ipc_hub *hub, struct store *store, struct schedule *schedule,
+            struct holds *holds)
+{
+	struct operate *operate = xcalloc(1, sizeof(*operate));
+
+	operate->hub = hub;
+	operate->store = store;
+	operate->schedule = schedule;
+	operate->holds = holds;
+	return operate;
+}
+
+void
+operate_free(struct operate *operate)
+{
+	free(operate);
+}

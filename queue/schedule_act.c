@@ -1,0 +1,259 @@
+#include "queue/schedule_int.h"
+
+/* What operators do to the schedule: holds, removals, flushes.
+ *
+ * A job that is at a relay, or whose outcome is on its way to the disk, is never taken back: the
+ * remote may already have accepted. What is only pending leaves its round; when nothing else of the
+ * round is left, the round ends as if its last outcome had come. */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/mem.h"
+
+/* Takes a pending job out of its round. */
+static void
+job_withdraw(struct job *job)
+{
+	job->message->open--;
+	job_free(job);
+}
+
+/* Takes out of the window what is held now. May free the message. */
+static void
+hold_pending(struct message *message)
+{
+	const struct queue_hold *whole =
+	    holds_of_message(message->schedule->holds, message->stored);
+	struct job *job, *next;
+	bool some = false;
+
+	for (job = LIST_FIRST(&message->jobs); job; job = next) {
+		next = LIST_NEXT(job, sibling);
+		if (job->state != JOB_PENDING ||
+		    !(whole || holds_of_domain(message->schedule->holds, job->domain->name)))
+			continue;
+		job_withdraw(job);
+		some = true;
+	}
+	if (!some)
+		return;
+	message->held_back = true;
+	message->held_as_of = holds_generation(message->schedule->holds);
+	if (round_is_over(message))
+		round_end(message);
+}
+
+void
+schedule_holds_changed(struct schedule *schedule, bool ended)
+{
+	struct message *message, *next;
+
+	if (schedule->stopped)
+		return;
+	for (size_t i = 0; i < BUCKETS && !ended; i++) {
+		for (message = LIST_FIRST(&schedule->ids[i]); message; message = next) {
+			next = LIST_NEXT(message, bucket);
+			hold_pending(message);
+		}
+	}
+	for (size_t i = 0; i < QUEUE_LANES && ended; i++) {
+		struct lane *lane = &schedule->lanes[i];
+
+		memset(&lane->front, 0, sizeof(lane->front));
+		memset(&lane->sweep, 0, sizeof(lane->sweep));
+		lane_refill(lane);
+		lane_dispatch(lane);
+	}
+}
+
+enum queue_state
+schedule_state(struct schedule *schedule, const struct store_message *stored,
+               const struct queue_hold **hold)
+{
+	const struct message *message = message_find(schedule, &stored->id);
+	struct store_message *whole = NULL;
+	const struct job *job;
+
+	*hold = NULL;
+	if (message) {
+		LIST_FOREACH(job, &message->jobs, sibling)
+		{
+			if (job->state != JOB_PENDING)
+				return QUEUE_STATE_ACTIVE;
+		}
+		return QUEUE_STATE_QUEUED;
+	}
+	if (stored->recipients == NULL && holds_have_domains(schedule->holds))
+		whole = store_load_message(schedule->store, stored->lane, &stored->id);
+	*hold = hold_of_all(schedule, whole ? whole : stored);
+	store_message_free(whole);
+	if (*hold)
+		return QUEUE_STATE_HELD;
+	if (stored->due <= schedule_now(schedule))
+		return QUEUE_STATE_QUEUED;
+	return stored->lane == QUEUE_FRESH && stored->attempts == 0 ? QUEUE_STATE_PACED
+	                                                            : QUEUE_STATE_DEFERRED;
+}
+
+/* --- removal --- */
+
+struct removal {
+	struct message *message; /* in the window, so that nobody begins a round meanwhile */
+	uint32_t count;
+	store_on_done *on_done;
+	void *arg;
+};
+
+static void
+on_removed(void *arg, enum store_result result)
+{
+	struct removal *removal = arg;
+	struct message *message = removal->message;
+
+	removal->on_done(removal->arg, result);
+	message->finishing--;
+	if (result == STORE_OK)
+		message->unfinished -= removal->count;
+	else if (result == STORE_MISSING)
+		message->unfinished = 0;
+	else
+		message->held_back = false; /* what was taken out of the round is due */
+	if (round_is_over(message))
+		round_end(message);
+	free(removal);
+}
+
+static void
+mark(const struct job *job, bool busy[QUEUE_RECIPIENTS_MAX])
+{
+	for (unsigned i = 0; i < job->count; i++)
+		if (job->index[i] < QUEUE_RECIPIENTS_MAX)
+			busy[job->index[i]] = true;
+}
+
+/* Which recipients a relay or the disk has; all of them while the message moves. Carried jobs of an
+ * earlier incarnation may belong to no round. */
+static void
+mark_busy(struct schedule *schedule, const struct message *message, const struct queue_id *id,
+          bool busy[QUEUE_RECIPIENTS_MAX])
+{
+	const struct job *job;
+
+	if (message && round_is_over(message)) {
+		memset(busy, true, QUEUE_RECIPIENTS_MAX);
+		return;
+	}
+	if (message) {
+		LIST_FOREACH(job, &message->jobs, sibling)
+		{
+			if (job->state != JOB_PENDING)
+				mark(job, busy);
+		}
+	}
+	for (size_t i = 0; i < QUEUE_LANES && schedule->strays > 0; i++) {
+		LIST_FOREACH(job, &schedule->lanes[i].jobs, link)
+		{
+			if (job->message == NULL && queue_id_equal(&job->id, id))
+				mark(job, busy);
+		}
+	}
+}
+
+struct schedule_share
+schedule_remove(struct schedule *schedule, const struct store_message *stored, const char *domain,
+                const char *why, bool dry_run, store_on_done *on_done, void *arg)
+{
+	struct message *message = message_find(schedule, &stored->id);
+	struct store_outcome *outcomes = xcalloc(stored->recipient_count + 1, sizeof(*outcomes));
+	bool busy[QUEUE_RECIPIENTS_MAX] = {false};
+	struct schedule_share share = {0, 0};
+	struct store_batch batch = {
+	    .lane = stored->lane, .id = stored->id, .outcomes = outcomes, .when = clock_wall()};
+	struct removal *removal;
+	struct job *job, *next;
+
+	mark_busy(schedule, message, &stored->id, busy);
+	for (size_t i = 0; i < stored->recipient_count; i++) {
+		const struct store_recipient *recipient = &stored->recipients[i];
+		struct store_outcome *outcome = &outcomes[share.taken];
+
+		if (recipient->state != STORE_QUEUED ||
+		    (domain && strcmp(recipient->address.domain, domain) != 0))
+			continue;
+		if (busy[recipient->index]) {
+			share.busy++;
+			continue;
+		}
+		outcome->index = recipient->index;
+		outcome->state = STORE_REMOVED;
+		snprintf(outcome->reply, sizeof(outcome->reply), "%s", why);
+		share.taken++;
+	}
+	if (share.taken == 0 || dry_run) {
+		free(outcomes);
+		return share;
+	}
+	removal = xcalloc(1, sizeof(*removal));
+	removal->count = share.taken;
+	removal->on_done = on_done;
+	removal->arg = arg;
+	if (message == NULL)
+		message = message_load(&schedule->lanes[stored->lane], &stored->id);
+	removal->message = message;
+	message->finishing++;
+	for (job = LIST_FIRST(&message->jobs); job; job = next) {
+		next = LIST_NEXT(job, sibling);
+		if (job->state == JOB_PENDING &&
+		    (domain == NULL || strcmp(job->domain->name, domain) == 0))
+			job_withdraw(job);
+	}
+	batch.count = share.taken;
+	for (size_t i = 0; i < batch.count; i++)
+		log_outcome(&stored->id, stored, &outcomes[i], stored->attempts);
+	store_finish(schedule->store, &batch, on_removed, removal);
+	free(outcomes);
+	return share;
+}
+
+/* --- flush --- */
+
+struct flush {
+	struct lane *lane;
+	msec_t due;
+	store_on_done *on_done;
+	void *arg;
+};
+
+static void
+on_flushed(void *arg, enum store_result result)
+{
+	struct flush *flush = arg;
+
+	flush->on_done(flush->arg, result);
+	if (!flush->lane->schedule->stopped)
+		lane_due_at(flush->lane, flush->due);
+	free(flush);
+}
+
+bool
+schedule_flush(struct schedule *schedule, const struct store_message *stored, bool dry_run,
+               store_on_done *on_done, void *arg)
+{
+	const msec_t now = schedule_now(schedule);
+	struct flush *flush;
+
+	if (message_find(schedule, &stored->id) || stored->due <= now || stored->attempts == 0)
+		return false;
+	if (dry_run)
+		return true;
+	flush = xcalloc(1, sizeof(*flush));
+	flush->lane = &schedule->lanes[stored->lane];
+	flush->due = now;
+	flush->on_done = on_done;
+	flush->arg = arg;
+	store_set_due(schedule->store, stored->lane, &stored->id, now, on_flushed, flush);
+	return true;
+}
