@@ -6,6 +6,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
+use Digest::SHA qw(hmac_sha256 sha256);
 use MIME::Base64;
 use Sekisho;
 use Test::More;
@@ -89,12 +90,34 @@ sub in_data {
 	wait_count(0, '--account', $me);
 }
 
+# SCRAM-SHA-256 up to the client's proof, which is returned with the client.
+sub scram_half {
+	my ($account, $with) = @_;
+	my $c = $s->connect;
+	$c->open_session or return;
+	my $bare = "n=$account,r=clientnonce";
+	my ($text) = $c->cmd('AUTH SCRAM-SHA-256 ' . encode_base64("n,,$bare", '')) =~ /^334 (\S+)/ or return;
+	my $first = decode_base64($text);
+	my ($nonce, $salt, $count) = $first =~ /^r=([^,]+),s=([^,]+),i=(\d+)$/ or return;
+	my $salted = my $u = hmac_sha256(decode_base64($salt) . pack('N', 1), $with);
+	$salted ^= $u = hmac_sha256($u, $with) for 2 .. $count;
+	my $key = hmac_sha256('Client Key', $salted);
+	my $proof = $key ^ hmac_sha256("$bare,$first,c=biws,r=$nonce", sha256($key));
+	return ($c, encode_base64("c=biws,r=$nonce,p=" . encode_base64($proof, ''), ''));
+}
+
 # Passwords
 {
+	my ($scram, $proof) = scram_half($me, $password);
+	like($scram->cmd($proof), qr/^334 /, 'SCRAM-SHA-256: the proof is right');
+	like($scram->cmd(''), qr/^235/, 'and is a login');
+	my ($late, $late_proof) = scram_half($me, $password);
 	my $open = $s->login($me);
 	is(scalar(grep { /^235/ } map { (attempt($me, $password))[0] } 1 .. 2), 2, 'a password that is remembered');
 	like($s->ctl_with("a new password\n", 'account', 'passwd', $me), qr/^alice/m, 'is changed');
 	like((attempt($me, $password))[0], qr/^535 5\.7\.8/, 'and refused at once');
+	like($late->cmd($late_proof), qr/^334 /, 'a proof with the old one, asked for before,');
+	like($late->cmd(''), qr/^535 5\.7\.8/, 'is no login, either');
 	like((attempt($me, 'a new password'))[0], qr/^235/, 'the new one is right');
 	like($open->cmd("MAIL FROM:<$me>"), qr/^250/, 'an open session goes on');
 	like($s->ctl_with("short\n", 'account', 'passwd', $me), qr/too short/, 'a short one is refused');
@@ -109,6 +132,7 @@ wait_count(0, '--account', $me);
 {
 	my $open = $s->login($me);
 	my $data = in_data($me);
+	my ($half, $proof) = scram_half($me, $password);
 	like($s->ctl('account', 'suspend', $me, '--reason', 'infected, ticket 17'), qr/^alice.* suspended .*infected, ticket 17$/m, 'suspended, with a reason');
 	like($open->reply, qr/^421 4\.7\.0 Account suspended, contact support\@isp\.example or 0570-000, code K7/, 'its session ends');
 	$data->raw(".\r\n");
@@ -116,6 +140,8 @@ wait_count(0, '--account', $me);
 	like($data->reply, qr/^421 4\.7\.0 Account suspended/, 'then that one ends, too');
 	like((attempt($me, $password))[0], qr/^525 5\.7\.13 Account suspended, contact support\@isp\.example or 0570-000, code K7/, 'the right password hears why');
 	like((attempt($me, 'not right'))[0], qr/^535 5\.7\.8/, 'a wrong one hears nothing');
+	$half->cmd($proof);
+	like($half->cmd(''), qr/^525 5\.7\.13 /, 'so does SCRAM, begun before');
 	my ($said, $c) = attempt($me, $password);
 	is(scalar(grep { /^525/ } $said, map { $c->cmd('AUTH PLAIN ' . encode_base64("\0$me\0$password", '')) } 1, 2), 3, 'again and again');
 	like($c->reply, qr/^421 4\.7\.0 Too many auth/, 'but not for ever');
