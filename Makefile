@@ -74,7 +74,7 @@ $(B)/unit/replies.t: $(B)/obj/msa/replies.o
 REPLAY = $(FUZZERS:%=$(B)/unit/fuzz-%.t)
 $(B)/unit/fuzz-%.t: $(B)/obj/t/fuzz/%.o $(B)/obj/t/fuzz/replay.o $(SESSION:%.c=$(B)/obj/%.o) $(LIBS)
 	@mkdir -p $(@D)
-	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$(if $(filter %/session.o,$<),$^,$(filter-out $(B)/obj/msa/%,$^))) $(LINK) -lresolv
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$(if $(filter %/session.o,$<),$^,$(filter-out $(B)/obj/msa/%,$^))) $(LINK) -lresolv -lsasl2 -lidn
 unit: $(UNIT) $(REPLAY) build/peers/usr/sbin/nsd
 build/peers/usr/sbin/nsd:
 	@sh t/packages.sh test
@@ -90,11 +90,13 @@ $(B)/bench/load: t/bench/load.c Makefile
 	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -o $@ $< -lssl -lcrypto -lpthread
 tools: $(B)/record.so $(B)/fault.so $(B)/recover
 
-$(B)/fuzz/%: t/fuzz/%.c $(wildcard core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
+SASL = $(addprefix auth/,accounts.c cache.c mech.c mech_login.c name.c verify.c) $(addprefix core/,clock.c crypt.c log.c random.c) \
+	-lsasl2 -lidn -llmdb -lcrypto -lpthread
+$(B)/fuzz/%: t/fuzz/%.c $(wildcard auth/*.c auth/*.h core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
 	@mkdir -p $(@D)
 	clang -std=gnu11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -o $@ $< $(if $(filter session,$*),$(SESSION)) \
 		smtp/*.c core/arena.c core/buf.c core/mem.c core/near.c $(if $(filter conf,$*),core/conf*.c -lyaml) \
-		$(if $(filter answer,$*),relay/answer.c -lresolv)
+		$(if $(filter answer,$*),relay/answer.c -lresolv) $(if $(filter sasl,$*),$(SASL))
 
 # What people type. ----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "auth/name.h"
+
 static void
 on_accounts(void *arg, enum auth_result result, const char *error, const struct auth_entry *list,
             size_t count, const char *next)
@@ -18,7 +20,7 @@ on_accounts(void *arg, enum auth_result result, const char *error, const struct 
 		json_array_append_new(accounts, json_pack("{s:o,s:o,s:s,s:o,s:o,s:o}", "account",
 		                                          json_text(list[i].account), "class",
 		                                          json_text(list[i].class), "state",
-		                                          auth_state_name(list[i].suspended),
+		                                          name_of_state(list[i].suspended),
 		                                          "reason", json_text(list[i].reason),
 		                                          "created", json_time(list[i].created),
 		                                          "changed", json_time(list[i].changed)));

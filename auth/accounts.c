@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "auth/name.h"
 #include "core/buf.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -102,7 +103,7 @@ decode(const MDB_val *key, const MDB_val *value, struct accounts_record *out)
 	memcpy(out->entry.account, key->mv_data, key->mv_size);
 	wire_str(&wire, out->entry.class, sizeof(out->entry.class));
 	wire_str(&wire, state, sizeof(state));
-	out->entry.suspended = strcmp(state, auth_state_name(false)) != 0;
+	out->entry.suspended = strcmp(state, name_of_state(false)) != 0;
 	if (version > 1)
 		wire_str(&wire, out->entry.reason, sizeof(out->entry.reason));
 	out->entry.created = (msec_t)wire_u64(&wire);
@@ -252,7 +253,7 @@ encode(const struct accounts_record *record, struct buf *out)
 {
 	wire_put_u16(out, RECORD_VERSION);
 	wire_put_str(out, record->entry.class);
-	wire_put_str(out, auth_state_name(record->entry.suspended));
+	wire_put_str(out, name_of_state(record->entry.suspended));
 	wire_put_str(out, record->entry.reason);
 	wire_put_u64(out, (uint64_t)record->entry.created);
 	wire_put_u64(out, (uint64_t)record->entry.changed);

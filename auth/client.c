@@ -378,12 +378,6 @@ auth_session_close(struct auth_client *client, uint64_t number)
 
 /* What admin asks */
 
-const char *
-auth_state_name(bool suspended)
-{
-	return suspended ? "suspended" : "active";
-}
-
 static void
 request_end(struct request *request, enum auth_result result, const char *error,
             const struct auth_entry *list, size_t count, const char *next)

@@ -119,8 +119,6 @@ struct auth_entry {
 	msec_t created;                   /* wall clock */
 	msec_t changed;
 };
-/* "active" or "suspended" */
-const char *auth_state_name(bool suspended);
 /* error is a sentence for people when result is not AUTH_DONE. list is borrowed for the callback;
  * next is "" at the end, else the account to continue after. */
 typedef void auth_on_result(void *arg, enum auth_result result, const char *error,

@@ -23,3 +23,9 @@ name_canonical(const char *text, size_t len, char out[AUTH_ACCOUNT_MAX + 1])
 		*c = (char)tolower((unsigned char)*c);
 	return true;
 }
+
+const char *
+name_of_state(bool suspended)
+{
+	return suspended ? "suspended" : "active";
+}

@@ -12,4 +12,7 @@
  * case. False, and out "", when it is none. */
 bool name_canonical(const char *text, size_t len, char out[AUTH_ACCOUNT_MAX + 1]);
 
+/* "active" or "suspended", on disk as for people. */
+const char *name_of_state(bool suspended);
+
 #endif
