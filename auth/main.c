@@ -455,8 +455,10 @@ on_start(void *arg)
 int
 main(int argc, char **argv)
 {
-	static const struct service_events events = {
-	    .on_config = on_config, .on_link = on_link, .on_start = on_start, .on_commit = on_commit};
+	static const struct service_events events = {.on_config = on_config,
+	                                             .on_link = on_link,
+	                                             .on_start = on_start,
+	                                             .on_commit = on_commit};
 	static const struct service_opts opts = {.role = SERVICE_AUTH,
 	                                         .program = "sekisho-auth",
 	                                         .purpose =
