@@ -10,6 +10,8 @@
 #   !login                 connects to 465, reads the greeting, says EHLO and logs in
 #   !mail                  opens a transaction for bob@example.net
 #   !data                  likewise, up to the answer to DATA
+#   !queued                reads the acceptance of a message
+#   !quit                  says QUIT and sees the connection closed
 #   C: text                sends text and CRLF. %AUTH% is the demo account's PLAIN response, base64; %x{N}% is N times "x"
 #   !raw "text"            sends text with \r \n \t \0 \\ \" \xHH, without CRLF
 #   S: regex               reads one line, which must match from start to end
@@ -46,7 +48,7 @@ GetOptions('submission=s' => \$port{587}, 'submissions=s' => \$port{465}, 'timeo
 	or die "usage: dialog.pl --submission host:port --submissions host:port [--slices lines,octets,whole,random] file...\n";
 $SIG{PIPE} = 'IGNORE';
 
-my ($sock, $buf, $slicing);
+my ($sock, $buf, $slicing, $sent);
 
 sub secure {
 	die "clear text is left over before TLS\n" if length $buf;
@@ -81,17 +83,19 @@ sub line {
 
 sub send_all {
 	my ($text) = @_;
-	my $all = length $text;
 	while (length $text) {
-		# In a long text all octets but the first and the last are alike.
-		my $size = $slicing eq 'octets' && (length $text < 600 || length $text > $all - 600) ? 1
+		# After some thousand octets only the ends of what is sent at once are still interesting.
+		my $size = $slicing eq 'octets' && ($sent < 6000 || length $text < 8) ? 1
+			: $slicing eq 'octets' ? length($text) - 7
 			: $slicing eq 'random' ? 1 + int rand(rand() < 0.5 ? 8 : 2000) : 16384;
 		my $n = syswrite($sock, $text, $size);
 		if (!defined $n) {
 			next if $!{EAGAIN} || $!{EINTR};
+			return if $!{EPIPE} || $!{ECONNRESET}; # whether the server might close now, the next lines say
 			die "cannot send: $!\n";
 		}
 		substr($text, 0, $n) = '';
+		$sent += $n;
 	}
 }
 
@@ -109,6 +113,8 @@ my %macro = (
 	login => ['!connect 465', 'S: 220 \S+ ESMTP Sekisho', 'C: EHLO client.example.test', 'S*: 250-AUTH .*PLAIN.*',
 		'C: AUTH PLAIN %AUTH%', 'S: 235 2\.7\.0 .*'],
 	mail => ['C: MAIL FROM:<alice@example.test>', 'S: 250 2\.1\.0 .*', 'C: RCPT TO:<bob@example.net>', 'S: 250 2\.1\.5 .*'],
+	queued => ['S: 250 2\.0\.0 Queued as [0-9a-z]{26}'],
+	quit => ['C: QUIT', 'S: 221 2\.0\.0 .*', '!eof'],
 );
 $macro{data} = [@{$macro{mail}}, 'C: DATA', 'S: 354 .*'];
 
@@ -152,7 +158,7 @@ sub pipelined {
 sub step {
 	my ($what, $text) = @_;
 	if ($what eq 'connect') {
-		$buf = '';
+		($buf, $sent) = ('', 0);
 		$sock = IO::Socket::INET->new(PeerAddr => $port{$text}, Timeout => $timeout) or die "cannot connect to $port{$text}: $!\n";
 		setsockopt $sock, IPPROTO_TCP, TCP_NODELAY, 1;
 		secure() if $text == 465;
