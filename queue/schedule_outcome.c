@@ -167,18 +167,28 @@ on_finished(void *arg, enum store_result result)
 		round_end(message);
 }
 
-/* One line, cut to size. */
-/* What an outcome remembers of a reply: cut where the store's record ends. */
+/* Appends as much of text as fits. */
 static void
-reply_text(const struct reply *reply, char out[STORE_REPLY_MAX + 1])
+add_cut(char out[STORE_REPLY_MAX + 1], const char *text)
 {
-	const int room = STORE_REPLY_MAX - 24; /* beside code, enhanced code and spaces */
-	char code[16] = "";                    /* our own words have none */
+	const size_t at = strlen(out), len = strnlen(text, STORE_REPLY_MAX - at);
+
+	memcpy(out + at, text, len);
+	out[at + len] = '\0';
+}
+
+/* Appends what an outcome remembers of a reply: one line, cut where the store's record ends. */
+static void
+add_reply(char out[STORE_REPLY_MAX + 1], const struct reply *reply)
+{
+	char code[16] = ""; /* our own words have none */
 
 	if (reply->code)
 		snprintf(code, sizeof(code), "%d ", reply->code);
-	snprintf(out, STORE_REPLY_MAX + 1, "%s%s%s%.*s", code, reply->enhanced,
-	         reply->enhanced[0] ? " " : "", room, reply->text);
+	add_cut(out, code);
+	add_cut(out, reply->enhanced);
+	add_cut(out, reply->enhanced[0] ? " " : "");
+	add_cut(out, reply->text);
 }
 
 void
@@ -217,20 +227,20 @@ void
 to_stored(const struct queue_outcome *in, msec_t expired_after, struct store_outcome *out)
 {
 	static const enum store_state states[] = {STORE_DELIVERED, STORE_QUEUED, STORE_BOUNCED};
-	char reply[STORE_REPLY_MAX + 1], duration[32];
+	char duration[32];
 
 	out->index = in->index;
 	out->state = states[in->fate];
-	out->last = 0;
-	reply_text(&in->reply, out->reply);
-	if (out->state != STORE_QUEUED || expired_after == 0)
-		return;
-	out->state = STORE_EXPIRED;
-	duration_text(expired_after, duration);
-	memcpy(reply, out->reply, sizeof(reply));
-	out->last = (uint16_t)snprintf(out->reply, sizeof(out->reply),
-	                               "message expired after %s; last: ", duration);
-	snprintf(out->reply + out->last, sizeof(out->reply) - out->last, "%s", reply);
+	out->reply[0] = '\0';
+	if (out->state == STORE_QUEUED && expired_after) {
+		out->state = STORE_EXPIRED;
+		duration_text(expired_after, duration);
+		add_cut(out->reply, "message expired after ");
+		add_cut(out->reply, duration);
+		add_cut(out->reply, "; last: ");
+	}
+	out->last = (uint16_t)strlen(out->reply);
+	add_reply(out->reply, &in->reply);
 }
 
 /* Takes the outcomes of a job in flight (or one that could not even start) to the store. */

@@ -10,26 +10,39 @@
  * **250 becomes true at (4)**, when LMDB's meta page is on stable storage; nobody hears of it
  * before (5).
  *
- *   found at start                  it died                       what is done
- *   ------------------------------  ----------------------------
- * ------------------------------------ body octets, no record          before (4) nothing was
- * promised: the segment's tail is cut, the file removed record, body complete           after (4)
- * promised: delivered, even if nobody heard the 250 (msa asks: store_find) record, body missing or
- * wrong   never by loss of power        kept and reported by audit: a fault of the disk, not ours
- * to drop record in source only           in a move, before the         the move did not happen
+ *   found at start                  it died                         what is done
+ *   ------------------------------  ------------------------------  ---------------------------------
+ *   body octets, no record          before (4)                      nothing was promised: the
+ *                                                                   segment's tail is cut, the file
+ *                                                                   removed
+ *   record, body complete           after (4)                       promised: delivered, even if
+ *                                                                   nobody heard the 250 (msa asks:
+ *                                                                   store_find)
+ *   record, body missing or wrong   never by loss of power          kept and reported by audit: a
+ *                                                                   fault of the disk, not ours to
+ *                                                                   drop
+ *   record in source only           in a move, before the           the move did not happen
  *                                   target's commit
- *   record in both lanes, the       in a move, between its two    the higher generation wins, the
- *   target one generation up        commits                       source's record is deleted now
- *   record in target only           after the move                nothing
- *   an outcome that only the        before the outcome's commit   delivered again: the one
- * duplicate relay knows                                                   that SMTP permits
+ *   record in both lanes, the       in a move, between its two      the higher generation wins, the
+ *   target one generation up        commits                         source's record is deleted now
+ *   record in target only           after the move                  nothing
+ *   an outcome that only the        before the outcome's commit     delivered again: the one
+ *   relay knows                                                     duplicate that SMTP permits
  *   a notification's body, no       before the commit that ends     cut like any other tail; the
  *   record of it                    the recipient                   recipient is attempted again
  *   a notification's record         after that commit               delivered like other mail
- *   recipient ended, outbox row     before history has a copy,    copied to history again by (id,
- *   there                           or before its deletion        recipient, attempt): same row
- *   no record, body still there     after a message's last        nothing alive names it: removed
+ *   recipient ended, outbox row     before history has a copy,      copied to history again by (id,
+ *   there                           or before its deletion          recipient, attempt): same row
+ *   no record, body still there     after a message's last          nothing alive names it: removed
  *                                   outcome
+ *   some of a removal's outcomes    in the middle of a removal      the rest is still queued; the
+ *                                                                   operator begins again
+ *   a hold's directive              after its commit                held again before anything is
+ *                                                                   handed out
+ *
+ * A notification's body is appended inside the transaction that ends the recipient (notice.c), by
+ * the same writer to its own segment, and synced before that transaction commits; so the order is
+ * the same: body, then what names it.
  *
  * Invariants. The record is deleted by the transaction that ends its last recipient, never
  * otherwise. Conservation holds in each environment in every commit: accepted + generated + moved
@@ -38,7 +51,8 @@
  * both commits, and its second half is asked again until it succeeds.
  *
  * Threads. The loop's thread asks and reads; each lane's writer applies; a sync thread makes large
- * bodies durable, so that no commit waits for one; an audit thread counts and reads. An op belongs to exactly one of them at a time.
+ * bodies durable, so that no commit waits for one; an audit thread counts and reads. An op belongs
+ * to exactly one of them at a time.
  */
 /* clang-format on */
 
