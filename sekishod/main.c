@@ -171,7 +171,8 @@ on_stopping(void *arg)
 static void
 say(struct buf *said)
 {
-	fwrite(said->data, 1, said->len, stderr);
+	if (said->len > 0)
+		fwrite(said->data, 1, said->len, stderr);
 	buf_clear(said);
 }
 

@@ -38,6 +38,8 @@ main(int argc, char **argv)
 		LLVMFuzzerTestOneInput(data, size);
 		printf("ok %d - %s\n", ++count, entry->d_name);
 	}
+	if (all != NULL)
+		closedir(all);
 	printf("1..%d\n", count);
 	return count == 0;
 }
