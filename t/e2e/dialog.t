@@ -9,7 +9,7 @@ use Sekisho;
 my $s = Sekisho->new(conf => "auth: { failure_delay: 10ms }\n$Sekisho::UNLIMITED");
 $s->account('alice@example.test');
 my $status = system($^X, "$FindBin::Bin/../dialog.pl", '--submission', "127.0.0.1:$s->{ports}{submission}", '--submissions',
-	"127.0.0.1:$s->{ports}{submissions}", '--slices', 'lines,octets,whole,random', '--seed', $ENV{SEKISHO_SEED} // 1, '--jobs', 8,
+	"127.0.0.1:$s->{ports}{submissions}", '--slices', 'octets,whole,random', '--seed', $ENV{SEKISHO_SEED} // 1, '--jobs', 8,
 	sort glob "$FindBin::Bin/../dialog/*.dialog");
 print STDERR $s->log if $status && $ENV{SEKISHO_VERBOSE};
 exit($status ? 1 : 0);
