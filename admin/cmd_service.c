@@ -2,6 +2,12 @@
 
 /* status and stop: the service as a whole. */
 
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mem.h"
 #include "core/service.h"
 
 #define STOP_DELAY 100 /* msec */
@@ -70,6 +76,7 @@ on_processes(void *arg, const struct service_state *state, const struct service_
 		json_object_set_new(one, "since", json_time(list[i].since));
 		json_object_set_new(one, "uptime", seconds_since(list[i].since));
 		json_object_set_new(one, "restarts", json_number(list[i].restarts));
+		json_object_set_new(one, "log", json_string(log_level_name(list[i].level)));
 		json_object_set_new(one, "layers", json_text(list[i].layers));
 		json_array_append_new(processes, one);
 	}
@@ -98,6 +105,48 @@ cmd_status_late(struct request *request)
 {
 	json_object_set_new(request_notes(request), "queue", json_null());
 	request_answer(request, json_incref(request_notes(request)));
+}
+
+/* A line each, for a list. */
+static json_t *
+lines_json(const char *text)
+{
+	json_t *lines = json_array();
+
+	while (*text != '\0') {
+		const size_t len = strcspn(text, "\n");
+		char *line = xmemdup0(text, len);
+
+		if (len > 0)
+			json_array_append_new(lines, json_text(line));
+		free(line);
+		text += len + (text[len] == '\n');
+	}
+	return lines;
+}
+
+static void
+on_reloaded(void *arg, uint64_t generation, const char *mistakes)
+{
+	struct request *request = arg;
+	char words[128];
+
+	if (generation == 0) {
+		request_refuse(request, "unavailable", "sekishod does not answer");
+	} else if (mistakes[0] != '\0') {
+		snprintf(words, sizeof(words),
+		         "the configuration is refused, and generation %" PRIu64 " stays in force",
+		         generation);
+		request_refuse_with(request, "refused", words, "mistakes", lines_json(mistakes));
+	} else {
+		request_answer(request, json_pack("{s:o}", "generation", json_number(generation)));
+	}
+}
+
+void
+cmd_reload(struct request *request)
+{
+	service_ask_reload(on_reloaded, request);
 }
 
 static void

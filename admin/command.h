@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #include "admin/protocol.h"
+#include "admin/watch.h"
 #include "core/clock.h"
 #include "queue/control.h"
 #include "queue/id.h"
@@ -23,6 +24,8 @@ enum argument_type {
 	ARGUMENT_TEXT,     /* one line of at most ARGUMENT_TEXT_MAX octets: request_text */
 	ARGUMENT_SECRET,   /* any text: request_text */
 	ARGUMENT_COUNT,    /* 0 to 4294967295: request_count */
+	ARGUMENT_PROCESS,  /* admin/process.h: request_text */
+	ARGUMENT_LEVEL,    /* of the log: request_text */
 	ARGUMENT_DURATION, /* "10min", as in the configuration: request_duration */
 	ARGUMENT_NUMBER,   /* any number above 0, of something: request_number */
 	ARGUMENT_DOMAIN,   /* request_domain gives it in its canonical spelling */
@@ -67,6 +70,12 @@ json_t *request_notes(struct request *request);
 /* Both end the request. result is taken. */
 void request_answer(struct request *request, json_t *result);
 void request_refuse(struct request *request, const char *code, const char *text);
+/* The same, with a member details (taken) in the error. */
+void request_refuse_with(struct request *request, const char *code, const char *text,
+                         const char *name, json_t *details);
+/* After the answer, which the caller still gives, the connection is a watcher. False when there are
+ * too many. */
+bool request_watch(struct request *request, const struct watch_filter *filter);
 /* For a command that would act on what it heard first: true, and the request is gone, when its
  * asker has been told already that nobody answered. */
 bool request_is_over(struct request *request);
@@ -88,6 +97,8 @@ void cmd_account_resume(struct request *request);
 void cmd_account_show(struct request *request);
 void cmd_account_suspend(struct request *request);
 void cmd_help(struct request *request);
+void cmd_log_set(struct request *request);
+void cmd_log_show(struct request *request);
 void cmd_queue_audit(struct request *request);
 void cmd_queue_flush(struct request *request);
 void cmd_queue_hold(struct request *request);
@@ -100,10 +111,12 @@ void cmd_quota_clear(struct request *request);
 void cmd_quota_reset(struct request *request);
 void cmd_quota_set(struct request *request);
 void cmd_quota_show(struct request *request);
+void cmd_reload(struct request *request);
 void cmd_session_kill(struct request *request);
 void cmd_session_list(struct request *request);
 void cmd_status(struct request *request);
 void cmd_status_late(struct request *request);
 void cmd_stop(struct request *request);
+void cmd_watch(struct request *request);
 
 #endif

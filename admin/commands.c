@@ -1,9 +1,10 @@
 /* The table of commands: what there is, what it takes, who does it. */
 #include "admin/command.h"
 
-#define PATIENCE       10000 /* msec */
-#define PATIENCE_AUDIT 60000 /* reads every body; the queue's client gives up before */
-#define PATIENCE_LOOK  5000  /* status tells also who does not answer */
+#define PATIENCE        10000  /* msec */
+#define PATIENCE_AUDIT  60000  /* reads every body; the queue's client gives up before */
+#define PATIENCE_LOOK   5000   /* status tells also who does not answer */
+#define PATIENCE_RELOAD 100000 /* core/service gives up before */
 
 #define ACCOUNT                                                                                    \
 	{                                                                                          \
@@ -58,6 +59,11 @@ const struct command commands[] = {
     {"session.list",   ROLE_LOOK,    PATIENCE,       cmd_session_list,   NULL, {OF_ACCOUNT, {"after", ARGUMENT_NUMBER, false}}},
     {"session.kill",   ROLE_OPERATE, PATIENCE,       cmd_session_kill,   NULL, {OF_ACCOUNT, {"session", ARGUMENT_NUMBER, false}}},
 
+    {"log.show",       ROLE_LOOK,    PATIENCE_LOOK,  cmd_log_show,       NULL, {{0}}},
+    {"log.set",        ROLE_OPERATE, PATIENCE,       cmd_log_set,        NULL, {{"process", ARGUMENT_PROCESS, true}, {"level", ARGUMENT_LEVEL, true}, {"for", ARGUMENT_DURATION, false}}},
+    {"watch",          ROLE_LOOK,    PATIENCE,       cmd_watch,          NULL, {OF_ACCOUNT, {"event", ARGUMENT_TEXT, false}, {"process", ARGUMENT_PROCESS, false}}},
+
+    {"reload",         ROLE_ADMIN,   PATIENCE_RELOAD, cmd_reload,        NULL, {{0}}},
     {"stop",           ROLE_ADMIN,   PATIENCE,       cmd_stop,           NULL, {{0}}},
     {NULL,             ROLE_NONE,    0,              NULL,               NULL, {{0}}},
 };

@@ -56,6 +56,11 @@ void ctl_session_print_list(const json_t *request, const json_t *result);
 void ctl_session_prepare_kill(json_t *request);
 void ctl_session_print_killed(const json_t *request, const json_t *result);
 
+void ctl_log_prepare(json_t *request);
+void ctl_log_print(const json_t *request, const json_t *result);
+void ctl_reload_print(const json_t *request, const json_t *result);
+int ctl_watch_run(json_t *request);
+
 void ctl_status_print(const json_t *request, const json_t *result);
 void ctl_stop_print(const json_t *request, const json_t *result);
 int ctl_stop_finish(const json_t *result);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "admin/ctl.h"
+#include "admin/ctl_print.h"
 #include "admin/protocol.h"
 #include "core/buf.h"
 #include "core/clock.h"
@@ -182,7 +183,7 @@ await(int patience)
 static struct buf input;
 
 /* The next line, without its end, in *line until the next call; false at the connection's end. A
- * patience of 0 waits for as long as it takes, until a signal. */
+ * patience of 0 waits for as long as it takes. */
 static bool
 receive_line(const char **line, size_t *len, int patience)
 {
@@ -199,9 +200,9 @@ receive_line(const char **line, size_t *len, int patience)
 		if (patience > 0 && await(patience) < 0)
 			no_answer(patience);
 		n = recv(fd, buf_reserve(&input, READ_SIZE), READ_SIZE, 0);
-		if (n < 0 && errno == EINTR && patience > 0)
+		if (n < 0 && errno == EINTR)
 			continue;
-		if (n == 0 || (n < 0 && errno == EINTR))
+		if (n == 0)
 			return false;
 		if (n < 0)
 			no_answer(patience);
@@ -219,12 +220,18 @@ static void __attribute__((noreturn)) refused(const json_t *answer)
 	const char *code = json_string_value(json_object_get(error, "code"));
 	const char *words = json_string_value(json_object_get(error, "text"));
 	int status = CTL_REFUSED;
+	const json_t *mistake;
+	size_t index;
 
 	if (code == NULL)
 		code = "";
 	if (ctl_wants_json() && error != NULL) {
 		json_dumpf(error, stdout, JSON_COMPACT);
 		putchar('\n');
+	}
+	json_array_foreach(json_object_get(error, "mistakes"), index, mistake)
+	{
+		fprintf(stderr, "%s\n", ctl_harmless_line(json_string_value(mistake)));
 	}
 	if (strcmp(code, "denied") == 0)
 		status = CTL_DENIED;

@@ -3,7 +3,8 @@
 
 #include <stddef.h>
 
-#define PATIENCE_AUDIT 90
+#define PATIENCE_AUDIT  90
+#define PATIENCE_RELOAD 110
 
 const struct ctl_command ctl_commands[] = {
     {.words = "status",
@@ -161,6 +162,27 @@ const struct ctl_command ctl_commands[] = {
      .optional = true,
      .prepare = ctl_session_prepare_kill,
      .print = ctl_session_print_killed},
+    {.words = "log",
+     .synopsis = "[PROCESS|all LEVEL [--for TIME]]",
+     .help = "shows or sets how much each process logs",
+     .command = "log.show",
+     .arguments = {"process", "level"},
+     .options = {"for"},
+     .optional = true,
+     .prepare = ctl_log_prepare,
+     .print = ctl_log_print},
+    {.words = "watch",
+     .synopsis = "[--account ACCOUNT] [--event EVENT] [--process PROCESS]",
+     .help = "events as they happen, until Ctrl-C",
+     .command = "watch",
+     .options = {"account", "event", "process"},
+     .run = ctl_watch_run},
+    {.words = "reload",
+     .synopsis = "",
+     .help = "brings the changed configuration into force, or says what is wrong with it",
+     .command = "reload",
+     .patience = PATIENCE_RELOAD,
+     .print = ctl_reload_print},
     {.words = "stop",
      .synopsis = "",
      .help = "stops the whole service, and returns when all of it is down",

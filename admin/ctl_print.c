@@ -76,6 +76,16 @@ ctl_harmless(const char *text)
 }
 
 const char *
+ctl_harmless_line(const char *line)
+{
+	static char out[4096];
+
+	snprintf(out, sizeof(out), "%s", line != NULL ? line : "");
+	make_harmless(out);
+	return out;
+}
+
+const char *
 ctl_show(const json_t *object, const char *key)
 {
 	const json_t *value = json_object_get(object, key);

@@ -14,6 +14,8 @@
 const char *ctl_show(const json_t *object, const char *key);
 /* The same for what was typed. */
 const char *ctl_harmless(const char *text);
+/* The same for a whole line, at most 4 KiB of it. */
+const char *ctl_harmless_line(const char *line);
 /* "title            value" */
 void ctl_line(const char *title, const json_t *object, const char *key);
 

@@ -36,11 +36,11 @@ struct client {
 	bool waiting;            /* a request is under way */
 	bool ended;              /* it sends no more, and waits for what it asked */
 	bool closing;
-	msec_t active; /* clock_mono of the last request or answer */
+	struct watch *watch; /* it gets events, and asks nothing more */
+	msec_t active;       /* clock_mono of the last request or answer */
 	struct roles_peer peer;
 };
 
-static const struct conf *conf;
 static struct ipc_link *auth_link, *queue_link;
 static struct protocol_peers peers;
 static int listener = -1;
@@ -51,6 +51,7 @@ static void
 client_free(struct client *client)
 {
 	protocol_forget(client->request);
+	watch_free(client->watch);
 	conn_free(client->conn);
 	roles_peer_clear(&client->peer);
 	if (client->prev != NULL)
@@ -74,9 +75,18 @@ on_reply(void *arg, const char *line, size_t len)
 	client->waiting = false;
 	client->active = clock_mono();
 	conn_write(client->conn, line, len);
-	conn_set_timeout(client->conn, IDLE_TIMEOUT);
+	conn_set_timeout(client->conn, client->watch != NULL ? 0 : IDLE_TIMEOUT);
 	if (!client->running)
 		serve(client);
+}
+
+static bool
+on_watch(void *arg, const struct watch_filter *filter)
+{
+	struct client *client = arg;
+
+	client->watch = watch_new(filter, client->conn);
+	return client->watch != NULL;
 }
 
 static void
@@ -84,10 +94,10 @@ begin(struct client *client, const char *line, size_t len)
 {
 	char by[ROLES_BY_SIZE];
 	struct protocol_asker asker = {
-	    .role = roles_of(&client->peer, conf), .by = by, .conf = conf};
+	    .role = roles_of(&client->peer, peers.conf), .by = by, .on_watch = on_watch};
 	struct request *request;
 
-	roles_by(&client->peer, conf, by);
+	roles_by(&client->peer, peers.conf, by);
 	client->waiting = true;
 	client->active = clock_mono();
 	conn_set_timeout(client->conn, 0);
@@ -97,10 +107,21 @@ begin(struct client *client, const char *line, size_t len)
 }
 
 static void
+ignore_input(struct client *client)
+{
+	size_t len;
+
+	while (conn_input(client->conn, &len) != NULL)
+		conn_consume(client->conn, len);
+}
+
+static void
 serve(struct client *client)
 {
 	client->running = true;
-	while (!client->waiting && !client->closing &&
+	if (client->watch != NULL)
+		ignore_input(client);
+	while (client->watch == NULL && !client->waiting && !client->closing &&
 	       conn_pending(client->conn) < CONN_OUTPUT_HIGH) {
 		size_t len;
 		const uint8_t *input = conn_input(client->conn, &len);
@@ -143,7 +164,20 @@ on_input_end(void *arg)
 	struct client *client = arg;
 
 	client->ended = true;
-	if (!client->running)
+	if (client->watch != NULL)
+		client_free(client);
+	else if (!client->running)
+		serve(client);
+}
+
+static void
+on_drained(void *arg)
+{
+	struct client *client = arg;
+
+	if (client->watch != NULL)
+		watch_drained(client->watch);
+	else
 		serve(client);
 }
 
@@ -155,7 +189,7 @@ on_end(void *arg, enum conn_end why)
 }
 
 static const struct conn_events conn_events = {
-    .on_input = on_input, .on_drained = on_input, .on_input_end = on_input_end, .on_end = on_end};
+    .on_input = on_input, .on_drained = on_drained, .on_input_end = on_input_end, .on_end = on_end};
 
 /* Says why before it closes; the socket's empty buffer takes the line at once. */
 static void
@@ -178,7 +212,8 @@ make_room(void)
 	if (client_count < CLIENTS_MAX)
 		return true;
 	for (struct client *c = clients; c != NULL; c = c->next)
-		if (!c->waiting && (silent == NULL || c->active < silent->active))
+		if (!c->waiting && c->watch == NULL &&
+		    (silent == NULL || c->active < silent->active))
 			silent = c;
 	if (silent == NULL)
 		return false;
@@ -196,8 +231,8 @@ may_enter(int fd, const struct roles_peer *peer)
 	static unsigned untold;
 	char by[ROLES_BY_SIZE], words[256];
 
-	if (roles_of(peer, conf) == ROLE_NONE) {
-		roles_by(peer, conf, by);
+	if (roles_of(peer, peers.conf) == ROLE_NONE) {
+		roles_by(peer, peers.conf, by);
 		untold++;
 		if (told == 0 || clock_mono() - told >= REFUSED_EVERY) {
 			log_warn("-", "admin-refused", "by=\"%s\" count=%u", by, untold);
@@ -265,7 +300,7 @@ static void
 on_config(void *arg, const struct conf *snapshot)
 {
 	(void)arg;
-	conf = snapshot;
+	peers.conf = snapshot;
 	auth_link = ipc_link_new(service_loop(), "auth", &auth_events, NULL);
 	queue_link = ipc_link_new(service_loop(), "queue", &queue_events, NULL);
 	peers.auth = auth_client_new(auth_link);
@@ -276,7 +311,13 @@ static void
 on_commit(void *arg, const struct conf *next)
 {
 	(void)arg;
-	conf = next;
+	peers.conf = next;
+	/* Requests are judged when they come; a watcher asks no more. */
+	for (struct client *c = clients, *after; c != NULL; c = after) {
+		after = c->next;
+		if (c->watch != NULL && roles_of(&c->peer, next) == ROLE_NONE)
+			client_free(c);
+	}
 }
 
 static void
@@ -307,7 +348,7 @@ on_start(void *arg)
 {
 	(void)arg;
 	if (listener < 0) {
-		log_error("-", "admin-no-socket", "path=%s", conf->admin_socket);
+		log_error("-", "admin-no-socket", "path=%s", peers.conf->admin_socket);
 		return -1;
 	}
 	loop_watch_set(loop_watch_new(service_loop(), listener, on_connection, NULL), LOOP_READ);

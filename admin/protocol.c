@@ -26,6 +26,7 @@ struct request {
 	const struct command *command;
 	protocol_on_reply *on_reply; /* NULL once forgotten */
 	void *arg;
+	bool (*on_watch)(void *arg, const struct watch_filter *filter);
 	struct loop_timer *patience;
 	json_t *id;
 	json_t *body; /* the whole request */
@@ -173,6 +174,22 @@ void
 request_refuse(struct request *request, const char *code, const char *text)
 {
 	finish(request, complaint(code, text));
+}
+
+void
+request_refuse_with(struct request *request, const char *code, const char *text, const char *name,
+                    json_t *details)
+{
+	json_t *reply = complaint(code, text);
+
+	json_object_set_new(json_object_get(reply, "error"), name, details);
+	finish(request, reply);
+}
+
+bool
+request_watch(struct request *request, const struct watch_filter *filter)
+{
+	return request->on_reply == NULL || request->on_watch(request->arg, filter);
 }
 
 /* The owner's callback is still to come, and finds the request answered. */
@@ -373,6 +390,7 @@ check(struct request *request, const struct argument *argument, const json_t *va
       const char **code)
 {
 	const char *text = json_string_value(value);
+	struct process process;
 	msec_t duration;
 
 	*code = "usage";
@@ -401,6 +419,15 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		if (strlen(text) > ARGUMENT_TEXT_MAX)
 			return "is longer than 127 octets";
 		return is_one_line(text) ? NULL : "holds control characters; give one line of text";
+	case ARGUMENT_PROCESS:
+		return process_parse(text, &process)
+		           ? NULL
+		           : "is no process; it is all, a name such as msa, or one such as msa.0, "
+		             "which sekishoctl status shows";
+	case ARGUMENT_LEVEL:
+		return strcmp(log_level_name(log_level_named(text)), text) == 0
+		           ? NULL
+		           : "is no level; they are error, warn, info and debug";
 	case ARGUMENT_DURATION:
 		return conf_duration(text, &duration)
 		           ? NULL
@@ -549,12 +576,13 @@ protocol_handle(const struct protocol_peers *peers, const struct protocol_asker 
 	request->arg = arg;
 	request->starting = true;
 	request->role = asker->role;
+	request->on_watch = asker->on_watch;
 	snprintf(request->by, sizeof(request->by), "%s", asker->by);
 	request->body = json_loadb(line, len, JSON_REJECT_DUPLICATES, &error);
 	request->id = json_incref(json_object_get(request->body, "id"));
 	if (request->id == NULL)
 		request->id = json_null();
-	run(request, asker->conf, &error);
+	run(request, peers->conf, &error);
 	request->starting = false;
 	if (request->answered) {
 		request_free(request);
@@ -572,7 +600,8 @@ cmd_help(struct request *request)
 	    [ARGUMENT_ACCOUNT] = "account", [ARGUMENT_MESSAGE] = "message",
 	    [ARGUMENT_TEXT] = "text",       [ARGUMENT_SECRET] = "secret",
 	    [ARGUMENT_COUNT] = "count",     [ARGUMENT_DURATION] = "duration",
-	    [ARGUMENT_NUMBER] = "number",
+	    [ARGUMENT_NUMBER] = "number",   [ARGUMENT_PROCESS] = "process",
+	    [ARGUMENT_LEVEL] = "level",
 	};
 	json_t *list = json_array();
 

@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "admin/roles.h"
+#include "admin/watch.h"
 #include "auth/client.h"
 #include "core/ipc.h"
 
@@ -19,12 +20,15 @@
 struct protocol_peers { /* borrowed for the process's life */
 	struct auth_client *auth;
 	struct ipc_link *queue;
+	const struct conf *conf; /* in force */
 };
 
 struct protocol_asker { /* borrowed for the call */
 	enum role role;
-	const char *by;          /* for the record */
-	const struct conf *conf; /* tells who has the role that is missing */
+	const char *by; /* for the record */
+	/* Makes a watcher of the connection, whose arg is that of on_reply; false when there are
+	 * too many. */
+	bool (*on_watch)(void *arg, const struct watch_filter *filter);
 };
 
 /* One request under way. */

@@ -89,6 +89,18 @@ log_level_named(const char *name)
 	return LOG_LEVEL_INFO;
 }
 
+const char *
+log_level_name(enum log_level level)
+{
+	return level_names[level];
+}
+
+enum log_level
+log_level(void)
+{
+	return (enum log_level)threshold;
+}
+
 /* 0 when stderr took the whole line. */
 static int
 write_line(const char *line, size_t len)

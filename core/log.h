@@ -23,6 +23,9 @@ void log_open(const char *program);
 void log_set_level(enum log_level level);
 /* "error", "warn", "info" or "debug"; anything else is LOG_LEVEL_INFO. */
 enum log_level log_level_named(const char *name);
+const char *log_level_name(enum log_level level);
+/* As last set. */
+enum log_level log_level(void);
 
 /* id is a session or message id, or "-". event is one word; the format holds key=value pairs. */
 void log_event(enum log_level level, const char *id, const char *event, const char *format, ...)

@@ -97,14 +97,16 @@ struct service_process {
 	int pid;      /* 0 while it is being restarted */
 	msec_t since; /* wall clock of the last start */
 	unsigned restarts;
+	enum log_level level;
 	char layers[128]; /* active sandbox layers, comma-separated:
 	                     "no-new-privs,seccomp,landlock:7" */
 };
-struct service_state {       /* of the service as a whole */
-	uint64_t generation; /* of the configuration in force, from 1 */
-	msec_t loaded;       /* wall clock; when it came into force */
-	char file[1024];     /* where it was read from */
-	msec_t expires;      /* wall clock; of the certificate */
+struct service_state {        /* of the service as a whole */
+	uint64_t generation;  /* of the configuration in force, from 1 */
+	msec_t loaded;        /* wall clock; when it came into force */
+	char file[1024];      /* where it was read from */
+	msec_t expires;       /* wall clock; of the certificate */
+	enum log_level level; /* sekishod's own */
 };
 /* Calls back once, with count 0 and a zeroed state if sekishod did not answer. */
 typedef void service_on_processes(void *arg, const struct service_state *state,

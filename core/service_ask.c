@@ -163,6 +163,7 @@ take_processes(struct wire *wire)
 	state.loaded = (msec_t)wire_u64(wire);
 	wire_str(wire, state.file, sizeof(state.file));
 	state.expires = (msec_t)wire_u64(wire);
+	state.level = (enum log_level)wire_u8(wire);
 	uint32_t count = wire_u32(wire);
 	assert(count <= 1024);
 	struct service_process *list = xcalloc(count + 1, sizeof(*list));
@@ -172,6 +173,7 @@ take_processes(struct wire *wire)
 		list[i].pid = (int)wire_u32(wire);
 		list[i].since = (msec_t)wire_u64(wire);
 		list[i].restarts = wire_u32(wire);
+		list[i].level = (enum log_level)wire_u8(wire);
 		wire_str(wire, list[i].layers, sizeof(list[i].layers));
 	}
 	if (ask != NULL && wire_done(wire)) {

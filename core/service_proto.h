@@ -37,8 +37,9 @@ enum service_frame {
 	SERVICE_FRAME_LOG_LEVEL,  /* u8 enum log_level */
 	SERVICE_FRAME_TAP,        /* nothing; fd: where log lines go, too */
 	SERVICE_FRAME_PROCESSES,  /* u32 ask, u64 generation, u64 loaded, string file, u64 expires,
-	                             u32  count, then per process: u8 role, u32 index, u32 pid, u64
-	                             since,  u32 restarts, string layers */
+	                             u8 log level,  u32  count, then per process: u8 role, u32 index,
+	                             u32 pid, u64  since,  u32 restarts, u8 log level, string layers
+	                           */
 	SERVICE_FRAME_RELOADED,   /* u32 ask, u64 generation in force, string mistakes */
 	SERVICE_FRAME_LEVEL_SET,  /* u32 ask, u32 how many processes */
 	SERVICE_FRAME_TAPPED,     /* u8 role, u32 index; fd: that process's log lines */

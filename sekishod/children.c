@@ -192,6 +192,7 @@ start_child(struct child *child)
 	child->fd = ends[0];
 	child->ready = false;
 	child->told = false;
+	child->level = log_level_named(child->all->running->conf->log_level);
 	child->layers[0] = '\0';
 	child->started = clock_mono();
 	child->since = clock_wall();

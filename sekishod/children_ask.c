@@ -19,6 +19,7 @@ answer_processes(struct child *child, uint32_t ask)
 	wire_put_u64(&fields, (uint64_t)all->running->loaded);
 	wire_put_str(&fields, all->running->file);
 	wire_put_u64(&fields, (uint64_t)all->running->expires);
+	wire_put_u8(&fields, (uint8_t)log_level());
 	wire_put_u32(&fields, (uint32_t)all->count);
 	for (size_t i = 0; i < all->count; i++) {
 		const struct child *each = &all->list[i];
@@ -27,6 +28,7 @@ answer_processes(struct child *child, uint32_t ask)
 		wire_put_u32(&fields, (uint32_t)each->pid);
 		wire_put_u64(&fields, (uint64_t)each->since);
 		wire_put_u32(&fields, each->restarts);
+		wire_put_u8(&fields, (uint8_t)each->level);
 		wire_put_str(&fields, each->layers);
 	}
 	child_send(child, SERVICE_FRAME_PROCESSES, &fields, -1);
@@ -77,6 +79,7 @@ take_log_level(struct child *child, struct wire *wire)
 		if (each->fd < 0 || (role != SERVICE_ROLES && role != each->program->role) ||
 		    (index != UINT32_MAX && index != each->index))
 			continue;
+		each->level = (enum log_level)level;
 		child_send(each, SERVICE_FRAME_LOG_LEVEL, &fields, -1);
 		count++;
 	}

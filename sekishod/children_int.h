@@ -36,6 +36,7 @@ struct child {
 	bool told;        /* STOP was sent */
 	uint32_t offered; /* the last generation it was offered */
 	bool agreed;      /* to that */
+	enum log_level level;
 	char layers[128];
 };
 

@@ -54,6 +54,8 @@ commit(struct children *all)
 	all->running->number = old->number + 1;
 	all->running->loaded = clock_wall();
 	log_set_level(log_level_named(all->running->conf->log_level));
+	for (size_t i = 0; i < all->count; i++)
+		all->list[i].level = log_level();
 	tell_all(all, SERVICE_FRAME_COMMIT);
 	generation_free(old);
 	finish(all, NULL);
