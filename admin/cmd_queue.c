@@ -95,8 +95,8 @@ cmd_queue_list(struct request *request)
 	               request);
 }
 
-static json_t *
-hold_json(const struct queue_hold *hold)
+json_t *
+json_hold(const struct queue_hold *hold)
 {
 	char what[QUEUE_SELECTOR_TEXT_SIZE];
 
@@ -116,7 +116,7 @@ on_holds(void *arg, enum queue_answer got, const struct queue_hold *list, size_t
 		return;
 	holds = json_array();
 	for (size_t i = 0; i < count; i++)
-		json_array_append_new(holds, hold_json(&list[i]));
+		json_array_append_new(holds, json_hold(&list[i]));
 	request_answer(request,
 	               json_pack("{s:o,s:o}", "holds", holds, "next",
 	                         more ? json_number(request_count(request, "after") + count)
@@ -286,7 +286,7 @@ on_detail(void *arg, enum queue_answer got, const struct queue_detail *detail)
 	json_object_set_new(result, "rcpt", recipients);
 	holds = json_array();
 	for (size_t i = 0; i < detail->hold_count; i++)
-		json_array_append_new(holds, hold_json(&detail->holds[i]));
+		json_array_append_new(holds, json_hold(&detail->holds[i]));
 	json_object_set_new(result, "holds", holds);
 	request_answer(request, result);
 }

@@ -11,12 +11,27 @@
 #include "core/service.h"
 
 #define STOP_DELAY 100 /* msec */
+#define HOLDS_MAX  10  /* in the status */
 
 /* null for 0 */
 static json_t *
 seconds_since(msec_t wall)
 {
 	return wall == 0 ? json_null() : json_integer((clock_wall() - wall) / 1000);
+}
+
+/* The first of them; all are queue.holds' business. */
+static void
+on_holds(void *arg, enum queue_answer got, const struct queue_hold *list, size_t count, bool more)
+{
+	struct request *request = arg;
+	json_t *holds = json_array(), *queue = json_object_get(request_notes(request), "queue");
+
+	for (size_t i = 0; got == QUEUE_DONE && i < count && i < HOLDS_MAX; i++)
+		json_array_append_new(holds, json_hold(&list[i]));
+	json_object_set_new(queue, "holds", holds);
+	json_object_set_new(queue, "more_holds", json_boolean(more || count > HOLDS_MAX));
+	request_answer(request, json_incref(request_notes(request)));
 }
 
 static void
@@ -52,7 +67,10 @@ on_status(void *arg, enum queue_answer got, const struct queue_status *status)
 		json_object_set_new(queue, "ledger_held", json_boolean(status->ledger_held));
 	}
 	json_object_set_new(request_notes(request), "queue", queue);
-	request_answer(request, json_incref(request_notes(request)));
+	if (got == QUEUE_DONE)
+		queue_ask_holds(request_peers(request)->queue, 0, on_holds, request);
+	else
+		request_answer(request, json_incref(request_notes(request)));
 }
 
 static void
@@ -103,7 +121,8 @@ cmd_status(struct request *request)
 void
 cmd_status_late(struct request *request)
 {
-	json_object_set_new(request_notes(request), "queue", json_null());
+	if (json_object_get(request_notes(request), "queue") == NULL)
+		json_object_set_new(request_notes(request), "queue", json_null());
 	request_answer(request, json_incref(request_notes(request)));
 }
 

@@ -87,6 +87,7 @@ bool request_queue_done(struct request *request, enum queue_answer got);
 json_t *json_time(msec_t wall);
 json_t *json_number(uint64_t n);
 json_t *json_text(const char *text);
+json_t *json_hold(const struct queue_hold *hold);
 
 void cmd_account_add(struct request *request);
 void cmd_account_class(struct request *request);

@@ -119,7 +119,14 @@ print_queue(const json_t *queue)
 	printf("%-*s %s", CTL_TITLE, "oldest", ctl_show(queue, "oldest"));
 	if (json_is_integer(json_object_get(queue, "oldest_age")))
 		printf(", %s ago", ctl_span(number(queue, "oldest_age"), span));
-	puts("\n\nrecipients since the spool was made");
+	putchar('\n');
+	if (json_array_size(json_object_get(queue, "holds")) > 0) {
+		putchar('\n');
+		ctl_queue_print_holds(NULL, queue);
+		if (json_is_true(json_object_get(queue, "more_holds")))
+			puts("and more: sekishoctl queue holds");
+	}
+	puts("\nrecipients since the spool was made");
 	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
 		ctl_line(counters[i], queue, counters[i]);
 }

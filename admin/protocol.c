@@ -121,6 +121,8 @@ record(const struct request *request, const json_t *reply)
 			snprintf(number, sizeof(number), "%" JSON_INTEGER_FORMAT,
 			         json_integer_value(value));
 			add_value(&line, a->name, number);
+		} else if (json_is_true(value)) {
+			add_value(&line, a->name, "yes");
 		}
 	}
 	log_info("-", "admin", "command=%s by=\"%s\" result=%s%.1200s", command->name, request->by,
@@ -601,7 +603,8 @@ cmd_help(struct request *request)
 	    [ARGUMENT_TEXT] = "text",       [ARGUMENT_SECRET] = "secret",
 	    [ARGUMENT_COUNT] = "count",     [ARGUMENT_DURATION] = "duration",
 	    [ARGUMENT_NUMBER] = "number",   [ARGUMENT_PROCESS] = "process",
-	    [ARGUMENT_LEVEL] = "level",
+	    [ARGUMENT_LEVEL] = "level",     [ARGUMENT_DOMAIN] = "domain",
+	    [ARGUMENT_FLAG] = "flag",
 	};
 	json_t *list = json_array();
 

@@ -142,15 +142,33 @@ ok($s->json('queue', 'audit')->{conserved}, 'queue audit: JSON');
 says('status', 0, qr/\Anothing needs attention\n.*^PROCESS +NO +PID +STATE +UPTIME +SINCE +RESTARTS +LOG +LAYERS\n.*^queue +0 +\d+ +up +\d.* $time +0 +.*\S.*^LANE +MESSAGES +RECIPIENTS\n.*^accepted +205$/ms, 'status');
 my $status = $s->json('status');
 keys_of('status', $status, qw(now processes queue configuration));
-keys_of('a process', $status->{processes}[0], qw(role index pid state since uptime restarts layers));
+keys_of('a process', $status->{processes}[0], qw(role index pid state since uptime restarts log layers));
 ok(exists $status->{queue}{$_}, "status: $_") for qw(lanes refusing refusing_why ledger_held ledger_time accepted in_flight oldest);
 
 # The manual and --help tell of the same commands.
 my $help = says('--help', 0, qr/\Ausage: /, '--help');
 open my $page, '<', "$Sekisho::TOP/man/sekishoctl.8" or die $!;
 my %manual = map { /^\.It Ic ([a-z]+(?: [a-z]+)?)/ ? ($1 => 1) : () } <$page>;
-my %helped = map { /^  ((?:account|quota|queue|session) [a-z]+|status|stop)\b/ ? ($1 => 1) : () } split /\n/, $help;
+my %helped = map { /^  ((?:account|quota|queue|session) [a-z]+|[a-z]+)\b.* {2}/ ? ($1 => 1) : () } split /\n/, $help;
 is_deeply([sort keys %manual], [sort keys %helped], 'sekishoctl(8) and --help list the same commands');
+
+# And sekisho-admin(8) of the same requests, arguments and roles as the table that serves them.
+{
+	my $r = IO::Socket::UNIX->new(Peer => "$dir/admin.sock");
+	syswrite $r, qq({"id":[1],"version":1,"command":"help"}\n);
+	my $answer = decode_json(scalar <$r>);
+	is_deeply([$answer->{id}, @{$answer->{result}}{qw(version role)}], [[1], 1, 'admin'], 'help says which version and which role');
+	my @served = map { my $c = $_; join ' ', $c->{role}, $c->{command}, map { my $t = "$_->{name}=$_->{type}"; $_->{needed} ? $t : "[$t]" } @{$c->{arguments}} }
+		@{$answer->{result}{commands}};
+	open my $admin_page, '<', "$Sekisho::TOP/man/sekisho-admin.8" or die $!;
+	my @described = map { /^\.It (look|operate|admin) (.*)$/ ? "$1 $2" : () } <$admin_page>;
+	is_deeply([sort @described], [sort @served], 'sekisho-admin(8) and the table agree') or diag join "\n", map { ".It $_" } @served;
+	syswrite $r, qq({"version":2,"command":"status"}\n);
+	is(decode_json(scalar <$r>)->{error}{code}, 'version', 'another version is refused');
+	my $source = do { local (@ARGV, $/) = "$Sekisho::TOP/admin/ctl_commands.c"; <> };
+	my %known = map { $_->{command} => 1 } @{$answer->{result}{commands}};
+	is_deeply([grep { !$known{$_} } $source =~ /\.command = "([^"]+)"/g], [], 'sekishoctl asks for what there is');
+}
 
 # Slow and hostile clients
 sub raw { IO::Socket::UNIX->new(Peer => "$dir/admin.sock") }
