@@ -8,6 +8,7 @@ ifeq ($(origin CC),default)
 CC = gcc
 endif
 PREFIX ?= /usr/local
+UNITDIR ?= $(if $(filter /usr/local,$(PREFIX)),/etc/systemd/system,/usr/lib/systemd/system)
 
 WARN     = -Wall -Wextra -Wshadow -Wconversion -Wno-missing-field-initializers -Werror
 HARDEN   = -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
@@ -149,11 +150,15 @@ layers: ## prove that the folders include only what stands left of them
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
-install: all ## install programs, sample configuration and manual below PREFIX
+install: all ## install programs, manual, sample configuration, systemd units, users and directories
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/sekisho
 	install $(filter-out $(B)/sekishoctl,$(PROGRAMS:%=$(B)/%)) $(DESTDIR)$(PREFIX)/sbin
 	install $(B)/sekishoctl $(DESTDIR)$(PREFIX)/bin
 	for s in 5 7 8; do install -d $(DESTDIR)$(PREFIX)/share/man/man$$s && install -m 644 man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s || exit 1; done
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)/usr/lib/sysusers.d $(DESTDIR)/usr/lib/tmpfiles.d
+	for u in etc/systemd/*; do sed 's|@sbindir@|$(PREFIX)/sbin|' $$u > $(DESTDIR)$(UNITDIR)/$${u##*/} && chmod 644 $(DESTDIR)$(UNITDIR)/$${u##*/} || exit 1; done
+	install -m 644 etc/sysusers.d/sekisho.conf $(DESTDIR)/usr/lib/sysusers.d
+	install -m 644 etc/tmpfiles.d/sekisho.conf $(DESTDIR)/usr/lib/tmpfiles.d
 	test -e $(DESTDIR)/etc/sekisho/sekisho.yaml || install -m 644 etc/sekisho.yaml $(DESTDIR)/etc/sekisho
 
 clean: ## remove what was built

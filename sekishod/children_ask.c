@@ -194,6 +194,7 @@ child_frame(struct child *child, enum service_frame type, struct wire *wire)
 		log_info("-", "process", "up name=%s index=%u pid=%d layers=%s", child_name(child),
 		         child->index, (int)child->pid, child->layers);
 		announce(child->all);
+		children_reload_ready(child);
 		return true;
 	case SERVICE_FRAME_PREPARED:
 		offer = wire_u32(wire);

@@ -83,6 +83,8 @@ void children_untap(struct children *all);
 
 /* The answer to an offer; refusal "" agrees. */
 void child_prepared(struct child *child, uint32_t offer, const char *refusal);
+/* It has got ready, or was before: it is made the offer that stands, if it does not have it. */
+void children_reload_ready(struct child *child);
 /* It died: no offer stands without it. */
 void children_reload_lost(struct children *all, const struct child *child);
 void children_reload_late(void *arg);

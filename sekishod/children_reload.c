@@ -9,8 +9,9 @@
  * could work with it is anybody told to. Between the two nothing is in force but the old one, so a
  * refusal, a death or a silence needs no undoing, only forgetting.
  *
- * A process that is being restarted, or dies meanwhile, would start with the old generation: the
- * offer is refused. One that dies after the commit starts with the new one. */
+ * A process that is just being started gets the offer when it is ready. One that dies meanwhile
+ * ends the offer: perhaps it was the offer that killed it. One that dies after the commit starts
+ * with the new generation. */
 
 #define RELOAD_LIMIT 10000 /* ms */
 
@@ -112,12 +113,19 @@ offer(struct child *child)
 	buf_init(&fields);
 	wire_put_u64(&fields, all->running->number + 1);
 	wire_put_u32(&fields, all->offer);
-	child->agreed = false;
 	child->offered = all->offer;
 	child_send(child, SERVICE_FRAME_NEXT, &fields, all->next->snapshot);
 	buf_clear(&fields);
 	child_send_generation(child, all->next);
 	child_send(child, SERVICE_FRAME_PREPARE, NULL, -1);
+}
+
+void
+children_reload_ready(struct child *child)
+{
+	const struct children *all = child->all;
+	if (all->next != NULL && child->ready && child->offered != all->offer)
+		offer(child);
 }
 
 void
@@ -129,14 +137,8 @@ children_reload(struct children *all, struct generation *next_take, children_on_
 	all->on_reload = on_reload;
 	all->reload_arg = arg;
 	for (size_t i = 0; i < all->count; i++)
-		if (!all->list[i].ready || all->list[i].fd < 0) {
-			char why[256];
-			snprintf(why, sizeof(why), "sekisho-%s is just being started; try again\n",
-			         child_name(&all->list[i]));
-			children_refuse(all, why);
-			return;
-		}
+		all->list[i].agreed = false;
 	for (size_t i = 0; i < all->count; i++)
-		offer(&all->list[i]);
+		children_reload_ready(&all->list[i]);
 	loop_timer_arm(all->reload_limit, RELOAD_LIMIT);
 }

@@ -52,7 +52,7 @@ entry(char *row, struct buf *out)
 	buf_printf(out, ".It Cm %s Pq %s\n", part[0], part[1]);
 	buf_printf(out, "%s\n.br\nDefault: %s", part[5], standard);
 	buf_printf(out, "%s%s", *part[3] != '\0' ? "; bounds: " : "", part[3]);
-	buf_add_str(out, ".\n");
+	buf_printf(out, ".%s\n", strcmp(part[4], "no") == 0 ? " A change takes a restart." : "");
 }
 
 int
