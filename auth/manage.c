@@ -185,8 +185,9 @@ take_class(struct change *change, const struct conf *conf, const char *name)
 	int len;
 
 	if (strcmp(name, DEFAULT_CLASS) == 0 || conf_class(conf, name) != &conf->standard) {
-		snprintf(change->record.entry.class, sizeof(change->record.entry.class), "%s",
-		         name);
+		/* A class that is configured fits. */
+		snprintf(change->record.entry.class, sizeof(change->record.entry.class), "%.*s",
+		         (int)sizeof(change->record.entry.class) - 1, name);
 		return true;
 	}
 	len = snprintf(error, sizeof(error),
