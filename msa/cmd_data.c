@@ -28,7 +28,7 @@ take(void *arg, const uint8_t *data, size_t len)
 	struct session *session = arg;
 	struct transaction *transaction = &session->transaction;
 
-	if (transaction->in.size > session->msa->conf->message_size)
+	if (transaction->in.size > transaction->conf->message_size)
 		transaction->over_size = true;
 	if (transaction->over_size)
 		return;
@@ -41,8 +41,8 @@ take(void *arg, const uint8_t *data, size_t len)
 enum handled
 cmd_data(struct session *session, const char *args, size_t len)
 {
-	const struct conf *conf = session->msa->conf;
 	struct transaction *transaction = &session->transaction;
+	const struct conf *conf = transaction->conf;
 
 	(void)args;
 	(void)len;
@@ -74,8 +74,8 @@ cmd_data_feed(struct session *session, const unsigned char *data, size_t len, si
 static bool
 check(struct session *session)
 {
-	const struct conf *conf = session->msa->conf;
 	const struct transaction *transaction = &session->transaction;
+	const struct conf *conf = transaction->conf;
 
 	if (transaction->over_size) {
 		session_say(session, REPLY_TOO_BIG, (unsigned long long)conf->message_size);

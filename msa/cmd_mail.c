@@ -60,6 +60,7 @@ cmd_mail(struct session *session, const char *args, size_t len)
 	}
 	transaction->mail = mail;
 	transaction->arena = arena_new();
+	transaction->conf = conf_ref(conf);
 	transaction->submission =
 	    queue_submission_new(session->msa->queue, session->account, session->class);
 	queue_id_format(queue_submission_id(transaction->submission), transaction->id);

@@ -233,6 +233,7 @@ session_reset(struct session *session)
 	queue_submission_free(transaction->submission);
 	arena_free(transaction->arena);
 	free(transaction->recipients);
+	conf_free(transaction->conf);
 	memset(transaction, 0, sizeof(*transaction));
 	if (session->state & (SESSION_MAIL | SESSION_RCPT | SESSION_DATA))
 		session->state = SESSION_READY;
@@ -415,7 +416,8 @@ is_too_slow(const struct session *session)
 static bool
 is_endless(const struct session *session)
 {
-	return session->transaction.received / OVERSIZE_READ > session->msa->conf->message_size;
+	return session->transaction.received / OVERSIZE_READ >
+	       session->transaction.conf->message_size;
 }
 
 static void
@@ -432,7 +434,7 @@ take_data(struct session *session, const uint8_t *data, size_t len)
 		settle(session, cmd_data_end(session), errors);
 	} else if (is_endless(session)) {
 		session_say(session, REPLY_TOO_BIG,
-		            (unsigned long long)session->msa->conf->message_size);
+		            (unsigned long long)session->transaction.conf->message_size);
 		hang_up(session);
 	} else if (is_too_slow(session)) {
 		log_info(session->id, "refused", "rule=data_rate account=%s received=%" PRIu64,

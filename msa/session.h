@@ -56,7 +56,8 @@ enum session_state {
 
 /* MAIL to the reply to end-of-data. Everything here ends with session_reset. */
 struct transaction {
-	struct arena *arena;                 /* owned */
+	struct arena *arena;     /* owned */
+	const struct conf *conf; /* a reference: what holds for its content, whatever is reloaded */
 	struct queue_submission *submission; /* owned: holds the reservations */
 	struct command_mail mail;
 	struct address pending;     /* the recipient whose reservation is under way */

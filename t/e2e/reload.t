@@ -86,6 +86,26 @@ like($c->cmd('RCPT TO:<three@example.org>'), qr/^452/, 'hold in the open session
 is($s->json('quota', 'show', $me)->{limit}, 7, 'and in the queue');
 $c->cmd('RSET');
 
+# A message under way is judged by what held when it began.
+$c->cmd("MAIL FROM:<$me>");
+$c->cmd('RCPT TO:<one@example.org>');
+$c->cmd('DATA');
+rewrite($s, "msa: { processes: 2 }\nlimits: { message_size: 1KiB, header_size: 1KiB }\n");
+like(reload($s), qr/^done/, 'a smaller size, while data are under way');
+$c->raw("From: <$me>\r\nSubject: large\r\n\r\n" . "0123456789\r\n" x 500 . ".\r\n");
+like($c->reply, qr/^250/, 'does not concern them');
+like($c->send_mail($me, 'x@example.org', "0123456789\r\n" x 500), qr/^552/, 'but the next');
+
+# Time.
+like($s->log, qr/^\S+[+-]\d\d:\d\d sekishod\[\d+\] info - reload/m, 'times have a zone');
+my $zone = Sekisho->new(conf => "zone: Asia/Kathmandu\n");
+$zone->account($me);
+$zone->login($me)->send_mail($me, 'x@example.org', 'dated');
+my @elsewhere = grep { /^\S+ sekisho-\w+\[/ && !/\+05:45 / } split /\n/, $zone->log;
+is_deeply(\@elsewhere, [], 'and it is the configured one in every process');
+ok(Sekisho::wait_for(20, sub { grep { /^\s.* \+0545\r?$/m } $zone->delivered }), 'also in Received');
+undef $zone;
+
 # Listeners.
 my ($old, $new) = ($s->{ports}{submission}, Sekisho::free_port());
 my $waiting = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $old) or die;

@@ -1,0 +1,81 @@
+/* The tap: a second reader of the log's lines, who may be slow, or gone. */
+#include "core/log.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static unsigned tests;
+static int failed;
+
+static void
+ok(int good, const char *what)
+{
+	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, what);
+	failed |= !good;
+}
+
+static char line[LOG_LINE_MAX + 1];
+
+/* The next packet in line; false when there is none. */
+static int
+next(int fd)
+{
+	const ssize_t n = recv(fd, line, sizeof(line) - 1, MSG_DONTWAIT);
+
+	line[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
+static void
+tap(int ends[2])
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+		abort();
+	log_tap(ends[1]);
+}
+
+int
+main(void)
+{
+	unsigned lost = 0, came = 0, sum = 0;
+	int ends[2], again[2], null = open("/dev/null", O_WRONLY);
+
+	dup2(null, 2);
+	log_open("log-test");
+	tap(ends);
+	log_info("id", "event", "key=%s", "value\nwith a break");
+	ok(next(ends[0]) && strstr(line, "] info id event key=value\\x0Awith a break") != NULL,
+	   "a line arrives as on standard error");
+	ok(line[0] != '\0' && line[strlen(line) - 1] != '\n', "without its end");
+	log_debug("-", "unseen", "%s", "");
+	ok(!next(ends[0]), "below the level there is none");
+	log_set_level(log_level_named("debug"));
+	log_debug("-", "seen", "%s", "");
+	ok(next(ends[0]), "until the level changes");
+
+	/* The reader stalls: 20000 lines are more than any socket holds. */
+	for (unsigned i = 0; i < 20000; i++)
+		log_info("-", "many", "i=%u", i);
+	while (next(ends[0]))
+		came++;
+	log_info("-", "after", "%s", "");
+	ok(next(ends[0]) && sscanf(strstr(line, "lines="), "lines=%u", &lost) == 1,
+	   "what a slow reader has lost is told");
+	sum = came + lost;
+	ok(sum == 20000, "with the right number");
+	ok(next(ends[0]) && strstr(line, " after") != NULL, "before the next line");
+
+	tap(again);
+	ok(recv(ends[0], line, sizeof(line), 0) == 0, "another tap ends the one before");
+	close(again[0]);
+	log_info("-", "gone", "%s", "");
+	ok(fcntl(again[1], F_GETFD) == -1, "a reader that is gone costs no descriptor");
+	log_info("-", "alone", "%s", "");
+	log_tap(-1);
+	printf("1..%u\n", tests);
+	return failed;
+}
