@@ -36,6 +36,26 @@ load(const char *path, struct buf *out)
 	fclose(file);
 }
 
+/* Lines of a page have at most 80 octets. */
+#define WIDTH 80
+
+/* Adds the line, broken at spaces. */
+static void
+add_line(struct buf *out, const char *text)
+{
+	while (strlen(text) > WIDTH) {
+		int at = WIDTH;
+
+		while (at > 0 && text[at] != ' ')
+			at--;
+		if (at == 0)
+			break;
+		buf_printf(out, "%.*s\n", at, text);
+		text += at + 1;
+	}
+	buf_printf(out, "%s\n", text);
+}
+
 /* The five texts of a row: key, type, default, bounds, reloadable; the sixth, help, ends the line.
  */
 static void
@@ -43,6 +63,7 @@ entry(char *row, struct buf *out)
 {
 	char *part[6];
 	const char *standard;
+	struct buf line;
 
 	for (int i = 0; i < 6; i++)
 		part[i] = i < 5 ? strsep(&row, "\t") : row;
@@ -50,9 +71,14 @@ entry(char *row, struct buf *out)
 	if (*standard == '\0')
 		standard = strcmp(part[0], "hostname") == 0 ? "this machine's name" : "none";
 	buf_printf(out, ".It Cm %s Pq %s\n", part[0], part[1]);
-	buf_printf(out, "%s\n.br\nDefault: %s", part[5], standard);
-	buf_printf(out, "%s%s", *part[3] != '\0' ? "; bounds: " : "", part[3]);
-	buf_printf(out, ".%s\n", strcmp(part[4], "no") == 0 ? " A change takes a restart." : "");
+	add_line(out, part[5]);
+	buf_add_str(out, ".br\n");
+	buf_init(&line);
+	buf_printf(&line, "Default: %s", standard);
+	buf_printf(&line, "%s%s", *part[3] != '\0' ? "; bounds: " : "", part[3]);
+	buf_printf(&line, ".%s", strcmp(part[4], "no") == 0 ? " A change takes a restart." : "");
+	add_line(out, buf_str(&line));
+	buf_clear(&line);
 }
 
 int
