@@ -76,8 +76,10 @@ entry(char *row, struct buf *out)
 	buf_init(&line);
 	buf_printf(&line, "Default: %s", standard);
 	buf_printf(&line, "%s%s", *part[3] != '\0' ? "; bounds: " : "", part[3]);
-	buf_printf(&line, ".%s", strcmp(part[4], "no") == 0 ? " A change takes a restart." : "");
+	buf_add_str(&line, ".");
 	add_line(out, buf_str(&line));
+	if (strcmp(part[4], "no") == 0)
+		add_line(out, "A change takes a restart.");
 	buf_clear(&line);
 }
 
