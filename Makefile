@@ -66,6 +66,7 @@ $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
 FUZZERS = $(filter-out replay,$(patsubst t/fuzz/%.c,%,$(wildcard t/fuzz/*.c)))
 SESSION = $(filter-out msa/main.c,$(wildcard msa/*.c))
+REQUEST = $(addprefix admin/,protocol.c process.c roles.c)
 UNIT = $(patsubst t/unit/%.c,$(B)/unit/%.t,$(wildcard t/unit/*.c))
 $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)
 	@mkdir -p $(@D)
@@ -75,7 +76,9 @@ $(B)/unit/replies.t: $(B)/obj/msa/replies.o
 REPLAY = $(FUZZERS:%=$(B)/unit/fuzz-%.t)
 $(B)/unit/fuzz-%.t: $(B)/obj/t/fuzz/%.o $(B)/obj/t/fuzz/replay.o $(SESSION:%.c=$(B)/obj/%.o) $(LIBS)
 	@mkdir -p $(@D)
-	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$(if $(filter %/session.o,$<),$^,$(filter-out $(B)/obj/msa/%,$^))) $(LINK) -lresolv -lsasl2 -lidn
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$(if $(filter %/session.o,$<),$^,$(filter-out $(B)/obj/msa/%,$^))) $(LINK) -lresolv -lsasl2 -lidn -ljansson
+$(B)/unit/fuzz-request.t: $(REQUEST:%.c=$(B)/obj/%.o)
+$(B)/unit/fuzz-logline.t: $(B)/obj/admin/logline.o
 unit: $(UNIT) $(REPLAY) build/peers/usr/sbin/nsd
 build/peers/usr/sbin/nsd:
 	@sh t/packages.sh test
@@ -93,11 +96,14 @@ tools: $(B)/record.so $(B)/fault.so $(B)/recover
 
 SASL = $(addprefix auth/,accounts.c cache.c mech.c mech_login.c name.c verify.c) $(addprefix core/,clock.c crypt.c log.c random.c) \
 	-lsasl2 -lidn -llmdb -lcrypto -lpthread
-$(B)/fuzz/%: t/fuzz/%.c $(wildcard auth/*.c auth/*.h core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
+REQUEST_LIBS = auth/name.c queue/id.c queue/proto.c $(filter-out %/arena.c %/buf.c %/mem.c %/near.c,$(wildcard core/*.c)) \
+	-levent_core -levent_pthreads -lssl -lcrypto -lyaml -lseccomp -ljansson -lidn -lpthread
+$(B)/fuzz/%: t/fuzz/%.c $(wildcard admin/*.c admin/*.h auth/*.c auth/*.h core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
 	@mkdir -p $(@D)
 	clang -std=gnu11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -o $@ $< $(if $(filter session,$*),$(SESSION)) \
 		smtp/*.c core/arena.c core/buf.c core/mem.c core/near.c $(if $(filter conf,$*),core/conf*.c -lyaml) \
-		$(if $(filter answer,$*),relay/answer.c -lresolv) $(if $(filter sasl,$*),$(SASL))
+		$(if $(filter answer,$*),relay/answer.c -lresolv) $(if $(filter sasl,$*),$(SASL)) \
+		$(if $(filter logline,$*),admin/logline.c core/log.c core/clock.c -lpthread) $(if $(filter request,$*),$(REQUEST) $(REQUEST_LIBS))
 
 # What people type. ----------------------------------------------------------------------------------------------
 

@@ -250,13 +250,13 @@ ctl_ask(json_t *request, int patience)
 	json_t *answer, *result;
 	size_t len;
 
+	if (fd < 0)
+		reach(patience);
 	json_object_set_new(request, "version", json_integer(PROTOCOL_VERSION));
 	line = json_dumps(request, JSON_COMPACT);
 	json_decref(request);
 	if (line == NULL)
 		ctl_usage("the arguments are no UTF-8 text");
-	if (fd < 0)
-		reach(patience);
 	set_patience(fd, patience);
 	len = strlen(line);
 	line[len++] = '\n';

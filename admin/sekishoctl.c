@@ -120,7 +120,7 @@ print_help(const struct words *words)
 static const struct ctl_command *
 find_command(const struct words *words)
 {
-	const struct ctl_command *near = NULL;
+	const struct ctl_command *near = ctl_commands;
 	size_t best = SIZE_MAX;
 	char typed[128];
 

@@ -36,8 +36,7 @@ sub says_late {
 	if (!$pid) {
 		open STDOUT, '>', $out or die $!;
 		open STDERR, '>&', \*STDOUT;
-		exec $ctl, '-s', "$dir/admin.sock", @args;
-		POSIX::_exit(127);
+		exec { $ctl } $ctl, "-s", "$dir/admin.sock", @args or POSIX::_exit(127);
 	}
 	my $got;
 	Sekisho::wait_for(60, sub { return 1 if waitpid($pid, POSIX::WNOHANG()) == $pid && ($got = $? >> 8, 1); $s->advance(200); return 0 });

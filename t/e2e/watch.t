@@ -158,8 +158,7 @@ for (['msa', 64, qr/usage: sekishoctl log/], ['mta debug', 1, qr/"process" is no
 	like($said, qr/sekisho\.yaml:\d+:\d+: limits\.recipients: /, 'with each mistake');
 	like($said, qr/sekisho\.yaml:\d+:\d+: relay\.prot: .*port/, 'where it is');
 	like($said, qr/^sekishoctl: the configuration is refused, and generation 2 stays in force$/m, 'and what holds');
-	my $error = $s->json('reload');
-	$error = eval { decode_json((split /\n/, $s->ctl('--json', 'reload'))[-2]) } unless ref $error;
+	my ($error) = map { eval { decode_json($_) } } grep { /^\{/ } split /\n/, $s->ctl('--json', 'reload');
 	is(scalar @{$error->{mistakes} // []}, 2, 'JSON lists them') or diag explain $error;
 	like($s->ctl('status'), qr/^configuration +generation 2 of \S+sekisho\.yaml, since $stamp$/m, 'status has the generation');
 }
