@@ -6,6 +6,7 @@
  * what follows them, the request they become, and what prints the result for people; --json prints
  * it as one line. Exit statuses are in ctl_ask.h. */
 
+#include <assert.h>
 #include <ctype.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -120,7 +121,7 @@ print_help(const struct words *words)
 static const struct ctl_command *
 find_command(const struct words *words)
 {
-	const struct ctl_command *near = ctl_commands;
+	const struct ctl_command *near = NULL;
 	size_t best = SIZE_MAX;
 	char typed[128];
 
@@ -143,6 +144,7 @@ find_command(const struct words *words)
 			ctl_die(CTL_USAGE, "%s what? sekishoctl %s --help lists the commands",
 			        typed_word, typed_word);
 	}
+	assert(near != NULL);
 	join(words, word_count(near->words), typed, sizeof(typed));
 	if (best <= 1 + strlen(near->words) / 3)
 		ctl_die(CTL_USAGE,
