@@ -186,4 +186,15 @@ SKIP: {
 	my $said = join '', grep { /sekisho/ && !/Failed to (?:open|prepare)|man / } qx(SYSTEMD_LOG_LEVEL=warning systemd-analyze verify --man=no $root/sekisho.service $root/sekisho-submission.socket $root/sekisho-submissions.socket 2>&1);
 	is($said, '', 'systemd-analyze finds nothing wrong with the units');
 }
+
+# Users and directories, in a root of their own.
+SKIP: {
+	skip 'no root, or no systemd here', 3 if $> || grep { my $tool = $_; !grep { -x "$_/$tool" } split /:/, $ENV{PATH} } 'systemd-sysusers', 'systemd-tmpfiles';
+	my $root = "$s->{dir}/machine";
+	my $said = `mkdir -p $root/etc $root/usr/lib && cp -r $Sekisho::TOP/etc/sysusers.d $Sekisho::TOP/etc/tmpfiles.d $root/usr/lib && systemd-sysusers --root=$root sekisho.conf 2>&1`;
+	is($?, 0, 'systemd-sysusers makes the users') or diag $said;
+	$said = `systemd-tmpfiles --root=$root --create sekisho.conf 2>&1`;
+	is($?, 0, 'systemd-tmpfiles makes the directories') or diag $said;
+	is(join(' ', map { sprintf '%o', (stat "$root/$_")[2] & 07777 } 'etc/sekisho/tls', 'var/spool/sekisho', 'var/lib/sekisho/accounts'), '700 700 700', 'which are closed to others');
+}
 done_testing;
