@@ -35,7 +35,8 @@
 #define FINISH_TIMEOUT 5000
 #define RATE_GRACE     30000
 #define SOFT_DELAY     1000
-#define OVERSIZE_READ  10 /* times limits.message_size */
+#define OVERSIZE_READ  10   /* times limits.message_size */
+#define HANDSHAKE_REST 2000 /* for a handshake whose session is to end; a client takes less */
 
 static void run(struct session *session);
 
@@ -219,7 +220,11 @@ session_end(struct session *session, enum reply_name last_word)
 	if (!session->closing && !session->ending) {
 		session->ending = true;
 		session->last_word = last_word;
-		if (!(session->state & (SESSION_HANDSHAKE | SESSION_DATA)))
+		/* Whoever never shakes hands must not stay all the same, or a limit would be none.
+		 */
+		if (session->state == SESSION_HANDSHAKE)
+			loop_timer_arm(session->deadline, HANDSHAKE_REST);
+		else if (session->state != SESSION_DATA)
 			say_last_word(session);
 	}
 	leave(session);

@@ -10,6 +10,7 @@ use Digest::SHA qw(hmac_sha256 sha256);
 use MIME::Base64;
 use Sekisho;
 use Test::More;
+use Time::HiRes ();
 
 my $s = Sekisho->new(conf => <<'CONF');
 msa: { processes: 2 }
@@ -214,6 +215,11 @@ ok(wait_count(0, '--account', $_)) for $me, $you;
 	my ($on_587, $on_465) = ($s->connect, $s->connect('submissions'));
 	like($on_587->reply . $on_587->reply, qr/^421 4\.7\.0 Limit of 12 sessions from one network address reached/m, 'an address may have twelve');
 	like($on_465->reply, qr/^421 4\.7\.0 Limit of 12 /, 'which by implicit TLS is said behind the handshake');
+
+	my @silent = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $s->{ports}{submissions}) } 1 .. 20;
+	my $began = Time::HiRes::time();
+	ok(!grep({ $_->sysread(my $octet, 1) } @silent), 'who is one too many and never shakes hands is let go');
+	cmp_ok(Time::HiRes::time() - $began, '<', 20, 'long before a handshake may end');
 
 	# auth is killed: it learns everything anew.
 	ok(wait_count(12), 'twelve are left');
