@@ -576,6 +576,13 @@ drive_steps(struct conn *conn, bool is_readable)
 		return false;
 	if (conn->is_connecting)
 		return true;
+	/* A peer that has had enough says so and leaves: the write would only find out the latter.
+	 */
+	if (is_readable && conn_pending(conn) > 0 && wants_input(conn)) {
+		if (!read_some(conn))
+			return false;
+		is_readable = false;
+	}
 	if (!flush(conn))
 		return false;
 	if (conn->tls == TLS_WAITING && conn->clear_left == 0 && !handshake_start(conn))

@@ -23,7 +23,7 @@
  * DATA is not pipelined with RCPT: a 354 after refused recipients would oblige us to an empty
  * message. */
 
-#define BLOCK (64u * 1024)
+#define BLOCK (16u * 1024)
 #define PIPELINE                                                                                   \
 	50 /* commands unanswered at once, so that neither side can fill the other's window */
 
@@ -159,7 +159,8 @@ sink(void *arg, const uint8_t *data, size_t len)
 	conn_write(client->conn, data, len);
 }
 
-/* Writes content while the connection takes it; the final dot when all is out. */
+/* Writes content while the connection takes it; the final dot when all is out. Less than
+ * CONN_OUTPUT_HIGH waits at any time, so that an early answer is read. */
 static void
 pump(struct client *client)
 {
@@ -167,7 +168,7 @@ pump(struct client *client)
 	static uint8_t block[BLOCK]; /* one loop, one thread */
 
 	client_set_state(client, CLIENT_BODY);
-	while (client->sent < job->body_size && conn_pending(client->conn) < CONN_OUTPUT_HIGH) {
+	while (client->sent < job->body_size && conn_pending(client->conn) < CONN_OUTPUT_HIGH / 2) {
 		uint64_t left = job->body_size - client->sent;
 		ssize_t n = pread(job->body_fd, block, left < BLOCK ? (size_t)left : BLOCK,
 		                  (off_t)(job->body_offset + client->sent));

@@ -93,11 +93,11 @@ my $c = $s->login($me) or BAIL_OUT $s->log;
 
 sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 
-my $number = 0;
+my ($number, $more) = (0, '');
 sub outcome { # sends one message to the part and returns its state and last reply after the attempt
 	my (@part) = @_;
 	part(@part);
-	my ($id) = $c->send_mail($me, 'carol@d' . ++$number . '.example', "message $number") =~ /^250 2\.0\.0 Queued as (\w+)/ or return ('not accepted', '');
+	my ($id) = $c->send_mail($me, 'carol@d' . ++$number . '.example', "message $number$more") =~ /^250 2\.0\.0 Queued as (\w+)/ or return ('not accepted', '');
 	my $m;
 	Sekisho::wait_for(30, sub { $m = show($id); $m->{finished} || ($m->{lane} // '') eq 'retry' });
 	return (join(' ', map { $_->{state} } @{ $m->{rcpt} // [] }), $m->{rcpt}[0]{reply} // $m->{last_reply} // '');
@@ -122,6 +122,10 @@ expect('garbage', 'queued', qr/no SMTP reply/, 'raw', 'greeting', '"\x00\xff\r\n
 expect('a line without end', 'queued', qr/no SMTP reply/, 'raw', 'EHLO', '"250-" . "x" x 100_000');
 expect('a reply without end', 'queued', qr/no SMTP reply/, 'raw', 'MAIL', '"250-x\r\n" x 100_000');
 expect('an answer to the dot before the dot', 'queued', qr/250/, 'raw', 'DATA', '"354 go\r\n250 taken\r\n"');
+$more = "\r\n" . ('x' x 78 . "\r\n") x 100_000; # more than all buffers on the way hold
+expect("5xx in the middle of the content and hangs up, $_", 'bounced', qr/552/, 'raw', 'body', '"552 5.3.4 too big\r\n"') for 1 .. 3;
+expect('4xx in the middle of the content and hangs up', 'queued', qr/452/, 'raw', 'body', '"452 4.3.1 full\r\n"');
+$more = '';
 expect('answers in single octets', 'delivered', qr/250/, 'bytes');
 
 # Connections that are kept.
