@@ -52,6 +52,7 @@ struct exchange {
 };
 
 static const struct conf *conf;
+static const struct conf *first; /* a reference: the mechanisms keep its hostname */
 static struct ipc_hub *hub;
 static struct accounts *store;
 static struct cache *cache;
@@ -406,6 +407,7 @@ on_config(void *arg, const struct conf *snapshot)
 {
 	(void)arg;
 	conf = snapshot;
+	first = conf_ref(snapshot);
 	hub = ipc_hub_new(service_loop(), &hub_events, NULL);
 }
 
@@ -444,7 +446,7 @@ on_start(void *arg)
 	opts = (struct mech_opts){.store = store,
 	                          .cache = cache,
 	                          .iterations = (uint32_t)conf->scram_iterations,
-	                          .hostname = conf->hostname};
+	                          .hostname = first->hostname};
 	if (mech_init(&opts, error, sizeof(error)) != 0) {
 		log_error("-", "sasl-unusable", "error=\"%s\"", error);
 		return -1;

@@ -225,8 +225,11 @@ is(scalar(grep { $_->cmd('NOOP') =~ /^250/ } @sessions), 20, 'no session lost');
 my $again = 0;
 # Connections to the sink and open segments come and go; a leak would be one for each.
 ok(Sekisho::wait_for(30, sub { ($again) = holding($s); $again <= $fds + 5 }), 'no descriptor leaked') or diag "$again, was $fds";
-my (undef, $grown) = holding($s);
-cmp_ok($grown - $rss, '<', 2048, 'no memory') or diag "$rss KiB to $grown KiB";
+SKIP: {
+	skip 'a sanitizer keeps what was freed', 1 if $Sekisho::BUILD =~ /san$/;
+	my (undef, $grown) = holding($s);
+	cmp_ok($grown - $rss, '<', 2048, 'no memory') or diag "$rss KiB to $grown KiB";
+}
 $_->cmd('QUIT') for @sessions;
 ok(Sekisho::wait_for(60, sub { $s->json('queue', 'audit')->{queued} == 0 }), 'all is delivered');
 ok($s->json('queue', 'audit')->{conserved}, 'and conserved');
