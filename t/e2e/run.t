@@ -67,7 +67,7 @@ sub running { return Sekisho::wait_for(60, sub { text() =~ /Ctrl-C stops it/ || 
 launch();
 ok(running(), 'it runs') or diag text();
 like(text(), qr/delivered to the loopback destination.*Subject: Hello/s, 'shows the message delivered');
-like(text(), qr/^used +1\n.*^remaining +499$/ms, 'shows what is used and what remains');
+like(text(), qr/^METER +LIMIT +USED +RESERVED +REMAINING .*\nrecipients +500 +1 +0 +499 /m, 'shows what is used and what remains');
 my @next = text() =~ /^ {8}(build\/\S.*)$/mg;
 is(scalar @next, 3, 'names three commands');
 for (@next) {
