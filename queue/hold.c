@@ -16,6 +16,7 @@
 #define FORMAT  1
 #define BUCKETS 1024
 #define LOOK    60000 /* msec: the wall clock may be set before a hold ends */
+#define AGAIN   5000  /* after a failed write */
 
 struct entry {
 	LIST_ENTRY(entry) bucket;
@@ -159,7 +160,10 @@ on_stored(void *arg, enum store_result result)
 	}
 	if (good)
 		holds->on_change(holds->arg, change->ends);
-	look_at_clock(holds);
+	if (good)
+		look_at_clock(holds);
+	else
+		loop_timer_arm(holds->timer, AGAIN);
 	if (change->on_done)
 		change->on_done(change->arg, good ? QUEUE_DONE : QUEUE_DOWN);
 	free(change);

@@ -101,11 +101,26 @@ schedule_state(struct schedule *schedule, const struct store_message *stored,
 /* --- removal --- */
 
 struct removal {
-	struct message *message; /* in the window, so that nobody begins a round meanwhile */
+	struct message *message;        /* in the window, so that nobody begins a round meanwhile */
+	struct store_outcome *outcomes; /* owned */
 	uint32_t count;
 	store_on_done *on_done;
 	void *arg;
 };
+
+/* What the window believes, ahead of the disk: nobody else may take these. */
+static void
+set_states(struct message *message, const struct store_outcome *outcomes, size_t count,
+           enum store_state state)
+{
+	struct store_message *stored = message->stored;
+
+	for (size_t i = 0, at = 0; i < stored->recipient_count && at < count; i++)
+		if (stored->recipients[i].index == outcomes[at].index) {
+			stored->recipients[i].state = state;
+			at++;
+		}
+}
 
 static void
 on_removed(void *arg, enum store_result result)
@@ -121,8 +136,11 @@ on_removed(void *arg, enum store_result result)
 		message->unfinished = 0;
 	else
 		message->held_back = false; /* what was taken out of the round is due */
+	if (result != STORE_OK)
+		set_states(message, removal->outcomes, removal->count, STORE_QUEUED);
 	if (round_is_over(message))
 		round_end(message);
+	free(removal->outcomes);
 	free(removal);
 }
 
@@ -134,8 +152,8 @@ mark(const struct job *job, bool busy[QUEUE_RECIPIENTS_MAX])
 			busy[job->index[i]] = true;
 }
 
-/* Which recipients a relay or the disk has; all of them while the message moves. Carried jobs of an
- * earlier incarnation may belong to no round. */
+/* Which recipients a relay, the disk or another removal has; all of them while the message moves.
+ * Carried jobs of an earlier incarnation may belong to no round. */
 static void
 mark_busy(struct schedule *schedule, const struct message *message, const struct queue_id *id,
           bool busy[QUEUE_RECIPIENTS_MAX])
@@ -152,6 +170,9 @@ mark_busy(struct schedule *schedule, const struct message *message, const struct
 			if (job->state != JOB_PENDING)
 				mark(job, busy);
 		}
+		for (size_t i = 0; i < message->stored->recipient_count; i++)
+			if (message->stored->recipients[i].state != STORE_QUEUED)
+				busy[message->stored->recipients[i].index] = true;
 	}
 	for (size_t i = 0; i < QUEUE_LANES && schedule->strays > 0; i++) {
 		LIST_FOREACH(job, &schedule->lanes[i].jobs, link)
@@ -192,17 +213,22 @@ schedule_remove(struct schedule *schedule, const struct store_message *stored, c
 		snprintf(outcome->reply, sizeof(outcome->reply), "%s", why);
 		share.taken++;
 	}
+	if (message == NULL && share.taken > 0 && !dry_run) {
+		message = message_load(&schedule->lanes[stored->lane], &stored->id);
+		if (message == NULL) /* a late outcome has just ended it */
+			share.taken = 0;
+	}
 	if (share.taken == 0 || dry_run) {
 		free(outcomes);
 		return share;
 	}
 	removal = xcalloc(1, sizeof(*removal));
+	removal->outcomes = outcomes;
 	removal->count = share.taken;
 	removal->on_done = on_done;
 	removal->arg = arg;
-	if (message == NULL)
-		message = message_load(&schedule->lanes[stored->lane], &stored->id);
 	removal->message = message;
+	set_states(message, outcomes, share.taken, STORE_REMOVED);
 	message->finishing++;
 	for (job = LIST_FIRST(&message->jobs); job; job = next) {
 		next = LIST_NEXT(job, sibling);
@@ -214,7 +240,6 @@ schedule_remove(struct schedule *schedule, const struct store_message *stored, c
 	for (size_t i = 0; i < batch.count; i++)
 		log_outcome(&stored->id, stored, &outcomes[i], stored->attempts);
 	store_finish(schedule->store, &batch, on_removed, removal);
-	free(outcomes);
 	return share;
 }
 
@@ -243,9 +268,10 @@ schedule_flush(struct schedule *schedule, const struct store_message *stored, bo
                store_on_done *on_done, void *arg)
 {
 	const msec_t now = schedule_now(schedule);
+	const struct queue_hold *hold;
 	struct flush *flush;
 
-	if (message_find(schedule, &stored->id) || stored->due <= now || stored->attempts == 0)
+	if (schedule_state(schedule, stored, &hold) != QUEUE_STATE_DEFERRED)
 		return false;
 	if (dry_run)
 		return true;

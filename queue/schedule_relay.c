@@ -211,6 +211,9 @@ on_hello(struct schedule *schedule, struct ipc_from from, const struct ipc_frame
 	free(fresh);
 	lane->capacity = capacity;
 	lane->ready = true;
+	/* Much may have become due before the front while nobody looked. */
+	memset(&lane->front, 0, sizeof(lane->front));
+	memset(&lane->sweep, 0, sizeof(lane->sweep));
 	log_info("-", "relay-up", "lane=%s capacity=%u carried=%u", queue_lane_name(lane->lane),
 	         capacity, count);
 	lane_refill(lane);

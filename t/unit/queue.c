@@ -1,6 +1,6 @@
 /* The queue program and its three client sides in one process, over socket pairs: reservations,
  * caps, small and large bodies, a lost reply, delivery, deferral to the retry lane, restart with a
- * job past its final dot, and conservation at the end. */
+ * job past its final dot, what operators do, and conservation. */
 #define main            queue_main
 #define service_loop    test_loop
 #define service_stopped test_stopped
@@ -9,6 +9,8 @@ struct loop *test_loop(void);
 #include "queue/main.c"
 #undef main
 
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -401,6 +403,107 @@ test_rates(void)
 	conf.classes = (struct conf_classes){0};
 }
 
+static struct queue_count counts_seen[2];
+static unsigned counted, wanted;
+static void
+on_count(void *arg, enum queue_answer answer, const struct queue_count *count)
+{
+	(void)arg;
+	memset(&counts_seen[counted], 0, sizeof(counts_seen[counted]));
+	if (answer == QUEUE_DONE && count)
+		counts_seen[counted] = *count;
+	if (--wanted == 0)
+		loop_stop(loop);
+	counted++;
+}
+
+/* Asks n times at once. */
+static void
+act(enum queue_action action, const char *domain, msec_t expiry, unsigned n)
+{
+	struct queue_order order = {.action = action,
+	                            .selector = {.kind = QUEUE_BY_DOMAIN},
+	                            .by = "noc",
+	                            .reason = "test",
+	                            .expiry = expiry};
+	snprintf(order.selector.name, sizeof(order.selector.name), "%s", domain);
+	counted = 0;
+	wanted = n;
+	for (unsigned i = 0; i < n; i++)
+		queue_act(admin_link, &order, on_count, NULL);
+	run(5000);
+}
+
+static void
+send_to(const char *domain, unsigned n)
+{
+	struct queue_submission *s = reserved(n);
+	commit(s, 10, domain, n);
+	run(5000);
+	queue_submission_free(s);
+}
+
+/* What became visible while no relay was there, and is due before what is held. */
+static void
+test_late(void)
+{
+	const struct address to = {"late", "late.example"};
+	struct store_message_new message = {.account = "",
+	                                    .generated = true,
+	                                    .recipients = &to,
+	                                    .recipient_count = 1,
+	                                    .created = clock_wall() - 3600000,
+	                                    .due = clock_wall() - 3600000,
+	                                    .body = "x",
+	                                    .body_len = 1};
+	int pair[2];
+
+	send_to("held.example", 2);
+	act(QUEUE_HOLD, "other.example", 0, 1);
+	act(QUEUE_RELEASE, "other.example", 0, 1);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
+		abort();
+	queue_worker_attach(worker, pair[0]);
+	run(50);
+	queue_id_make(&message.id, clock_wall());
+	store_enqueue(program.store, &message, NULL, NULL);
+	run(50);
+	schedule_new_message(program.schedule, QUEUE_FRESH, &message.id, 0);
+	const unsigned so_far = jobs;
+	on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
+	look();
+	look();
+	ok(jobs == so_far + 1,
+	   "a relay that comes back gets what came meanwhile, whenever it was due");
+}
+
+static void
+test_orders(void)
+{
+	struct store_counts before, after;
+	const struct rlimit none = {4096, RLIM_INFINITY}, all = {RLIM_INFINITY, RLIM_INFINITY};
+
+	fate = QUEUE_DELIVERED;
+	conf.standard.burst_messages = (struct conf_burst){0};
+	act(QUEUE_HOLD, "held.example", 0, 1);
+	test_late();
+	const uint64_t removed = look()->removed;
+	act(QUEUE_REMOVE, "held.example", 0, 2);
+	ok(counted == 2 && counts_seen[0].recipients + counts_seen[1].recipients == 2 &&
+	       counts_seen[0].busy + counts_seen[1].busy == 2 && look()->removed == removed + 2,
+	   "what one removal has taken is not the next one's");
+
+	act(QUEUE_HOLD, "over.example", clock_wall() + 300, 1);
+	signal(SIGXFSZ, SIG_IGN);
+	setrlimit(RLIMIT_FSIZE, &none);
+	store_counts(program.store, &before);
+	run(1500);
+	store_counts(program.store, &after);
+	setrlimit(RLIMIT_FSIZE, &all);
+	ok(after.commits > before.commits && after.commits - before.commits < 10,
+	   "the end of a hold that the disk refuses is tried again, but not without pause");
+}
+
 int
 main(void)
 {
@@ -565,6 +668,7 @@ main(void)
 	ok(audit_seen.conserved && audit_seen.queued == 1, "conserved");
 	test_carried_nonsense();
 	test_rates();
+	test_orders();
 	queue_down();
 	queue_client_free(client);
 	queue_worker_free(worker);
