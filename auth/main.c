@@ -111,9 +111,10 @@ static void
 exchange_answer(struct exchange *exchange)
 {
 	const struct auth_entry *who = &mech_record(exchange->mech)->entry;
-	const char *name = who->account[0] != '\0' ? who->account : "-";
+	char name[4 * sizeof(who->account)];
 	struct buf payload;
 
+	log_word(who->account[0] != '\0' ? who->account : "-", name, sizeof(name));
 	buf_init(&payload);
 	wire_put_u8(&payload, (uint8_t)exchange->outcome);
 	switch (exchange->outcome) {

@@ -6,6 +6,7 @@
 #ifndef CORE_LOG_H
 #define CORE_LOG_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define LOG_LINE_MAX 2048 /* octets of a line, with its end */
@@ -34,6 +35,13 @@ void log_event(enum log_level level, const char *id, const char *event, const ch
 #define log_warn(id, event, ...)  log_event(LOG_LEVEL_WARN, id, event, __VA_ARGS__)
 #define log_info(id, event, ...)  log_event(LOG_LEVEL_INFO, id, event, __VA_ARGS__)
 #define log_debug(id, event, ...) log_event(LOG_LEVEL_DEBUG, id, event, __VA_ARGS__)
+
+/* What a stranger has chosen, as a value whose end he does not choose: nothing in it can pass for
+ * the next field. As one word, spaces and quotation marks written as \xHH; or for between quotation
+ * marks, each of its own turned into an apostrophe. Cut where out is full; returns out, which may
+ * be log_text's text itself. */
+const char *log_word(const char *text, char *out, size_t size);
+const char *log_text(const char *text, char *out, size_t size);
 
 /* From now on each line also goes, without its line end, as one packet to this socket
  * (SOCK_SEQPACKET; the descriptor is taken), until its other end closes. It never blocks: packets

@@ -113,9 +113,8 @@ session_say(struct session *session, enum reply_name name, ...)
 	buf_add(&session->out, "\r\n", 2);
 	if (reply_is_client_error(name)) {
 		session->errors++;
-		for (char *quote = line; (quote = strchr(quote, '"')) != NULL;)
-			*quote = '\'';
-		log_info(session->id, "refused", "reply=\"%s\"", line);
+		log_info(session->id, "refused", "reply=\"%s\"",
+		         log_text(line, line, sizeof(line)));
 	}
 }
 

@@ -197,14 +197,17 @@ log_outcome(const struct queue_id *id, const struct store_message *stored,
 {
 	static const char *const events[] = {"deferred", "delivered", "bounced", "expired",
 	                                     "removed"};
-	char text[QUEUE_ID_TEXT_SIZE], to[ADDRESS_TEXT_SIZE] = "";
+	char text[QUEUE_ID_TEXT_SIZE], to[ADDRESS_TEXT_SIZE] = "", word[4 * sizeof(to)];
+	char said[sizeof(outcome->reply)];
 	const struct store_recipient *recipient =
 	    stored ? recipient_of(stored, outcome->index) : NULL;
 	if (recipient)
 		address_format(&recipient->address, to, sizeof(to));
 	log_info(queue_id_format(id, text), events[outcome->state],
-	         "to=%s index=%u attempt=%u delay=%lld reply=\"%s\"", to, outcome->index, attempt,
-	         stored ? (long long)(clock_wall() - stored->created) : 0LL, outcome->reply);
+	         "to=%s index=%u attempt=%u delay=%lld reply=\"%s\"",
+	         log_word(to, word, sizeof(word)), outcome->index, attempt,
+	         stored ? (long long)(clock_wall() - stored->created) : 0LL,
+	         log_text(outcome->reply, said, sizeof(said)));
 }
 
 /* "4 days"; what is no whole number of a unit is told in the next smaller one. */

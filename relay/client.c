@@ -330,7 +330,7 @@ tls_of(const struct client *client)
 static void __attribute__((format(printf, 3, 4)))
 refuse_host(struct client *client, const char *status, const char *format, ...)
 {
-	char why[REPLY_TEXT_MAX], id[QUEUE_ID_TEXT_SIZE];
+	char why[REPLY_TEXT_MAX], said[sizeof why], id[QUEUE_ID_TEXT_SIZE];
 	va_list args;
 
 	va_start(args, format);
@@ -338,7 +338,8 @@ refuse_host(struct client *client, const char *status, const char *format, ...)
 	va_end(args);
 	client_words(&client->last, status, "%s [%s]: %s", client->target.host, client->peer, why);
 	log_warn(queue_id_format(&client->job->id, id), "host-refused",
-	         "host=%s ip=%s error=\"%s\"", client->target.host, client->peer, why);
+	         "host=%s ip=%s error=\"%s\"", client->target.host, client->peer,
+	         log_text(why, said, sizeof said));
 	client_next_host(client);
 }
 

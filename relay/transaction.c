@@ -34,14 +34,16 @@ transaction_log(const struct queue_job *job, size_t i, const struct queue_outcom
                 const char *host, const char *peer)
 {
 	static const char *const fates[] = {"delivered", "deferred", "failed"};
-	char id[QUEUE_ID_TEXT_SIZE], to[ADDRESS_TEXT_SIZE];
+	char id[QUEUE_ID_TEXT_SIZE], to[ADDRESS_TEXT_SIZE], word[4 * sizeof to];
+	char said[sizeof outcome->reply.text];
 
+	address_format(&job->recipients[i].address, to, sizeof to);
 	log_info(queue_id_format(&job->id, id), "attempt",
 	         "to=<%s> host=%s ip=%s code=%d enhanced=%s fate=%s n=%u text=\"%s\"",
-	         address_format(&job->recipients[i].address, to, sizeof to), host[0] ? host : "-",
-	         peer[0] ? peer : "-", outcome->reply.code,
-	         outcome->reply.enhanced[0] ? outcome->reply.enhanced : "-", fates[outcome->fate],
-	         job->attempt, outcome->reply.text);
+	         log_word(to, word, sizeof word), host[0] ? host : "-", peer[0] ? peer : "-",
+	         outcome->reply.code, outcome->reply.enhanced[0] ? outcome->reply.enhanced : "-",
+	         fates[outcome->fate], job->attempt,
+	         log_text(outcome->reply.text, said, sizeof said));
 }
 
 static void

@@ -116,6 +116,8 @@ expect("421 at $_", 'queued', qr/421/, 'say', $_, '421 4.3.2 going down') for qw
 expect('4xx to the dot', 'queued', qr/451/, 'say', 'dot', '451 4.3.0 later');
 expect('5xx to the dot', 'bounced', qr/554/, 'say', 'dot', '554 5.7.1 no');
 expect('5xx to MAIL', 'bounced', qr/550/, 'say', 'MAIL', '550 5.7.1 not you');
+expect('a reply that would forge the log', 'bounced', qr/550/, 'say', 'MAIL', '550 5.7.1 no" fate=delivered');
+unlike($s->log, qr/no" fate=delivered/, 'cannot');
 expect('every recipient refused', 'bounced', qr/550/, 'say', 'RCPT', '550 5.1.1 unknown');
 expect('2xx to DATA', 'queued', qr/250/, 'say', 'DATA', '250 what?');
 expect('garbage', 'queued', qr/no SMTP reply/, 'raw', 'greeting', '"\x00\xff\r\n" x 10');

@@ -231,6 +231,10 @@ ok(wait_count(0, '--account', $_)) for $me, $you;
 	like($late->reply . $late->reply, qr/^421 4\.7\.0 Limit of 12 /m, 'the limit still holds');
 	like($_->cmd('NOOP'), qr/^250/, 'and no session was hurt') for $mine[1], $more[0];
 }
+Sekisho::wait_for(10, sub { sessions() < 8 });
+attempt('"x ip=203.0.113.9"@example.test', 'wrong');
 is($s->stop, 0, 'stops cleanly');
+like($s->log, qr/login-refused account=\S+\@example\.test ip=127\.0\.0\.1 /, 'no name is taken for an address');
+unlike($s->log, qr/ ip=203/, 'that somebody might block');
 unlike($s->log, qr/\Q$password\E|a new password/, 'no secret is in the log');
 done_testing;

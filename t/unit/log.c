@@ -41,6 +41,7 @@ tap(int ends[2])
 int
 main(void)
 {
+	char word[64];
 	unsigned lost = 0, came = 0, sum = 0;
 	int ends[2], again[2], null = open("/dev/null", O_WRONLY);
 
@@ -51,6 +52,11 @@ main(void)
 	ok(next(ends[0]) && strstr(line, "] info id event key=value\\x0Awith a break") != NULL,
 	   "a line arrives as on standard error");
 	ok(line[0] != '\0' && line[strlen(line) - 1] != '\n', "without its end");
+	ok(!strcmp(log_word("\"x ip=1\"@d", word, sizeof(word)), "\\x22x\\x20ip=1\\x22@d"),
+	   "what a stranger chose is one word");
+	ok(!strcmp(log_word("abc def", word, 7), "abc"), "cut in front of what does not fit");
+	ok(!strcmp(log_text("no\" fate=x", word, sizeof(word)), "no' fate=x"),
+	   "or has no end between its marks");
 	log_debug("-", "unseen", "%s", "");
 	ok(!next(ends[0]), "below the level there is none");
 	log_set_level(log_level_named("debug"));
