@@ -46,7 +46,8 @@ nearest(const char *key, bool top, bool is_map, char *out, size_t size)
 		if (top && is_map)
 			continue;
 		offer(option, near_distance(key, option), &best, out, size);
-		offer(option, near_distance(last_part(key), last_part(option)) + 1, &best, out, size);
+		offer(option, near_distance(last_part(key), last_part(option)) + 1, &best, out,
+		      size);
 	}
 }
 

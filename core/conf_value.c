@@ -162,7 +162,7 @@ parse_server(const char *text, struct conf_addresses *list)
 	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(53)};
 	char host[64];
 	uint16_t port = 53;
-	size_t len = strlen(text);
+	size_t len;
 	if (inet_pton(AF_INET, text, &v4.sin_addr) == 1) {
 		conf_add_address(list, &v4, sizeof(v4));
 		return NULL;
