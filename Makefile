@@ -129,8 +129,8 @@ san: ## the unit tests and the whole-system tests under the address and undefine
 torture: ## kills, faults and the ledger with their full counts, and another seed each time
 	@sh t/packages.sh build run test
 	@$(MAKE) --no-print-directory -j2 V=test all unit tools
-	@export SEKISHO_STEPS=50000000 SEKISHO_KILLS=300 SEKISHO_FAULTS=1 SEKISHO_SEED=$${SEKISHO_SEED:-$$(date +%s)}; \
-		prove -v -e '' build/test/unit/ledger.t && prove -v t/e2e/kill.t t/e2e/meters.t t/e2e/fault.t
+	@export SEKISHO_STEPS=50000000 SEKISHO_KILLS=300 SEKISHO_FAULTS=1 SEKISHO_STORM=2000 SEKISHO_SEED=$${SEKISHO_SEED:-$$(date +%s)}; \
+		prove -v -e '' build/test/unit/ledger.t && prove -v t/e2e/kill.t t/e2e/meters.t t/e2e/storm.t t/e2e/fault.t
 
 fuzz: ## each parser fuzzed for FUZZ_SECONDS (60)
 	@sh t/packages.sh build fuzz

@@ -168,7 +168,7 @@ lane_refill(struct lane *lane)
 		return;
 	loop_timer_cancel(lane->timer);
 	lane->wake = 0;
-	refill.latest = refill.now + longest_wait(lane->schedule->conf);
+	refill.latest = refill.now + lane->schedule->longest;
 	refill.from_front = memcmp(&from, &lane->front, sizeof(from)) == 0;
 	refill_scan(&refill, &from);
 	if (refill.next) {
@@ -307,6 +307,7 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct
 	schedule->hub = hub;
 	schedule->holds = holds;
 	schedule->conf = conf;
+	schedule->longest = longest_wait(conf);
 	schedule->now = clock_wall();
 	schedule->mono = clock_mono();
 	schedule->next_number = (uint64_t)clock_wall()
@@ -325,8 +326,20 @@ void
 schedule_reload(struct schedule *schedule, const struct conf *conf)
 {
 	schedule->conf = conf;
-	for (size_t i = 0; i < QUEUE_LANES; i++)
-		lane_poke(&schedule->lanes[i]); /* a site may have more places now */
+	if (longest_wait(conf) > schedule->longest)
+		schedule->longest = longest_wait(conf);
+	for (size_t i = 0; i < QUEUE_LANES; i++) {
+		for (size_t k = 0; k < BUCKETS; k++) {
+			struct domain *domain, *next;
+
+			for (domain = LIST_FIRST(&schedule->lanes[i].domains[k]); domain;
+			     domain = next) {
+				next = LIST_NEXT(domain, bucket);
+				domain_settle(domain); /* it may have more places now */
+			}
+		}
+		lane_poke(&schedule->lanes[i]);
+	}
 }
 
 void

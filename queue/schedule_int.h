@@ -100,6 +100,7 @@ struct schedule {
 	struct holds *holds;
 	bool stopped;
 	msec_t now, mono; /* the schedule's clock, and clock_mono then */
+	msec_t longest;   /* that anything waits, by any configuration since the start */
 	uint64_t next_number;
 	unsigned strays; /* jobs of no round */
 	LIST_HEAD(, message) ids[BUCKETS];

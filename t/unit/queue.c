@@ -401,6 +401,7 @@ test_rates(void)
 	       view_seen.burst[QUEUE_MESSAGES].count == 0,
 	   "another class, other limits");
 	conf.classes = (struct conf_classes){0};
+	conf.standard.burst_messages = (struct conf_burst){0};
 }
 
 static struct queue_count counts_seen[2];
@@ -477,6 +478,61 @@ test_late(void)
 	   "a relay that comes back gets what came meanwhile, whenever it was due");
 }
 
+/* What an earlier configuration paced waits for its time under one that knows no such waits. */
+static void
+test_shorter(void)
+{
+	static msec_t schedule[] = {1000};
+	struct conf shorter;
+	int pair[2];
+
+	fate = QUEUE_DELIVERED;
+	queue_reset_quota(admin_link, "alice@example.org", "standard", "noc", "test", on_quota_seen,
+	                  NULL);
+	run(5000);
+	conf.standard.burst_messages = (struct conf_burst){1, 1, 80000};
+	ok(send_one() == QUEUE_OK && send_one() == QUEUE_OK && quota_seen.start != 0, "paced");
+	conf.standard.burst_messages = (struct conf_burst){0};
+	look();
+	const unsigned so_far = jobs;
+	shorter = conf;
+	shorter.retry_schedule = (struct conf_durations){schedule, 1};
+	shorter.pace_horizon = 1000;
+	on_reloaded(NULL, &shorter);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
+		abort();
+	queue_worker_attach(worker, pair[0]);
+	run(50);
+	on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
+	look();
+	look();
+	ok(jobs == so_far, "shorter waits by a reload: what is paced is not sent early");
+	on_reloaded(NULL, &conf);
+}
+
+/* More places for a site, while it has as many under way as it had. */
+static void
+test_places(void)
+{
+	hold = true;
+	unsigned so_far = jobs;
+	for (unsigned i = 0; i < 4; i++)
+		send_to("places.example", 1);
+	look();
+	ok(jobs == so_far + 2, "a site gets as many jobs at a time as it has places");
+	so_far = jobs;
+	conf.relay_site_connections = 4;
+	on_reloaded(NULL, &conf);
+	look();
+	ok(jobs == so_far + 2, "and more as soon as it may have more");
+	hold = false;
+	queue_down();
+	run(50);
+	connect_all(true);
+	on_start(NULL);
+	look();
+}
+
 static void
 test_orders(void)
 {
@@ -484,7 +540,6 @@ test_orders(void)
 	const struct rlimit none = {4096, RLIM_INFINITY}, all = {RLIM_INFINITY, RLIM_INFINITY};
 
 	fate = QUEUE_DELIVERED;
-	conf.standard.burst_messages = (struct conf_burst){0};
 	act(QUEUE_HOLD, "held.example", 0, 1);
 	test_late();
 	const uint64_t removed = look()->removed;
@@ -668,6 +723,8 @@ main(void)
 	ok(audit_seen.conserved && audit_seen.queued == 1, "conserved");
 	test_carried_nonsense();
 	test_rates();
+	test_shorter();
+	test_places();
 	test_orders();
 	queue_down();
 	queue_client_free(client);
