@@ -155,3 +155,20 @@ cmd_quota_clear(struct request *request)
 	queue_set_quota(request_peers(request)->queue, request_account(request), "standard", true,
 	                0, request_by(request), request_text(request, "reason"), on_quota, request);
 }
+
+static void
+on_confirmed(void *arg, enum queue_answer got, const struct queue_status *status)
+{
+	struct request *request = arg;
+
+	if (request_queue_done(request, got))
+		request_answer(request,
+		               json_pack("{s:o,s:b}", "ledger_time", json_time(status->ledger_time),
+		                         "ledger_held", status->ledger_held));
+}
+
+void
+cmd_quota_clock(struct request *request)
+{
+	queue_confirm_clock(request_peers(request)->queue, on_confirmed, request);
+}

@@ -110,6 +110,7 @@ void cmd_queue_remove(struct request *request);
 void cmd_queue_show(struct request *request);
 void cmd_quota_clear(struct request *request);
 void cmd_quota_reset(struct request *request);
+void cmd_quota_clock(struct request *request);
 void cmd_quota_set(struct request *request);
 void cmd_quota_show(struct request *request);
 void cmd_reload(struct request *request);

@@ -38,14 +38,15 @@ const struct command commands[] = {
     {"account.add",    ROLE_ADMIN,   PATIENCE,       cmd_account_add,    NULL, {ACCOUNT, {"password", ARGUMENT_SECRET, true}}},
     {"account.passwd", ROLE_ADMIN,   PATIENCE,       cmd_account_passwd, NULL, {ACCOUNT, {"password", ARGUMENT_SECRET, true}}},
     {"account.class",  ROLE_ADMIN,   PATIENCE,       cmd_account_class,  NULL, {ACCOUNT, {"class", ARGUMENT_TEXT, true}}},
-    {"account.suspend", ROLE_ADMIN,  PATIENCE,       cmd_account_suspend, NULL, {ACCOUNT, REASON}},
-    {"account.resume", ROLE_ADMIN,   PATIENCE,       cmd_account_resume, NULL, {ACCOUNT}},
+    {"account.suspend", ROLE_OPERATE, PATIENCE,       cmd_account_suspend, NULL, {ACCOUNT, REASON}},
+    {"account.resume", ROLE_OPERATE, PATIENCE,       cmd_account_resume, NULL, {ACCOUNT}},
     {"account.remove", ROLE_ADMIN,   PATIENCE,       cmd_account_remove, NULL, {ACCOUNT}},
 
     {"quota.show",     ROLE_LOOK,    PATIENCE,       cmd_quota_show,     NULL, {ACCOUNT}},
     {"quota.set",      ROLE_OPERATE, PATIENCE,       cmd_quota_set,      NULL, {ACCOUNT, {"limit", ARGUMENT_COUNT, true}, REASON}},
     {"quota.clear",    ROLE_OPERATE, PATIENCE,       cmd_quota_clear,    NULL, {ACCOUNT, REASON}},
     {"quota.reset",    ROLE_OPERATE, PATIENCE,       cmd_quota_reset,    NULL, {ACCOUNT, REASON}},
+    {"quota.clock",    ROLE_OPERATE, PATIENCE,       cmd_quota_clock,    NULL, {{0}}},
 
     {"queue.list",     ROLE_LOOK,    PATIENCE,       cmd_queue_list,     NULL, {OF_ACCOUNT, OF_DOMAIN, {"lane", ARGUMENT_TEXT, false}, {"state", ARGUMENT_TEXT, false}, {"after", ARGUMENT_MESSAGE, false}}},
     {"queue.show",     ROLE_LOOK,    PATIENCE,       cmd_queue_show,     NULL, {{"message", ARGUMENT_MESSAGE, true}}},

@@ -41,6 +41,7 @@ void ctl_password_prepare(json_t *request);
 
 void ctl_quota_prepare(json_t *request);
 void ctl_quota_print(const json_t *request, const json_t *result);
+void ctl_quota_print_clock(const json_t *request, const json_t *result);
 
 void ctl_queue_print_list(const json_t *request, const json_t *result);
 void ctl_queue_print_message(const json_t *request, const json_t *result);

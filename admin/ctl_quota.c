@@ -108,3 +108,10 @@ ctl_quota_print(const json_t *request, const json_t *result)
 	ctl_table(columns, rows);
 	json_decref(rows);
 }
+
+void
+ctl_quota_print_clock(const json_t *request, const json_t *result)
+{
+	(void)request;
+	ctl_line("quota time", result, "ledger_time");
+}

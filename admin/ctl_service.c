@@ -48,7 +48,7 @@ print_trouble(const json_t *result)
 		              ctl_show(queue, "refusing_why")) > 0;
 	if (json_is_true(json_object_get(queue, "ledger_held")))
 		some = printf("%-*s the clock jumped forward; quotas free nothing until it has "
-		              "stayed (ledger %s)\n",
+		              "stayed, or \"quota clock\" (ledger %s)\n",
 		              CTL_TITLE, "LEDGER HELD", ctl_show(queue, "ledger_time")) > 0;
 	if (json_is_integer(left) && json_integer_value(left) <= 0)
 		some = printf("%-*s expired %s\n", CTL_TITLE, "CERTIFICATE",

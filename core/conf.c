@@ -55,7 +55,7 @@ const struct option conf_options[] = {
     {"admin.look", TYPE_NAMES, F(admin_look), "", 0, 0, true,
      "users and @groups that may see everything and change nothing"},
     {"admin.operate", TYPE_NAMES, F(admin_operate), "", 0, 0, true,
-     "users and @groups that may also steer queue, sessions and quotas"},
+     "users and @groups that may also steer queue, sessions and quotas, and suspend accounts"},
     {"admin.admin", TYPE_NAMES, F(admin_admin), "", 0, 0, true,
      "users and @groups that may do everything, as root and the service's own user always may"},
     {"privilege.user", TYPE_USER, F(user), "sekisho", 0, 0, false,

@@ -103,17 +103,20 @@ on_auth_up(void *arg)
 static void
 on_end(void *arg, uint64_t number, enum auth_end why)
 {
-	static const enum reply_name words[AUTH_ENDS] = {
-	    [AUTH_END_KILLED] = REPLY_KILLED,
-	    [AUTH_END_SUSPENDED] = REPLY_SUSPENDED,
-	    [AUTH_END_REMOVED] = REPLY_REMOVED,
-	    [AUTH_END_ACCOUNT_LIMIT] = REPLY_TOO_MANY_OF_ACCOUNT,
-	    [AUTH_END_PREFIX_LIMIT] = REPLY_TOO_MANY_OF_CLIENT,
+	static const struct {
+		enum reply_name words;
+		const char *rule;
+	} ends[AUTH_ENDS] = {
+	    [AUTH_END_KILLED] = {REPLY_KILLED, "killed"},
+	    [AUTH_END_SUSPENDED] = {REPLY_SUSPENDED, "suspended"},
+	    [AUTH_END_REMOVED] = {REPLY_REMOVED, "removed"},
+	    [AUTH_END_ACCOUNT_LIMIT] = {REPLY_TOO_MANY_OF_ACCOUNT, "account_sessions"},
+	    [AUTH_END_PREFIX_LIMIT] = {REPLY_TOO_MANY_OF_CLIENT, "prefix_sessions"},
 	};
 	(void)arg;
 	for (struct session *s = self.msa.sessions; s != NULL; s = s->next)
 		if (s->number == number) {
-			session_end(s, words[why]);
+			session_end(s, ends[why].words, ends[why].rule);
 			return;
 		}
 }

@@ -213,10 +213,13 @@ say_last_word(struct session *session)
 }
 
 void
-session_end(struct session *session, enum reply_name last_word)
+session_end(struct session *session, enum reply_name last_word, const char *rule)
 {
 	enter(session);
 	if (!session->closing && !session->ending) {
+		if (rule != NULL)
+			log_info(session->id, "refused", "rule=%s ip=%s account=%s", rule,
+			         session->ip, session->account != NULL ? session->account : "-");
 		session->ending = true;
 		session->last_word = last_word;
 		/* Whoever never shakes hands must not stay all the same, or a limit would be none.
@@ -660,7 +663,7 @@ session_new(struct msa *msa, int fd_take, const struct sockaddr *peer, bool impl
 	session_describe(session, &description);
 	auth_session_open(msa->auth, &description);
 	if (is_over_share(session))
-		session_end(session, REPLY_TOO_MANY_OF_CLIENT);
+		session_end(session, REPLY_TOO_MANY_OF_CLIENT, NULL);
 	leave(session);
 }
 
@@ -689,7 +692,7 @@ session_stop(struct session *session)
 	if (session->state == SESSION_HANDSHAKE)
 		session->ended = true;
 	else
-		session_end(session, REPLY_STOPPING);
+		session_end(session, REPLY_STOPPING, NULL);
 	leave(session);
 }
 

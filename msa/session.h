@@ -120,8 +120,8 @@ struct session {
 void session_new(struct msa *msa, int fd_take, const struct sockaddr *peer, bool implicit_tls);
 /* Ends it with this reply, which is one that nobody asked for: at once, or where a handshake is
  * under way behind it, or where data flows or its fate is not known yet behind the reply to that.
- */
-void session_end(struct session *session, enum reply_name last_word);
+ * rule is for the log; NULL when it is none, or was told. */
+void session_end(struct session *session, enum reply_name last_word, const char *rule);
 /* What sekisho-auth is told of it. */
 void session_describe(const struct session *session, struct auth_session *out);
 /* The service stops: as session_end, but no handshake is waited for. */

@@ -318,14 +318,26 @@ ask_send(struct ask *ask, enum proto_type type, struct buf *frame, msec_t timeou
 	buf_clear(frame);
 }
 
-void
-queue_ask_status(struct ipc_link *link, queue_on_status *on_status, void *arg)
+static void
+ask_for_status(struct ipc_link *link, enum proto_type type, queue_on_status *on_status, void *arg)
 {
 	struct ask *ask = ask_new(ASK_STATUS, link, arg);
 	struct buf frame;
 	ask->on.status = on_status;
 	buf_init(&frame);
-	ask_send(ask, PROTO_STATUS, &frame, QUEUE_CONTROL_TIMEOUT);
+	ask_send(ask, type, &frame, QUEUE_CONTROL_TIMEOUT);
+}
+
+void
+queue_ask_status(struct ipc_link *link, queue_on_status *on_status, void *arg)
+{
+	ask_for_status(link, PROTO_STATUS, on_status, arg);
+}
+
+void
+queue_confirm_clock(struct ipc_link *link, queue_on_status *on_status, void *arg)
+{
+	ask_for_status(link, PROTO_CLOCK_CONFIRM, on_status, arg);
 }
 
 static struct ask *

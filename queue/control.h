@@ -40,6 +40,9 @@ struct queue_status {
 typedef void queue_on_status(void *arg, enum queue_answer answer,
                              const struct queue_status *status);
 void queue_ask_status(struct ipc_link *link, queue_on_status *on_status, void *arg);
+/* The operator vouches for the wall clock: a ledger held after a jump follows it at once. Answers
+ * with the status after that. */
+void queue_confirm_clock(struct ipc_link *link, queue_on_status *on_status, void *arg);
 
 struct queue_burst {             /* the pace of one meter */
 	uint32_t at_once, count; /* as configured; count 0: no limit */

@@ -603,7 +603,10 @@ admin_frame(struct ipc_from from, struct ipc_frame *frame)
 		on_quota_show(from, frame);
 	else if (frame->type == PROTO_QUOTA_SET)
 		on_quota_set(from, frame);
-	else if (frame->type == PROTO_QUOTA_RESET)
+	else if (frame->type == PROTO_CLOCK_CONFIRM) {
+		quota_confirm_clock(program.quota);
+		on_status(from);
+	} else if (frame->type == PROTO_QUOTA_RESET)
 		on_quota_reset(from, frame);
 	else if (frame->type == PROTO_AUDIT)
 		on_audit(from);

@@ -36,7 +36,8 @@ enum proto_type {
 	/* The three of them answer u8 answer, view. */
 	PROTO_QUOTA_SHOW, /* call: str account, str class */
 	PROTO_QUOTA_SET, /* call: str account, str class, u8 clear, u32 limit, str by, str reason */
-	PROTO_QUOTA_RESET, /* call: str account, str class, str by, str reason */
+	PROTO_CLOCK_CONFIRM, /* call: nothing -> u8 answer, status */
+	PROTO_QUOTA_RESET,   /* call: str account, str class, str by, str reason */
 	PROTO_LIST,   /* call: str account ("": all), str domain ("": all), u8 lanes, u8 states, u8
 	                 from   start, id after -> u8 answer, u16 n, entries, u8 more, id next */
 	PROTO_DETAIL, /* call: id, u16 first recipient wanted -> u8 answer, detail with at most

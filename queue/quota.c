@@ -315,3 +315,12 @@ quota_is_held(const struct quota *quota)
 {
 	return ledger_clock_is_held(&quota->clock);
 }
+
+void
+quota_confirm_clock(struct quota *quota)
+{
+	if (!ledger_clock_is_held(&quota->clock))
+		return;
+	ledger_clock_confirm(&quota->clock);
+	on_tick(quota);
+}

@@ -50,5 +50,7 @@ bool quota_look(struct quota *quota, const char *account, const char *class,
 uint64_t quota_accounts(const struct quota *quota);
 msec_t quota_time(struct quota *quota);
 bool quota_is_held(const struct quota *quota);
+/* The operator vouches for the wall clock. */
+void quota_confirm_clock(struct quota *quota);
 
 #endif

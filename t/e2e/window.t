@@ -110,6 +110,12 @@ is(used(), 0, 'after eleven it is believed');
 like(spend($me, 500), qr/^250/, 'all 500 fit');
 like(one_more(), qr/^450/, 'and no more');
 
+$s->jump(60 * $hour);
+is(used(), 500, 'ahead a third time: nothing is free');
+like($s->ctl('quota', 'clock'), qr/^quota time +\d{4}-/, 'an operator vouches for the clock');
+is(used(), 0, 'and it is believed at once');
+ok(!$s->json('status')->{queue}{ledger_held}, 'nothing is held any more');
+
 ok(Sekisho::wait_for(60, sub { my $a = $s->json('queue', 'audit'); $a && $a->{queued} == 0 && $a->{conserved} }), 'all is delivered and conserved')
 	or diag $s->ctl('queue', 'audit');
 done_testing;

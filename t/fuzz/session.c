@@ -603,7 +603,7 @@ happen(struct msa *msa, enum event event)
 		break;
 	case END:
 		session_end(msa->sessions,
-		            conn->secure ? REPLY_SUSPENDED : REPLY_TOO_MANY_OF_CLIENT);
+		            conn->secure ? REPLY_SUSPENDED : REPLY_TOO_MANY_OF_CLIENT, "killed");
 		break;
 	case STOP:
 		msa->stopping = true;
