@@ -47,6 +47,7 @@
 #define VERIFIER   "*authPassword"
 
 static struct mech_opts options;
+static char *hostname; /* read in the pool's threads, and no snapshot of a configuration lasts */
 static uint32_t usual_iterations;
 
 struct mech {
@@ -222,18 +223,23 @@ check_password(sasl_conn_t *conn, void *context, const char *user, const char *p
 }
 
 static void
+make_up_part(const char *part, const char *name, uint8_t out[CRYPT_SHA256_SIZE])
+{
+	char text[AUTH_ACCOUNT_MAX + 16];
+	int len = snprintf(text, sizeof(text), "%s %s", part, name);
+
+	crypt_hmac_sha256(accounts_secret(options.store), ACCOUNTS_SECRET_SIZE, text, (size_t)len,
+	                  out);
+}
+
+static void
 make_up(const char *name, struct verifier *out)
 {
-	static const char *const parts[] = {"salt", "StoredKey", "ServerKey"};
-	uint8_t salt[CRYPT_SHA256_SIZE], *results[] = {salt, out->stored_key, out->server_key};
-	char text[AUTH_ACCOUNT_MAX + 16];
+	uint8_t salt[CRYPT_SHA256_SIZE];
 
-	for (unsigned i = 0; i < 3; i++) {
-		int len = snprintf(text, sizeof(text), "%s %s", parts[i], name);
-
-		crypt_hmac_sha256(accounts_secret(options.store), ACCOUNTS_SECRET_SIZE, text,
-		                  (size_t)len, results[i]);
-	}
+	make_up_part("salt", name, salt);
+	make_up_part("StoredKey", name, out->stored_key);
+	make_up_part("ServerKey", name, out->server_key);
 	memcpy(out->salt, salt, sizeof(out->salt));
 	out->iterations = usual_iterations;
 }
@@ -341,13 +347,21 @@ find_library(const char *file)
 	return init;
 }
 
-/* By init, or by that of the library in file. */
 static int
-add_mechanism(const char *name, const char *file, sasl_server_plug_init_t *init, char *error,
-              size_t size)
+add_mechanism(const char *name, sasl_server_plug_init_t *init, char *error, size_t size)
 {
-	if (init == NULL)
-		init = find_library(file);
+	if (sasl_server_add_plugin(name, init) != SASL_OK) {
+		snprintf(error, size, "Cyrus SASL refuses the plug-in for %s", name);
+		return -1;
+	}
+	return 0;
+}
+
+static int
+add_library(const char *name, const char *file, char *error, size_t size)
+{
+	sasl_server_plug_init_t *init = find_library(file);
+
 	if (init == NULL) {
 		snprintf(error, size,
 		         "Cyrus SASL's plug-in %s.so is not installed or does not load; install "
@@ -355,11 +369,7 @@ add_mechanism(const char *name, const char *file, sasl_server_plug_init_t *init,
 		         file);
 		return -1;
 	}
-	if (sasl_server_add_plugin(name, init) != SASL_OK) {
-		snprintf(error, size, "Cyrus SASL refuses the plug-in for %s", name);
-		return -1;
-	}
-	return 0;
+	return add_mechanism(name, init, error, size);
 }
 
 void
@@ -382,6 +392,7 @@ mech_init(const struct mech_opts *opts, char *error, size_t size)
 	int rc;
 
 	options = *opts;
+	hostname = xstrdup(opts->hostname);
 	most = accounts_iterations(options.store, &usual_iterations);
 	if (usual_iterations == 0)
 		usual_iterations = options.iterations;
@@ -397,9 +408,9 @@ mech_init(const struct mech_opts *opts, char *error, size_t size)
 		snprintf(error, size, "Cyrus SASL refuses our source of properties");
 		return -1;
 	}
-	if (add_mechanism("SCRAM", "libscram", NULL, error, size) != 0 ||
-	    add_mechanism("PLAIN", "libplain", NULL, error, size) != 0 ||
-	    add_mechanism("LOGIN", NULL, mech_login_init, error, size) != 0)
+	if (add_library("SCRAM", "libscram", error, size) != 0 ||
+	    add_library("PLAIN", "libplain", error, size) != 0 ||
+	    add_mechanism("LOGIN", mech_login_init, error, size) != 0)
 		return -1;
 	return 0;
 }
@@ -408,6 +419,8 @@ void
 mech_done(void)
 {
 	sasl_server_done();
+	free(hostname);
+	hostname = NULL;
 }
 
 const char *
@@ -470,7 +483,7 @@ mech_step(struct mech *mech, const uint8_t *message, size_t len, const uint8_t *
 		mech->started = true;
 		if (!is_ours(mech->mechanism))
 			return AUTH_NO_MECHANISM;
-		rc = sasl_server_new("smtp", options.hostname, NULL, NULL, NULL, mech->callbacks, 0,
+		rc = sasl_server_new("smtp", hostname, NULL, NULL, NULL, mech->callbacks, 0,
 		                     &mech->conn);
 		if (rc != SASL_OK) {
 			log_error("-", "sasl-failed", "error=\"%s\"",

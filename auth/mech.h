@@ -14,7 +14,7 @@ struct mech_opts { /* borrowed for the process's life */
 	struct accounts *store;
 	struct cache *cache;
 	_Atomic uint32_t iterations; /* what a wrong password costs at least, whosever it is */
-	const char *hostname;
+	const char *hostname;        /* borrowed for the call alone */
 };
 
 /* Loads the mechanisms; once per process, before the sandbox closes the file system. -1 with the
