@@ -101,7 +101,7 @@ REQUEST_LIBS = auth/name.c queue/id.c queue/proto.c $(filter-out %/arena.c %/buf
 $(B)/fuzz/%: t/fuzz/%.c $(wildcard admin/*.c admin/*.h auth/*.c auth/*.h core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
 	@mkdir -p $(@D)
 	clang -std=gnu11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -o $@ $< $(if $(filter session,$*),$(SESSION)) \
-		smtp/*.c core/arena.c core/buf.c core/mem.c core/near.c $(if $(filter conf,$*),core/conf*.c -lyaml) \
+		smtp/*.c core/arena.c core/buf.c core/mem.c core/near.c $(if $(filter conf session,$*),core/conf*.c -lyaml) \
 		$(if $(filter answer,$*),relay/answer.c -lresolv) $(if $(filter sasl,$*),$(SASL)) \
 		$(if $(filter logline,$*),admin/logline.c core/log.c core/clock.c -lpthread) $(if $(filter request,$*),$(REQUEST) $(REQUEST_LIBS))
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/conf_int.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "msa/session.h"
@@ -15,8 +16,8 @@
  * The input is what the client sends; octets from 0xee on are events, see enum event. Whatever
  * happens: replies are well-formed lines, output waiting for a client that does not read is bounded
  * and so is what is read of one message, some wait that has an end is always running, nothing is
- * committed without TLS, login, reservations and an own sender, no handle outlives the session,
- * nothing forges a log line. */
+ * committed without TLS, login, reservations and an own sender, no handle and no reference to the
+ * configuration outlives the session, nothing forges a log line. */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -630,25 +631,30 @@ on_session_gone(struct msa *msa)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct conf conf = {
-	    .hostname = (char[]){"mail.example.test"},
-	    .contact = (char[]){"the help desk"},
-	    .prefix_sessions = 1,
-	    .message_size = MESSAGE_SIZE,
-	    .recipients = 3,
-	    .messages = 4,
-	    .header_size = 1024,
-	    .received_hops = 3,
-	    .auth_failures = 3,
-	    .errors_soft = 10,
-	    .errors_hard = 20,
-	    .command_timeout = 300000,
-	    .data_timeout = 180000,
-	    .handshake_timeout = 60000,
-	    .data_rate = 500,
-	    .auth_failure_delay = 2000,
+	struct snapshot snapshot = {
+	    .conf =
+	        {
+	            .hostname = (char[]){"mail.example.test"},
+	            .contact = (char[]){"the help desk"},
+	            .prefix_sessions = 1,
+	            .message_size = MESSAGE_SIZE,
+	            .recipients = 3,
+	            .messages = 4,
+	            .header_size = 1024,
+	            .received_hops = 3,
+	            .auth_failures = 3,
+	            .errors_soft = 10,
+	            .errors_hard = 20,
+	            .command_timeout = 300000,
+	            .data_timeout = 180000,
+	            .handshake_timeout = 60000,
+	            .data_rate = 500,
+	            .auth_failure_delay = 2000,
+	        },
+	    .references = 1,
 	};
-	struct msa msa = {.conf = &conf, .processes = 1, .on_session_gone = on_session_gone};
+	struct msa msa = {
+	    .conf = &snapshot.conf, .processes = 1, .on_session_gone = on_session_gone};
 	const struct sockaddr_in peer = {.sin_family = AF_INET};
 	struct buf wire;
 
@@ -674,6 +680,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	assert(world.conn.freed && !world.opened && world.login == NULL &&
 	       world.submission == NULL);
 	assert(world.deadline == NULL && world.delay == NULL && msa.session_count == 0);
+	assert(snapshot.references == 1);
 	buf_clear(&wire);
 	return 0;
 }
