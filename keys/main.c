@@ -281,9 +281,8 @@ main(int argc, char **argv)
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	(void)setrlimit(RLIMIT_CORE, &none);
 	status = service_run(&opts, argc, argv);
-	if (keys.forget)
-		loop_timer_free(keys.forget);
 	ipc_hub_free(keys.hub);
+	loop_timer_free(keys.forget);
 	tls_private_free(keys.came);
 	keep(&keys, 0);
 	return status;

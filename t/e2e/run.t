@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# Setup: what "make run" does, in a folder of its own (t and build are links) and a network of its own, because its ports are fixed.
+# Setup: what "make run" does, in a folder of its own (t and the programs are links) and a network of its own, because its ports are fixed.
 # Expectation: it shows a message delivered, what is used and what remains, and three commands that work when they are typed; a second one at the
 # same time is told so; whatever ends it (Ctrl-C, a closed terminal, a refused message, a dead service) leaves no process and no socket; a half-made
 # run/ recovers or says what to do.
@@ -23,7 +23,11 @@ my $up = pack 'a16 s x22', 'lo', 1;
 ioctl $control, 0x8914, $up or plan skip_all => "no loopback interface: $!";
 
 my $dir = File::Temp::tempdir('sekisho-XXXXXX', TMPDIR => 1, CLEANUP => 1);
-symlink "$Sekisho::TOP/$_", "$dir/$_" for 't', 'build';
+symlink "$Sekisho::TOP/t", "$dir/t";
+mkdir "$dir/build";
+# The product itself, but for a sanitizer's build.
+my $programs = $Sekisho::BUILD =~ /san$/ ? $Sekisho::BUILD : "$Sekisho::TOP/build";
+symlink $_, "$dir/build/" . File::Basename::basename($_) for glob("$programs/sekisho*"), "$Sekisho::TOP/build/peers";
 my ($pid, $output);
 
 sub text { local $/; open my $f, '<', $output or return ''; return <$f> // '' }
@@ -60,6 +64,7 @@ sub ended {
 	is($status, $expect << 8, "$what: exit status $expect") or diag text();
 	ok(Sekisho::wait_for(5, sub { !group() }), "$what: no process is left");
 	ok(!-e "$dir/run/admin.sock", "$what: no socket is left");
+	Sekisho::note_report(text());
 }
 
 sub running { return Sekisho::wait_for(60, sub { text() =~ /Ctrl-C stops it/ || waitpid($pid, POSIX::WNOHANG()) }) && text() =~ /Ctrl-C stops it/ }
