@@ -7,6 +7,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -184,22 +186,58 @@ work_pair(void *arg, struct buf *out)
 	return result == 0;
 }
 
-static int
-open_named(const struct check *check, const char *key, const char *path)
+int
+check_seal(int fd_take)
 {
-	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd_take >= 0 && fcntl(fd_take, F_ADD_SEALS,
+	                          F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0) {
+		close(fd_take);
+		return -1;
+	}
+	return fd_take;
+}
+
+/* What is in force stays as it was checked: a process that is started again reads this copy,
+ * whatever has become of the file. The kernel makes it, so that no key gets into our memory. */
+static int
+keep_copy(int file)
+{
+	int copy = memfd_create("sekisho-file", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	size_t done = 0;
+	ssize_t n;
+	if (copy < 0)
+		return -1;
+	do {
+		n = sendfile(copy, file, NULL, FILE_MAX - done);
+		done += n > 0 ? (size_t)n : 0;
+	} while ((n > 0 && done < FILE_MAX) || (n < 0 && errno == EINTR));
+	if (n < 0) {
+		close(copy);
+		return -1;
+	}
+	return check_seal(copy);
+}
+
+/* A copy of the file, and what it was. */
+static int
+open_named(const struct check *check, const char *key, const char *path, struct stat *st)
+{
+	int copy, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) {
 		check_complain(check, key, "cannot open %s: %s; name a readable file", path,
 		               strerror(errno));
 		return -1;
 	}
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+	if (fstat(fd, st) < 0 || !S_ISREG(st->st_mode)) {
 		check_complain(check, key, "%s is not a file; name a file", path);
 		close(fd);
 		return -1;
 	}
-	return fd;
+	copy = keep_copy(fd);
+	if (copy < 0)
+		check_complain(check, key, "cannot copy %s: %s", path, strerror(errno));
+	close(fd);
+	return copy;
 }
 
 int
@@ -207,11 +245,12 @@ check_pair(const struct check *check, int *certificate, int *key, msec_t *expire
 {
 	const struct conf *conf = check->conf;
 	struct pair pair = {-1, -1};
+	struct stat st;
 	struct buf out;
 	bool good = false;
 	buf_init(&out);
-	*certificate = open_named(check, "tls.certificate", conf->tls_certificate);
-	*key = open_named(check, "tls.key", conf->tls_key);
+	*certificate = open_named(check, "tls.certificate", conf->tls_certificate, &st);
+	*key = open_named(check, "tls.key", conf->tls_key, &st);
 	if (*certificate < 0 || *key < 0)
 		goto done;
 	/* Fresh descriptions: the originals stay at their beginning for the children to come. */
@@ -260,8 +299,9 @@ open_ca(const struct check *check)
 {
 	const struct conf *conf = check->conf;
 	static const char key[] = "relay.ca_file";
+	struct stat st;
 	struct buf out;
-	int fd = open_named(check, key, conf->relay_ca_file);
+	int fd = open_named(check, key, conf->relay_ca_file, &st);
 	if (fd < 0)
 		return -1;
 	buf_init(&out);
@@ -279,10 +319,10 @@ static int
 open_password(const struct check *check, const char *path)
 {
 	struct stat st;
-	int fd = open_named(check, "routes", path);
+	int fd = open_named(check, "routes", path, &st);
 	if (fd < 0)
 		return -1;
-	if (fstat(fd, &st) == 0 && (st.st_mode & S_IROTH) == 0 && st.st_size > 0)
+	if ((st.st_mode & S_IROTH) == 0 && st.st_size > 0)
 		return fd;
 	check_complain(check, "routes", "%s %s", path,
 	               st.st_size == 0 ? "is empty; write the password into its first line"

@@ -26,6 +26,8 @@ int check_routes(const struct check *check, int *ca, int **passwords, size_t *pa
 /* Adds "FILE:LINE:COLUMN: KEY: " and the text, with the place where key was set. */
 void check_complain(const struct check *check, const char *key, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Nobody changes this memfd any more. It, or -1 and it is closed. */
+int check_seal(int fd_take);
 /* A fresh description of an open file, so that readers do not share a position. */
 int check_reopen(int fd);
 

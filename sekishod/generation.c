@@ -141,12 +141,7 @@ make_snapshot(const struct conf *conf)
 		done += (size_t)n;
 	}
 	buf_clear(&encoded);
-	if (fd >= 0 &&
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
+	return check_seal(fd);
 }
 
 struct generation *

@@ -18,7 +18,7 @@ struct generation {
 	const char *file; /* borrowed */
 	struct conf *conf;
 	int snapshot;    /* sealed memfd of the configuration */
-	int certificate; /* read-only; each child gets a description of its own */
+	int certificate; /* sealed copies, as all files; each child gets a description of its own */
 	int key;
 	msec_t expires; /* wall clock; of the certificate */
 	int ca;         /* relay.ca_file, -1 when no route needs it */

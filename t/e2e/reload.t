@@ -134,6 +134,16 @@ like($c->send_mail($me, 'x@example.org', 'under the old one'), qr/^250/, 'old se
 for (1 .. 20) { certificate($s, "quick$_") if $_ % 7 == 0; reload($s) }
 is(shown($s), 'quick14', 'after many reloads it is the last one');
 
+# New files without a reload: a process that has to be started again still gets what is in force.
+certificate($s, 'early');
+for my $name ('sekisho-keys', 'sekisho-msa') {
+	my @old = $s->pids($name);
+	kill 'KILL', @old;
+	ok(Sekisho::wait_for(20, sub { my $status = $s->json('status'); my %is = map { $_ => 1 } $s->pids($name); $status && !grep({ $is{$_} } @old)
+		&& !grep({ $_->{state} ne 'up' } @{$status->{processes}}) }), "$name is killed");
+	is(shown($s), 'quick14', 'and shows and signs as before');
+}
+
 # Routes: to another host, with mail that waited.
 my $other = Sekisho->new(no_start => 1);
 rewrite($s, "msa: { processes: 2 }\nroutes: { \"*\": \"127.0.0.1:$other->{ports}{sink}\" }\n");
