@@ -55,7 +55,10 @@ load_account(void *arg, const char *account, msec_t now, struct window *window, 
 {
 	struct quota *quota = arg;
 	struct loading loading = {.window = window, .pace = pace, .oldest = row_oldest(now)};
-	store_load_ledger_rows(quota->store, account, on_row, &loading);
+	if (!store_load_ledger_rows(quota->store, account, on_row, &loading)) {
+		log_error("-", "ledger-unreadable", "account=%s", account);
+		return -1;
+	}
 	return loading.failed ? -1 : 0;
 }
 

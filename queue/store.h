@@ -232,7 +232,8 @@ void store_audit(struct store *store, store_on_audit *on_audit, void *arg);
 /* Each stored row of the account: encoded as ratelimit/row.h does. */
 typedef void store_on_row(void *arg, const char *account, uint32_t row, const uint8_t *data,
                           size_t len);
-void store_load_ledger_rows(struct store *store, const char *account, store_on_row *on_row,
+/* False when they cannot be read: what was seen is then not all. */
+bool store_load_ledger_rows(struct store *store, const char *account, store_on_row *on_row,
                             void *arg);
 /* The highest ledger time ever stored; 0 in a new store. */
 msec_t store_ledger_time(struct store *store);

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,7 +92,7 @@ txn_charge(struct lane_txn *txn, const char *account, const struct ledger_charge
 
 /* --- reading --- */
 
-void
+bool
 store_load_ledger_rows(struct store *store, const char *account, store_on_row *on_row, void *arg)
 {
 	struct lane_txn txn;
@@ -99,7 +100,7 @@ store_load_ledger_rows(struct store *store, const char *account, store_on_row *o
 	struct key key;
 	MDB_val k, v;
 	uint32_t row;
-	int rc;
+	int rc = EIO;
 
 	txn_read(&store->lanes[QUEUE_FRESH], &txn);
 	cursor = txn_cursor(&txn, TABLE_LEDGER);
@@ -117,6 +118,7 @@ store_load_ledger_rows(struct store *store, const char *account, store_on_row *o
 		mdb_cursor_close(cursor);
 	}
 	txn_abort(&txn);
+	return rc == 0 || rc == MDB_NOTFOUND;
 }
 
 msec_t
