@@ -327,6 +327,8 @@ on_commit(void *arg, const struct conf *conf)
 	memcpy(self.listeners, self.next_listeners, sizeof(self.listeners));
 	self.listener_count = self.next_count;
 	self.next_count = 0;
+	if (self.msa.stopping)
+		close_listeners(self.listeners, &self.listener_count);
 	for (size_t i = 0; i < self.listener_count; i++)
 		self.listeners[i].watch = loop_watch_new(self.msa.loop, self.listeners[i].fd,
 		                                         on_acceptable, &self.listeners[i]);
