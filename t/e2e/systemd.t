@@ -56,7 +56,7 @@ for my $kind ('path', 'abstract') {
 	$service->write_conf;
 	kill 'HUP', $service->{daemon};
 	like(told($s, qr/READY/)->{STATUS}, qr/refused.*configuration 2 stays/i, "$kind: that it refused to, and is ready all the same");
-	is((grep { (open my $f, "<", $_) && do { local $/; <$f> =~ /NOTIFY_SOCKET/ } } map { "/proc/$_/environ" } $service->pids), 0, "$kind: no process inherits the way to systemd");
+	is((grep { my $f; (open $f, "<", $_) && do { local $/; <$f> =~ /NOTIFY_SOCKET/ } } map { "/proc/$_/environ" } $service->pids), 0, "$kind: no process inherits the way to systemd");
 	kill 'TERM', $service->{daemon};
 	is(told($s, qr/STOPPING/)->{STOPPING}, 1, "$kind: that it stops");
 	waitpid delete $service->{daemon}, 0;
