@@ -23,6 +23,10 @@
  * - Callbacks may free the connection: depth counts the callbacks under way, and the struct
  * outlives them and a kick that the loop still holds; after each callback is_freed is asked.
  * - After a fatal TLS error no further SSL call is made (not even a shutdown).
+ * - A peer that refuses and leaves while we write has said why: its words arrived before its reset.
+ * So a write that finds it gone ends nothing while somebody reads (is_unheard): what is to be
+ * written is dropped, what has arrived is read, and then the end is found by reading. OpenSSL is
+ * told that such a write could not be done now, because after an error it would not read.
  * - Finishing: pending output, close_notify, our FIN, then input is read and dropped for a moment:
  * closing with unread input would send a reset, which may overtake our last reply. */
 
@@ -88,6 +92,7 @@ struct conn {
 	bool is_connecting;
 	bool is_paused;
 	bool is_input_ended; /* on_input_end was called */
+	bool is_unheard;     /* the peer takes nothing more; what it said before is still read */
 	bool is_finishing;   /* conn_finish was called */
 	bool is_half_shut;   /* our FIN is out */
 	bool is_ended;       /* on_end was called */
@@ -170,11 +175,17 @@ fail(struct conn *conn, const char *what, const char *why)
 	end(conn, CONN_ERROR);
 }
 
+static bool
+is_gone(int error)
+{
+	return error == ECONNRESET || error == EPIPE;
+}
+
 /* A system call failed for good: a peer that left is an end, everything else an error. */
 static void
 fail_errno(struct conn *conn, const char *what, int error)
 {
-	if (error == ECONNRESET || error == EPIPE)
+	if (is_gone(error))
 		end(conn, CONN_EOF);
 	else
 		fail(conn, what, strerror(error));
@@ -201,6 +212,37 @@ wants_input(const struct conn *conn)
 		return conn->is_half_shut;
 	return !conn->is_paused && !conn->is_input_ended && in_len(conn) < conn->in_max &&
 	       conn_pending(conn) <= CONN_OUTPUT_HIGH;
+}
+
+/* After a write found the peer gone. True while the connection lives, see is_unheard. */
+static bool
+drop_output(struct conn *conn)
+{
+	conn->is_unheard = true;
+	buf_wipe(&conn->out);
+	conn->out_at = 0;
+	conn->is_drain_due = false;
+	if (!conn->is_half_shut && !wants_input(conn)) {
+		end(conn, CONN_EOF);
+		return false;
+	}
+	return true;
+}
+
+/* See is_unheard. */
+static long
+on_bio(BIO *bio, int operation, const char *data, size_t len, int argi, long argl, int ret,
+       size_t *processed)
+{
+	struct conn *conn = (void *)BIO_get_callback_arg(bio);
+
+	(void)data, (void)len, (void)argi, (void)argl, (void)processed;
+	if (operation == (BIO_CB_WRITE | BIO_CB_RETURN) && ret <= 0 && conn->tls == TLS_SECURE &&
+	    is_gone(errno)) {
+		conn->is_unheard = true;
+		BIO_set_retry_write(bio);
+	}
+	return ret;
 }
 
 static void
@@ -265,6 +307,8 @@ handshake_start(struct conn *conn)
 		tls_fail(conn, SSL_ERROR_SSL, 0, "TLS");
 		return false;
 	}
+	BIO_set_callback_ex(SSL_get_wbio(conn->ssl), on_bio);
+	BIO_set_callback_arg(SSL_get_wbio(conn->ssl), (char *)conn);
 	conn->tls = TLS_HANDSHAKE;
 	return true;
 }
@@ -337,7 +381,7 @@ write_some(struct conn *conn)
 		if (!done) {
 			reason = SSL_get_error(conn->ssl, 0);
 			if (reason == SSL_ERROR_WANT_WRITE)
-				return 0;
+				return !conn->is_unheard || drop_output(conn) ? 0 : -1;
 			if (reason == SSL_ERROR_WANT_READ) {
 				conn->write_wants_read = true;
 				return 0;
@@ -351,6 +395,8 @@ write_some(struct conn *conn)
 		sent = send(conn->fd, data, len, MSG_NOSIGNAL);
 		if (sent < 0 && is_again(errno))
 			return 0;
+		if (sent < 0 && is_gone(errno))
+			return drop_output(conn) ? 0 : -1;
 		if (sent < 0) {
 			fail_errno(conn, "write", errno);
 			return -1;
@@ -407,7 +453,8 @@ finish_step(struct conn *conn)
 
 		ERR_clear_error();
 		done = SSL_shutdown(conn->ssl);
-		if (done < 0 && SSL_get_error(conn->ssl, done) == SSL_ERROR_WANT_WRITE)
+		if (done < 0 && SSL_get_error(conn->ssl, done) == SSL_ERROR_WANT_WRITE &&
+		    !conn->is_unheard)
 			return true;
 		ERR_clear_error();
 		conn->tls = TLS_SHUT;
@@ -461,6 +508,10 @@ read_some(struct conn *conn)
 		conn->has_more = done && SSL_has_pending(conn->ssl) == 1;
 		if (!done) {
 			reason = SSL_get_error(conn->ssl, 0);
+			if (reason == SSL_ERROR_WANT_WRITE && conn->is_unheard) {
+				end(conn, CONN_EOF);
+				return false;
+			}
 			if (reason == SSL_ERROR_WANT_WRITE)
 				conn->read_wants_write = true;
 			if (reason == SSL_ERROR_WANT_WRITE || reason == SSL_ERROR_WANT_READ) {
@@ -776,7 +827,7 @@ conn_pause_input(struct conn *conn, bool paused)
 void
 conn_write(struct conn *conn, const void *data, size_t len)
 {
-	if (len == 0 || conn->is_ended || conn->is_finishing)
+	if (len == 0 || conn->is_ended || conn->is_finishing || conn->is_unheard)
 		return;
 	buf_add(&conn->out, data, len);
 	conn->is_drain_due = true;

@@ -422,6 +422,72 @@ test_paused_end(void)
 }
 
 static void
+on_hear(void *arg)
+{
+	struct side *s = arg;
+	size_t len;
+	const uint8_t *data = conn_input(s->conn, &len);
+
+	buf_add(&s->got, data, len);
+	conn_consume(s->conn, len);
+}
+
+static void
+on_hear_end(void *arg, enum conn_end why)
+{
+	struct side *s = arg;
+
+	s->ended = true;
+	s->why = why;
+	loop_stop(loop);
+}
+
+static void
+on_hear_secure(void *arg)
+{
+	struct side *s = arg;
+
+	s->secured = true;
+}
+
+/* The peer says something and resets the connection before we write again. */
+static void
+test_last_words(void)
+{
+	static const struct conn_events hear = {NULL, on_hear_secure, on_hear, NULL, on_hear_end};
+	struct side a = {.is_server = true}, b = {.is_server = false};
+	int fd;
+
+	mood = SIGN_LATER;
+	b.conn = conn_connect(loop, (struct sockaddr *)&address, sizeof(address), 20000, &hear, &b);
+	fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	a.conn = conn_accept(loop, fd, 20000, &hear, &a);
+	if (is_implicit) {
+		conn_start_tls_server(a.conn, server);
+		conn_start_tls_client(b.conn, client, "");
+	}
+	for (int i = 0; i < 100 && (i < 1 || (is_implicit && !(a.secured && b.secured))); i++)
+		spin(20);
+	conn_pause_input(a.conn, true);
+	conn_pause_input(b.conn, true);
+	spin(20);
+	conn_write(b.conn, pattern, 100); /* never read */
+	conn_write(a.conn, "552 no\r\n", 8);
+	spin(20);
+	conn_free(a.conn);
+	conn_pause_input(b.conn, false);
+	conn_write(b.conn, pattern, 10000);
+	conn_set_timeout(b.conn, 5000);
+	if (!b.ended)
+		loop_run(loop);
+	ok(b.got.len == 8 && memcmp(b.got.data, "552 no\r\n", 8) == 0 && b.why == CONN_EOF,
+	   is_implicit ? "what was said before a reset is heard, over TLS"
+	               : "what was said before a reset is heard");
+	conn_free(b.conn);
+	buf_clear(&b.got);
+}
+
+static void
 test_texts(void)
 {
 	uint8_t text[256];
@@ -541,12 +607,15 @@ main(void)
 		test_abandon();
 		test_crowd();
 		test_paused_end();
+		is_implicit = true;
+		test_last_words();
 		tls_server_free(server);
 		tls_private_free(private);
 		tls_client_free(client);
 		client = NULL;
 	}
 	is_implicit = false;
+	test_last_words();
 	test_plain();
 	test_texts();
 
