@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -310,8 +311,7 @@ client_say(struct client *client, const char *format, ...)
 static void
 say_hello(struct client *client, enum client_state state)
 {
-	client->has_8bitmime = client->has_size = client->has_pipelining = client->has_starttls =
-	    false;
+	client->offers = 0;
 	client->login = LOGIN_NONE;
 	client_set_state(client, state);
 	client_say(client, "%s %.255s\r\n", state == CLIENT_EHLO ? "EHLO" : "HELO",
@@ -401,7 +401,8 @@ prepare_session(struct client *client)
 	const enum conf_tls tls = tls_of(client);
 	const bool secure = conn_is_secure(client->conn);
 
-	if (!secure && client->has_starttls && tls != CONF_TLS_NONE && !client->no_tls) {
+	if (!secure && (client->offers & OFFER_STARTTLS) && tls != CONF_TLS_NONE &&
+	    !client->no_tls) {
 		client_set_state(client, CLIENT_STARTTLS);
 		client_say(client, "STARTTLS\r\n");
 	} else if (!secure && tls >= CONF_TLS_REQUIRE) {
@@ -420,26 +421,51 @@ prepare_session(struct client *client)
 
 /* ---- replies */
 
+/* " 120": the least by-time of RFC 2852 section 2, seconds. */
+static msec_t
+by_least(const char *text, size_t len)
+{
+	msec_t least = 0;
+
+	for (size_t i = 1; i < len && i <= 9 && isdigit((unsigned char)text[i]); i++)
+		least = least * 10 + (text[i] - '0');
+	return least * 1000;
+}
+
 static void
 on_ehlo_line(void *arg, const char *text, size_t len)
 {
+	static const struct {
+		const char *keyword;
+		enum client_offer offer;
+	} offers[] = {
+	    {"SIZE", OFFER_SIZE},
+	    {"8BITMIME", OFFER_8BITMIME},
+	    {"PIPELINING", OFFER_PIPELINING},
+	    {"STARTTLS", OFFER_STARTTLS},
+	    {"DSN", OFFER_DSN},
+	    {"CHUNKING", OFFER_CHUNKING},
+	    {"BINARYMIME", OFFER_BINARYMIME},
+	    {"SMTPUTF8", OFFER_SMTPUTF8},
+	    {"REQUIRETLS", OFFER_REQUIRETLS},
+	    {"MT-PRIORITY", OFFER_MT_PRIORITY},
+	    {"DELIVERBY", OFFER_DELIVERBY},
+	};
 	struct client *client = arg;
 	size_t word = 0;
 
 	while (word < len && text[word] != ' ')
 		word++;
-#define IS(keyword) (word == sizeof(keyword) - 1 && !strncasecmp(text, (keyword), word))
-	if (IS("8BITMIME"))
-		client->has_8bitmime = true;
-	else if (IS("SIZE"))
-		client->has_size = true;
-	else if (IS("PIPELINING"))
-		client->has_pipelining = true;
-	else if (IS("STARTTLS"))
-		client->has_starttls = true;
-	else if (login_offered(text, len) > client->login)
+	for (size_t i = 0; i < sizeof offers / sizeof offers[0]; i++)
+		if (strlen(offers[i].keyword) == word &&
+		    !strncasecmp(text, offers[i].keyword, word)) {
+			client->offers |= offers[i].offer;
+			if (offers[i].offer == OFFER_DELIVERBY)
+				client->by_least = by_least(text + word, len - word);
+			return;
+		}
+	if (login_offered(text, len) > client->login)
 		client->login = login_offered(text, len);
-#undef IS
 }
 
 /* One reply. The client may be gone afterwards. */

@@ -10,6 +10,19 @@
 #include "relay/login.h"
 #include "smtp/data.h"
 
+enum client_offer { /* what a server's reply to EHLO offers, a set of bits */
+	            OFFER_SIZE = 1 << 0,
+	            OFFER_8BITMIME = 1 << 1,
+	            OFFER_PIPELINING = 1 << 2,
+	            OFFER_STARTTLS = 1 << 3,
+	            OFFER_DSN = 1 << 4,
+	            OFFER_CHUNKING = 1 << 5,
+	            OFFER_BINARYMIME = 1 << 6,
+	            OFFER_SMTPUTF8 = 1 << 7,
+	            OFFER_REQUIRETLS = 1 << 8,
+	            OFFER_MT_PRIORITY = 1 << 9,
+	            OFFER_DELIVERBY = 1 << 10,
+};
 enum client_state {
 	CLIENT_CONNECTING, /* no connection yet */
 	CLIENT_GREETING,   /* connected, nothing said */
@@ -40,8 +53,9 @@ struct client {
 	struct dns_target target;    /* the present one */
 	char peer[INET6_ADDRSTRLEN]; /* its address */
 	bool no_tls;                 /* the handshake failed with this address */
-	bool has_8bitmime, has_size, has_pipelining, has_starttls;
-	enum login_mechanism login; /* the best that is offered */
+	unsigned offers;             /* enum client_offer */
+	msec_t by_least;             /* DELIVERBY: the shortest time it takes; 0: any */
+	enum login_mechanism login;  /* the best that is offered */
 	unsigned login_step;
 	unsigned deliveries; /* on this connection */
 	/* transaction */

@@ -115,17 +115,18 @@ static void
 say_envelope(struct client *client)
 {
 	const struct queue_job *job = client->job;
-	size_t window = client->has_pipelining ? PIPELINE : 1;
+	size_t window = client->offers & OFFER_PIPELINING ? PIPELINE : 1;
 	char text[ADDRESS_TEXT_SIZE];
 
 	if (!client->mail_sent) {
 		char size[40] = "";
-		if (client->has_size)
+		if (client->offers & OFFER_SIZE)
 			snprintf(size, sizeof size, " SIZE=%llu",
 			         (unsigned long long)job->prefix_len + job->body_size);
 		client_say(client, "MAIL FROM:<%s>%s%s\r\n",
 		           address_format(&job->from, text, sizeof text), size,
-		           client->has_8bitmime && job->body_8bit ? " BODY=8BITMIME" : "");
+		           (client->offers & OFFER_8BITMIME) && job->body_8bit ? " BODY=8BITMIME"
+		                                                               : "");
 		client->mail_sent = true;
 	}
 	while (client->rcpt_sent < client->todo_count &&
