@@ -1,7 +1,8 @@
 /* One client's connection: what it has said and proved so far, and the driver that reads its lines.
  *
- * session.c is the only code that reads lines, sends replies, sets timers and frees; the handlers
- * (command.h) read and change the fields of struct session through the functions here. */
+ * session.c (its life) and driver.c (what it reads, and when) are the only code that reads lines,
+ * sends replies, sets timers and frees; the handlers (command.h) read and change the fields of
+ * struct session through the functions here. */
 #ifndef MSA_SESSION_H
 #define MSA_SESSION_H
 
