@@ -8,13 +8,14 @@
 /* Three parts (RFC 6522): words for a tired person, the fields of RFC 3464 for programs, and the
  * header section of the mail, by which its sender knows it again.
  *
- * The body is not returned: its sender has it, and the fewer copies of private mail travel, the
- * better. Auto-Submitted and the null reverse-path keep other machines from answering (RFC 3834).
- * Status and action agree (RFC 3464 section 2.3.4): a recipient that failed after temporary replies
- * is 4.4.7, delivery time expired, and the last reply stays in Diagnostic-Code.
+ * The body is returned to who asked for it (RET=FULL) only, and only of what failed: its sender has
+ * it, and the fewer copies of private mail travel, the better. Auto-Submitted and the null
+ * reverse-path keep other machines from answering (RFC 3834). Status and action agree (RFC 3464
+ * section 2.3.4): a recipient that failed after temporary replies is 4.4.7, delivery time expired,
+ * and the last reply stays in Diagnostic-Code.
  *
- * Boundaries are made of our own queue id, which no stranger can foresee, so a header section
- * cannot end its part early. */
+ * Boundaries are made of our own queue id, which no stranger can foresee, so no mail
+ * that is returned can end its part early. */
 
 #define REPLY_SHOWN 255
 
@@ -49,12 +50,15 @@ const char *
 dsn_status(const char *reply, enum dsn_action action, char out[DSN_STATUS_SIZE])
 {
 	const char *text = is_smtp(reply) && reply[3] == ' ' ? reply + 4 : reply;
-	char class = action == DSN_DELAYED ? '4' : is_smtp(reply) && reply[0] == '5' ? '5' : '\0';
+	char class = action == DSN_RELAYED               ? '2'
+	             : action == DSN_DELAYED             ? '4'
+	             : is_smtp(reply) && reply[0] == '5' ? '5'
+	                                                 : '\0';
 	size_t len;
 
-	if (is_enhanced(text, &len) && text[0] != '2' && (class == '\0' || text[0] == class))
+	if (is_enhanced(text, &len) && (class == '\0' ? text[0] != '2' : text[0] == class))
 		snprintf(out, DSN_STATUS_SIZE, "%.*s", (int)len, text);
-	else if (is_smtp(reply) || action == DSN_FAILED)
+	else if (is_smtp(reply) || action != DSN_DELAYED)
 		snprintf(out, DSN_STATUS_SIZE, "%c.0.0", class == '\0' ? '5' : class);
 	else
 		snprintf(out, DSN_STATUS_SIZE, "4.4.1");
@@ -75,18 +79,29 @@ add_words(const struct dsn *dsn, struct buf *out)
 {
 	char text[ADDRESS_TEXT_SIZE];
 
-	if (dsn->action == DSN_FAILED)
+	switch (dsn->action) {
+	case DSN_FAILED:
 		buf_add_str(
 		    out,
 		    "Your mail could not be delivered to the recipients below. It will not be "
 		    "tried again;\r\nfor these recipients, send it once more when the cause is "
 		    "mended.\r\n");
-	else
+		break;
+	case DSN_DELAYED:
 		buf_printf(
 		    out,
 		    "Your mail has not been delivered to the recipients below yet. There is "
 		    "nothing you need\r\nto do: it is tried again and again until\r\n%s.\r\n",
 		    dsn->retry_until);
+		break;
+	case DSN_RELAYED:
+		buf_add_str(
+		    out,
+		    "You asked to be told when your mail is delivered. For the recipients below it "
+		    "was handed\r\nto a mail server that confirms no deliveries, so this is the "
+		    "last that you hear of it,\r\nunless it fails there.\r\n");
+		break;
+	}
 	for (size_t i = 0; i < dsn->count; i++) {
 		const struct dsn_recipient *recipient = &dsn->recipients[i];
 
@@ -103,19 +118,61 @@ add_words(const struct dsn *dsn, struct buf *out)
 	           dsn->arrival, dsn->original);
 }
 
+/* xtext (RFC 3461 section 4) decoded, for one line: a field must not end early. */
+static void
+add_xtext(const char *text, struct buf *out)
+{
+	static const char digits[] = "0123456789ABCDEF";
+
+	for (; text[0] != '\0'; text++) {
+		const char *high = text[0] == '+' && text[1] ? strchr(digits, text[1]) : NULL;
+		const char *low = high && text[2] ? strchr(digits, text[2]) : NULL;
+		char c = text[0];
+
+		if (low) {
+			c = (char)((high - digits) << 4 | (low - digits));
+			text += 2;
+		}
+		buf_add_char(out, c >= ' ' && c <= '~' ? c : '?');
+	}
+}
+
+static void
+add_original_recipient(const char *orcpt, struct buf *out)
+{
+	const char *address = strchr(orcpt, ';');
+
+	if (!address)
+		return;
+	buf_add_str(out, "Original-Recipient: ");
+	buf_add(out, orcpt, (size_t)(address - orcpt));
+	buf_add_str(out, "; ");
+	add_xtext(address + 1, out);
+	buf_add_str(out, "\r\n");
+}
+
 static void
 add_fields(const struct dsn *dsn, struct buf *out)
 {
+	static const char *const actions[] = {"failed", "delayed", "relayed"};
 	char text[ADDRESS_TEXT_SIZE], status[DSN_STATUS_SIZE];
 
+	if (dsn->envid && dsn->envid[0]) {
+		buf_add_str(out, "Original-Envelope-Id: ");
+		add_xtext(dsn->envid, out);
+		buf_add_str(out, "\r\n");
+	}
 	buf_printf(out, "Reporting-MTA: dns; %s\r\nArrival-Date: %s\r\n", dsn->hostname,
 	           dsn->arrival);
 	for (size_t i = 0; i < dsn->count; i++) {
 		const struct dsn_recipient *recipient = &dsn->recipients[i];
 
-		buf_printf(out, "\r\nFinal-Recipient: rfc822; %s\r\nAction: %s\r\nStatus: %s\r\n",
+		buf_add_str(out, "\r\n");
+		if (recipient->orcpt)
+			add_original_recipient(recipient->orcpt, out);
+		buf_printf(out, "Final-Recipient: rfc822; %s\r\nAction: %s\r\nStatus: %s\r\n",
 		           address_format(&recipient->address, text, sizeof(text)),
-		           dsn->action == DSN_FAILED ? "failed" : "delayed",
+		           actions[dsn->action],
 		           recipient->expired ? "4.4.7"
 		                              : dsn_status(recipient->reply, dsn->action, status));
 		buf_add_str(out, is_smtp(recipient->reply) ? "Diagnostic-Code: smtp; "
@@ -146,11 +203,16 @@ section(const uint8_t *data, size_t len, size_t max)
 bool
 dsn_compose(const struct dsn *dsn, struct buf *out)
 {
+	static const char *const subjects[] = {"Undelivered mail",
+	                                       "Delayed mail (still being tried)",
+	                                       "Mail handed on, without confirmation"};
 	char to[ADDRESS_TEXT_SIZE];
-	const size_t head = section(dsn->head, dsn->head_len, DSN_HEADER_MAX);
+	const size_t head =
+	    dsn->is_whole ? dsn->head_len : section(dsn->head, dsn->head_len, DSN_HEADER_MAX);
 	bool is_8bit = false;
 
 	assert(dsn->count > 0 && !address_is_null(&dsn->to));
+	assert(!dsn->is_whole || dsn->head_len <= DSN_WHOLE_MAX);
 	for (size_t i = 0; i < head; i++)
 		is_8bit = is_8bit || dsn->head[i] > 0x7f;
 	address_format(&dsn->to, to, sizeof(to));
@@ -170,17 +232,14 @@ dsn_compose(const struct dsn *dsn, struct buf *out)
 	           "--=_%s\r\n"
 	           "Content-Type: text/plain; charset=us-ascii\r\n"
 	           "\r\n",
-	           dsn->hostname, dsn->id, dsn->date, dsn->hostname, to,
-	           dsn->action == DSN_FAILED ? "Undelivered mail"
-	                                     : "Delayed mail (still being tried)",
+	           dsn->hostname, dsn->id, dsn->date, dsn->hostname, to, subjects[dsn->action],
 	           dsn->date, dsn->id, dsn->hostname, dsn->id, is_8bit ? "8bit" : "7bit", dsn->id);
 	add_words(dsn, out);
 	buf_printf(out, "\r\n--=_%s\r\nContent-Type: message/delivery-status\r\n\r\n", dsn->id);
 	add_fields(dsn, out);
-	buf_printf(out,
-	           "\r\n--=_%s\r\nContent-Type: text/rfc822-headers\r\n"
-	           "Content-Transfer-Encoding: %s\r\n\r\n",
-	           dsn->id, is_8bit ? "8bit" : "7bit");
+	buf_printf(out, "\r\n--=_%s\r\nContent-Type: %s\r\nContent-Transfer-Encoding: %s\r\n\r\n",
+	           dsn->id, dsn->is_whole ? "message/rfc822" : "text/rfc822-headers",
+	           is_8bit ? "8bit" : "7bit");
 	buf_add(out, dsn->head, head);
 	buf_printf(out, "\r\n--=_%s--\r\n", dsn->id);
 	return is_8bit;

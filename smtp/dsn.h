@@ -1,5 +1,5 @@
 /* Delivery status notifications (RFC 3464): what a sender is told when mail did not arrive, or not
- * yet. Pure: struct in, message out. */
+ * yet, or went where nobody will tell. Pure: struct in, message out. */
 #ifndef SMTP_DSN_H
 #define SMTP_DSN_H
 
@@ -13,6 +13,7 @@
 enum dsn_action { /* RFC 3464 section 2.3.3 */
 	          DSN_FAILED,
 	          DSN_DELAYED,
+	          DSN_RELAYED, /* taken by a server that will not tell of its delivery */
 };
 
 struct dsn_recipient {
@@ -21,7 +22,8 @@ struct dsn_recipient {
 	 * our own words about a contact that failed, with or without an enhanced code in front
 	 * ("4.4.1 connection refused by mx1.example.org"). */
 	const char *reply;
-	bool expired; /* given up after the last temporary failure */
+	bool expired;      /* given up after the last temporary failure */
+	const char *orcpt; /* RFC 3461 section 4.2, as the client gave it; "" or NULL: none */
 };
 
 struct dsn { /* all borrowed for the call; dates are RFC 5322 texts */
@@ -33,19 +35,23 @@ struct dsn { /* all borrowed for the call; dates are RFC 5322 texts */
 	const char *date;        /* now */
 	const char *arrival;     /* when the mail was accepted */
 	const char *retry_until; /* DSN_DELAYED only */
+	const char *envid;       /* RFC 3461 section 4.4, as the client gave it; "" or NULL: none */
 	const struct dsn_recipient *recipients;
 	size_t count;        /* at least 1 */
 	const uint8_t *head; /* the mail from its first octet on: its header section is returned,
 	                        cut at DSN_HEADER_MAX, and nothing of its body */
 	size_t head_len;
+	bool is_whole; /* that is the whole mail, and all of it is returned: at most
+	                  DSN_WHOLE_MAX, and in lines */
 };
 
 #define DSN_HEADER_MAX (16u * 1024)
-/* Never more than that, whatever the recipients' replies are. */
-#define DSN_SIZE_MAX(count) (DSN_HEADER_MAX + 4096u + (size_t)(count)*1536u)
+#define DSN_WHOLE_MAX  (64u * 1024)
+/* Never more than that, whatever the recipients' replies are; and with is_whole DSN_WHOLE_MAX. */
+#define DSN_SIZE_MAX(count) (DSN_HEADER_MAX + 4096u + (size_t)(count)*2048u)
 
-/* Appends the whole message, CRLF lines below 998 octets. Returns whether it holds 8-bit octets
- * (they come from the mail's own header section). */
+/* Appends the whole message, CRLF lines of at most 998 octets. Returns whether it holds 8-bit
+ * octets (they come from the mail that is returned). */
 bool dsn_compose(const struct dsn *dsn, struct buf *out);
 
 /* The status code (RFC 3463) of a reply as above: the server's own if it gave one, else one that

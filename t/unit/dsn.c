@@ -31,6 +31,9 @@ static const struct {
     {"4.4.1111 not a code", DSN_DELAYED, "4.4.1"},
     {"", DSN_DELAYED, "4.4.1"},
     {"", DSN_FAILED, "5.0.0"},
+    {"250 2.1.5 taken", DSN_RELAYED, "2.1.5"},
+    {"250 ok", DSN_RELAYED, "2.0.0"},
+    {"250 5.1.1 class differs from the code", DSN_RELAYED, "2.0.0"},
 };
 
 static void
@@ -56,9 +59,9 @@ static void
 compose(enum dsn_action action, const char *head, size_t head_len, struct buf *out, bool *is_8bit)
 {
 	const struct dsn_recipient recipients[] = {
-	    {address("carol@example.org"), "550 5.1.1 no such user", false},
+	    {address("carol@example.org"), "550 5.1.1 no such user", false, NULL},
 	    {address("\"d e\"@example.org"), "451 4.3.0 full\x07\r\nX-Forged: 1",
-	     action == DSN_FAILED},
+	     action == DSN_FAILED, ""},
 	};
 	const struct dsn dsn = {
 	    .action = action,
@@ -73,6 +76,32 @@ compose(enum dsn_action action, const char *head, size_t head_len, struct buf *o
 	    .count = 2,
 	    .head = (const uint8_t *)head,
 	    .head_len = head_len,
+	};
+	buf_init(out);
+	*is_8bit = dsn_compose(&dsn, out);
+}
+
+/* What the client asked for comes back with the notification. */
+static void
+compose_asked(const char *envid, const char *orcpt, const char *mail, struct buf *out,
+              bool *is_8bit)
+{
+	const struct dsn_recipient recipient = {
+	    .address = address("carol@example.org"), .reply = "250 2.0.0 taken", .orcpt = orcpt};
+	const struct dsn dsn = {
+	    .action = mail ? DSN_FAILED : DSN_RELAYED,
+	    .hostname = "mail.example.test",
+	    .id = "01new",
+	    .original = "01old",
+	    .to = address("alice@example.test"),
+	    .date = "Wed, 25 Nov 2026 10:00:00 +0900",
+	    .arrival = "Sat, 21 Nov 2026 10:00:00 +0900",
+	    .envid = envid,
+	    .recipients = &recipient,
+	    .count = 1,
+	    .head = (const uint8_t *)(mail ? mail : "Subject: hello\r\n\r\nsecret"),
+	    .head_len = mail ? strlen(mail) : 24,
+	    .is_whole = mail,
 	};
 	buf_init(out);
 	*is_8bit = dsn_compose(&dsn, out);
@@ -144,6 +173,35 @@ main(void)
 	buf_clear(&out);
 	compose(DSN_FAILED, "no line end", 11, &out, &is_8bit);
 	ok(lines_are_good(&out), "a mail without any line");
+	buf_clear(&out);
+
+	compose_asked("QQ+2B314+3D", "rfc822;Carol+2BX@example.org", NULL, &out, &is_8bit);
+	ok(lines_are_good(&out) && !has(&out, "secret"), "relayed: no body");
+	ok(has(&out, "Original-Envelope-Id: QQ+314=\r\nReporting-MTA: "),
+	   "the envelope id, decoded");
+	ok(has(&out, "\r\n\r\nOriginal-Recipient: rfc822; Carol+X@example.org\r\n"
+	             "Final-Recipient: rfc822; carol@example.org\r\nAction: relayed\r\n"
+	             "Status: 2.0.0\r\nDiagnostic-Code: smtp; 250 2.0.0 taken\r\n"),
+	   "the recipient as the client knows it, and where it went");
+	buf_clear(&out);
+	compose_asked("a+0D+0AX-Forged: 1+0", "rfc822;a+0D+0AX-Forged: 1+", NULL, &out, &is_8bit);
+	ok(lines_are_good(&out) && !has(&out, "\nX-Forged"), "xtext cannot forge a field");
+	ok(has(&out, "Original-Envelope-Id: a??X-Forged: 1+0\r\n"), "nor end in the middle");
+	buf_clear(&out);
+	compose_asked("", "no type", NULL, &out, &is_8bit);
+	ok(!has(&out, "Original-"), "what was not given is not told");
+	buf_clear(&out);
+	compose_asked(NULL, NULL, "Subject: hello\r\n\r\nbody \xe3\x81\x82", &out, &is_8bit);
+	ok(lines_are_good(&out) && is_8bit &&
+	       has(&out, "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n"
+	                 "\r\nSubject: hello\r\n\r\nbody \xe3\x81\x82\r\n--"),
+	   "the whole mail, when asked for");
+	buf_clear(&out);
+	static char whole[DSN_WHOLE_MAX + 1];
+	for (size_t i = 0; i + 8 < sizeof(whole); i += 8)
+		memcpy(whole + i, "abcdef\r\n", 8);
+	compose_asked(NULL, NULL, whole, &out, &is_8bit);
+	ok(lines_are_good(&out) && out.len <= DSN_SIZE_MAX(1) + DSN_WHOLE_MAX, "within its bound");
 	buf_clear(&out);
 	printf("1..%d\n", count);
 	return failures != 0;
