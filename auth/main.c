@@ -3,7 +3,8 @@
 
 /* The loop's thread serves the channels and owns every exchange. A pool of threads runs the
  * exchanges' steps, because Cyrus SASL answers synchronously and a password check is milliseconds
- * of pure CPU. What admin asks about accounts is in manage.c, who is connected in roster.c.
+ * of pure CPU; a login that the cache knows is neither, and is not worth two changes of threads. What
+ * admin asks about accounts is in manage.c, who is connected in roster.c.
  *
  * An exchange is in one of two hands: waiting for its client, or with the pool. While it is with
  * the pool the loop touches nothing but its gone flag; a client that cancels or dies meanwhile sets
@@ -206,10 +207,12 @@ exchange_done(struct pool_job *job, bool worked)
 		exchange_free(exchange);
 }
 
-/* Hands one step to the pool. */
+/* Does one step, or hands it to the pool. */
 static void
 exchange_run(struct exchange *exchange, const uint8_t *message, size_t len, bool has_message)
 {
+	const bool is_first = exchange->job.work == NULL;
+
 	exchange->busy = true;
 	exchange->has_message = has_message;
 	exchange->message = xmalloc(len + 1);
@@ -219,7 +222,12 @@ exchange_run(struct exchange *exchange, const uint8_t *message, size_t len, bool
 	exchange->len = len;
 	exchange->job.work = exchange_work;
 	exchange->job.done = exchange_done;
-	pool_run(exchange->ip, &exchange->job);
+	if (is_first && mech_is_quick(mech_name(exchange->mech), exchange->message, len)) {
+		exchange_work(&exchange->job);
+		exchange_done(&exchange->job, true);
+	} else {
+		pool_run(exchange->ip, &exchange->job);
+	}
 }
 
 /* False when all exchanges are with the pool. The step that an exchange which made room still gets

@@ -26,6 +26,10 @@ void mech_done(void);
 /* Those that are served, space-separated, in the order to offer them. */
 const char *mech_list(void);
 
+/* Whether this first message would be answered in microseconds: the cache knows the password that
+ * it shows. */
+bool mech_is_quick(const char *mechanism, const uint8_t *message, size_t len);
+
 /* One login attempt; never shared between threads at the same time. */
 struct mech;
 struct mech *mech_new(const char *mechanism);

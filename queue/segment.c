@@ -40,6 +40,15 @@ segments_open(struct segments *segments)
 	return segments->bodies < 0 || segments->large < 0 ? -1 : 0;
 }
 
+/* Forgets the descriptor that is kept. Locked. */
+static void
+stop_reading(struct segments *segments)
+{
+	if (segments->read_number)
+		close(segments->read_fd);
+	segments->read_number = 0;
+}
+
 void
 segments_close(struct segments *segments)
 {
@@ -47,6 +56,7 @@ segments_close(struct segments *segments)
 		close(segments->bodies);
 	if (segments->large >= 0)
 		close(segments->large);
+	stop_reading(segments);
 	free(segments->list);
 	segments->list = NULL;
 	segments->count = 0;
@@ -117,6 +127,8 @@ release_one(struct segments *segments, uint64_t number)
 	at = find(segments, number);
 	if (at < segments->count && segments->list[at].number == number &&
 	    --segments->list[at].live == 0) {
+		if (segments->read_number == number)
+			stop_reading(segments); /* it would keep the space */
 		(void)unlinkat(segments->bodies, segment_name(number, name), 0);
 		segments->count--;
 		memmove(segments->list + at, segments->list + at + 1,
@@ -318,8 +330,19 @@ store_open_body(struct store *store, const struct queue_id *id, const struct sto
 {
 	char name[32];
 
-	if (body->segment)
-		return openat(store->segments.bodies, segment_name(body->segment, name),
-		              O_RDONLY | O_CLOEXEC);
-	return openat(store->segments.large, large_name(id, name), O_RDONLY | O_CLOEXEC);
+	struct segments *segments = &store->segments;
+	int fd;
+
+	if (!body->segment)
+		return openat(segments->large, large_name(id, name), O_RDONLY | O_CLOEXEC);
+	pthread_mutex_lock(&segments->lock);
+	if (segments->read_number != body->segment) {
+		stop_reading(segments);
+		segments->read_fd = openat(segments->bodies, segment_name(body->segment, name),
+		                           O_RDONLY | O_CLOEXEC);
+		segments->read_number = segments->read_fd < 0 ? 0 : body->segment;
+	}
+	fd = segments->read_number ? fcntl(segments->read_fd, F_DUPFD_CLOEXEC, 3) : -1;
+	pthread_mutex_unlock(&segments->lock);
+	return fd;
 }

@@ -94,6 +94,9 @@ struct segments {
 	struct segment *list; /* ascending by number */
 	size_t count, size;
 	uint64_t next; /* number of the next new segment; at least 1 */
+	/* The segment read last, open: one message after the other is in the same. */
+	uint64_t read_number; /* 0: none */
+	int read_fd;
 };
 struct appender { /* a writer's own segment; its thread only */
 	struct segments *segments;
