@@ -30,7 +30,7 @@ if ($> == 0) {
 	my $port = Sekisho::free_port();
 	my $pem = "$s->{dir}/both.pem";
 	Peers::write_file($pem, join '', map { Peers::read_file("$smart->{dir}/$_.pem") } 'key', 'cert');
-	$postfix = Peers->postfix('127.0.0.1', $port, 'login.example', '', $pem, { relay => $Sekisho::PASSWORD });
+	$postfix = Peers->postfix('127.0.0.1', $port, 'login.example', "smtpd_sasl_mechanism_filter = login\n", $pem, { relay => $Sekisho::PASSWORD });
 	$postfix_route = qq(  login.example: { host: localhost, port: $port, tls: verify, user: "relay\@sasl.test", password_file: $file{right} }\n);
 }
 

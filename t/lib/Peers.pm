@@ -70,6 +70,17 @@ sub family {
 	return @family;
 }
 
+# CPU seconds of all of them, those that have ended included.
+sub cpu {
+	my ($self) = @_;
+	my $ticks = 0;
+	for my $pid ($self->family) {
+		my @stat = split ' ', read_file("/proc/$pid/stat") =~ s/.*\) //r;
+		$ticks += $_ // 0 for @stat[11 .. 14];
+	}
+	return $ticks / 100;
+}
+
 # The messages that arrived, each as it is on disk.
 sub delivered { my ($self) = @_; return map { read_file($_) } glob $self->{mail} }
 
@@ -126,7 +137,7 @@ sub sink {
 }
 
 # A whole Postfix that takes all mail for one domain, with STARTTLS. Needs root: its master drops privileges. With passwords (a hash) it
-# wants AUTH LOGIN from everybody.
+# wants AUTH from everybody, who may then send anywhere.
 sub postfix {
 	my ($class, $address, $port, $domain, $more, $certificate, $passwords) = @_;
 	my $dir = directory();
@@ -137,7 +148,7 @@ sub postfix {
 	chown 65534, 65534, "$dir/mail";
 	if ($passwords) {
 		make_path("$dir/conf/sasl"); # Debian's place for it
-		write_file("$dir/conf/sasl/smtpd.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: $dir/sasldb\nmech_list: LOGIN\n");
+		write_file("$dir/conf/sasl/smtpd.conf", "pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: $dir/sasldb\nmech_list: PLAIN LOGIN\n");
 		for my $user (keys %$passwords) {
 			open my $pipe, '|-', "$PEERS/usr/sbin/saslpasswd2", '-p', '-c', '-f', "$dir/sasldb", '-u', 'sasl.test', $user or die $!;
 			print $pipe $passwords->{$user};
@@ -145,8 +156,9 @@ sub postfix {
 		}
 		chmod 0644, "$dir/sasldb";
 		$more .= "smtpd_sasl_auth_enable = yes\nsmtpd_sasl_local_domain = sasl.test\nsmtpd_tls_auth_only = yes\n"
-			. "smtpd_recipient_restrictions = permit_sasl_authenticated, reject\n";
+			. "smtpd_recipient_restrictions = permit_sasl_authenticated, reject\nsmtpd_relay_restrictions = permit_sasl_authenticated, reject\n";
 	}
+	else { $more .= "smtpd_relay_restrictions = reject_unauth_destination\n" }
 	my $tls = $certificate ? "smtpd_tls_security_level = may\nsmtpd_tls_chain_files = $certificate\n" : '';
 	write_file("$dir/conf/main.cf", <<"CONF");
 compatibility_level = 3.6
@@ -177,7 +189,6 @@ virtual_mailbox_base = $dir/mail
 virtual_uid_maps = static:65534
 virtual_gid_maps = static:65534
 virtual_minimum_uid = 1
-smtpd_relay_restrictions = reject_unauth_destination
 smtputf8_enable = no
 $tls$more
 CONF
