@@ -161,13 +161,15 @@ commit(struct session *session)
 	    .from = transaction->mail.from,
 	    .recipients = transaction->recipients,
 	    .recipient_count = transaction->recipient_count,
-	    .body_8bit = transaction->mail.body_8bit || transaction->in.has_8bit,
+	    .envelope = transaction->mail.envelope,
 	    .prefix = text.data,
 	    .prefix_len = text.len,
 	    .client_ip = session->ip,
 	    .client_port = session->port,
 	    .ehlo = session->ehlo,
 	};
+	if (envelope.envelope.body == BODY_7BIT && transaction->in.has_8bit)
+		envelope.envelope.body = BODY_8BITMIME;
 	queue_submission_commit(transaction->submission, &envelope, on_verdict, session);
 	buf_clear(&text);
 }

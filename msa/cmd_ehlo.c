@@ -19,6 +19,7 @@ greet(struct session *session, const char *args, size_t len)
 	session_reset(session);
 	memcpy(session->ehlo, name, sizeof(name));
 	session->state = SESSION_READY;
+	session->extensions = 0;
 	return true;
 }
 

@@ -26,6 +26,7 @@ cmd_mail(struct session *session, const char *args, size_t len)
 {
 	const struct conf *conf = session->msa->conf;
 	struct transaction *transaction = &session->transaction;
+	const struct command_opts opts = command_opts(session);
 	struct command_mail mail = {0};
 	enum address_error why = ADDRESS_OK;
 	char text[ADDRESS_TEXT_SIZE];
@@ -36,7 +37,7 @@ cmd_mail(struct session *session, const char *args, size_t len)
 		session_say(session, REPLY_TOO_MANY_MESSAGES, (unsigned long long)conf->messages);
 		return HANDLED_HANG_UP;
 	}
-	switch (command_parse_mail(args, len, &mail, &why)) {
+	switch (command_parse_mail(args, len, &opts, &mail, &why)) {
 	case COMMAND_OK:
 		break;
 	case COMMAND_BAD_ADDRESS:

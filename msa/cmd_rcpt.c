@@ -1,6 +1,7 @@
 #include "msa/command.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "core/log.h"
 #include "core/mem.h"
@@ -27,6 +28,13 @@ address_reply(enum address_error why)
 	}
 }
 
+static size_t
+octets(const struct envelope_recipient *recipient)
+{
+	return strlen(recipient->address.local) + strlen(recipient->address.domain) +
+	       strlen(recipient->orcpt) + QUEUE_RECIPIENT_OCTETS;
+}
+
 static void
 keep(struct transaction *transaction)
 {
@@ -37,6 +45,8 @@ keep(struct transaction *transaction)
 		    xreallocarray(transaction->recipients, transaction->recipient_room,
 		                  sizeof(*transaction->recipients));
 	}
+	transaction->pending.orcpt = arena_strdup(transaction->arena, transaction->pending.orcpt);
+	transaction->recipient_octets += octets(&transaction->pending);
 	transaction->recipients[transaction->recipient_count++] = transaction->pending;
 }
 
@@ -77,9 +87,11 @@ cmd_rcpt(struct session *session, const char *args, size_t len)
 {
 	const struct conf *conf = session->msa->conf;
 	struct transaction *transaction = &session->transaction;
+	const struct command_opts opts = command_opts(session);
 	enum address_error why = ADDRESS_OK;
 
-	switch (command_parse_rcpt(args, len, &transaction->pending, &why)) {
+	switch (command_parse_rcpt(args, len, &opts, &transaction->pending,
+	                           transaction->pending_orcpt, &why)) {
 	case COMMAND_OK:
 		break;
 	case COMMAND_BAD_ADDRESS:
@@ -90,12 +102,16 @@ cmd_rcpt(struct session *session, const char *args, size_t len)
 		return refuse(session, REPLY_BAD_ARGUMENTS);
 	}
 	if (transaction->recipient_count >= conf->recipients ||
-	    transaction->recipient_count >= QUEUE_RECIPIENTS_MAX) {
+	    transaction->recipient_count >= QUEUE_RECIPIENTS_MAX ||
+	    transaction->recipient_octets + octets(&transaction->pending) >
+	        QUEUE_RECIPIENTS_OCTETS) {
+		const uint64_t limit = transaction->recipient_count < conf->recipients
+		                           ? transaction->recipient_count
+		                           : conf->recipients;
 		log_info(session->id, "refused", "rule=recipients account=%s limit=%" PRIu64,
-		         session->account, conf->recipients);
+		         session->account, limit);
 		transaction->refused++;
-		session_say(session, REPLY_TOO_MANY_RECIPIENTS,
-		            (unsigned long long)conf->recipients);
+		session_say(session, REPLY_TOO_MANY_RECIPIENTS, (unsigned long long)limit);
 		return HANDLED_REPLY;
 	}
 	queue_submission_reserve(transaction->submission, on_verdict, session);

@@ -61,6 +61,14 @@ refuse(struct session *session, enum reply_name name)
 	return HANDLED_REPLY;
 }
 
+struct command_opts
+command_opts(const struct session *session)
+{
+	return (struct command_opts){.extensions = session->extensions,
+	                             .now = clock_wall(),
+	                             .hostname = session->msa->conf->hostname};
+}
+
 enum handled
 command_run(struct session *session, const char *line, size_t len)
 {

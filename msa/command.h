@@ -30,6 +30,9 @@ const struct command *command_lookup(const char *verb, size_t len);
 /* Checks a whole line against the table and runs its handler. */
 enum handled command_run(struct session *session, const char *line, size_t len);
 
+/* What MAIL and RCPT are read with. */
+struct command_opts command_opts(const struct session *session);
+
 command_handler cmd_ehlo, cmd_helo, cmd_starttls, cmd_auth, cmd_mail, cmd_rcpt, cmd_data, cmd_rset,
     cmd_noop, cmd_quit, cmd_vrfy, cmd_expn, cmd_help, cmd_http;
 

@@ -25,6 +25,7 @@
 #include "smtp/address.h"
 #include "smtp/command.h"
 #include "smtp/data.h"
+#include "smtp/envelope.h"
 #include "smtp/header.h"
 
 struct session;
@@ -61,10 +62,12 @@ struct transaction {
 	const struct conf *conf; /* a reference: what holds for its content, whatever is reloaded */
 	struct queue_submission *submission; /* owned: holds the reservations */
 	struct command_mail mail;
-	struct address pending;     /* the recipient whose reservation is under way */
-	struct address *recipients; /* owned, malloc */
+	struct envelope_recipient pending; /* the recipient whose reservation is under way */
+	char pending_orcpt[ENVELOPE_ORCPT_MAX + 1];
+	struct envelope_recipient *recipients; /* owned, malloc; their texts are in the arena */
 	size_t recipient_count, recipient_room;
-	unsigned refused; /* recipients refused */
+	size_t recipient_octets; /* see QUEUE_RECIPIENTS_OCTETS */
+	unsigned refused;        /* recipients refused */
 	char id[QUEUE_ID_TEXT_SIZE];
 	struct data_in in;
 	struct header *header; /* in the arena */
@@ -102,6 +105,7 @@ struct session {
 	void (*on_delay)(struct session *session);
 
 	char ehlo[ADDRESS_DOMAIN_MAX + 1];
+	unsigned extensions; /* COMMAND_* that EHLO offered: MAIL and RCPT take their parameters */
 	struct auth_login *login; /* owned while an exchange runs */
 	char mechanism[24];
 	char *account;                   /* owned; NULL before a login */

@@ -574,12 +574,16 @@ queue_submission_commit(struct queue_submission *submission, const struct queue_
 	snprintf(out->client_ip, sizeof(out->client_ip), "%s", envelope->client_ip);
 	snprintf(out->ehlo, sizeof(out->ehlo), "%s", envelope->ehlo);
 	out->client_port = envelope->client_port;
-	out->body_8bit = envelope->body_8bit;
+	out->envelope = envelope->envelope;
 	out->from = envelope->from;
+	out->arena = arena_new();
 	out->recipient_count = (uint16_t)envelope->recipient_count;
-	out->recipients = xcalloc(envelope->recipient_count, sizeof(*out->recipients));
-	memcpy(out->recipients, envelope->recipients,
-	       envelope->recipient_count * sizeof(*out->recipients));
+	out->recipients =
+	    arena_alloc(out->arena, envelope->recipient_count * sizeof(*out->recipients));
+	for (size_t i = 0; i < envelope->recipient_count; i++) {
+		out->recipients[i] = envelope->recipients[i];
+		out->recipients[i].orcpt = arena_strdup(out->arena, envelope->recipients[i].orcpt);
+	}
 	out->prefix =
 	    (uint8_t *)xmemdup0(envelope->prefix_len ? envelope->prefix : "", envelope->prefix_len);
 	out->prefix_len = envelope->prefix_len;

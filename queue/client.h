@@ -13,12 +13,17 @@
 #include "core/ipc.h"
 #include "queue/id.h"
 #include "smtp/address.h"
+#include "smtp/envelope.h"
 
 #define QUEUE_INLINE_MAX                                                                           \
 	(64u * 1024) /* octets of body that travel in the frame; a larger body gets a file */
-#define QUEUE_PREFIX_MAX     4000   /* octets of prefix header */
-#define QUEUE_RECIPIENTS_MAX 1000   /* the largest limits.recipients */
-#define QUEUE_TIMEOUT        120000 /* msec for a commit; a reservation gets 10 s */
+#define QUEUE_PREFIX_MAX     4000 /* octets of prefix header */
+#define QUEUE_RECIPIENTS_MAX 1000 /* the largest limits.recipients */
+#define QUEUE_RECIPIENTS_OCTETS                                                                    \
+	300000 /* of a message's recipients, so that they fit one frame: the texts of each and     \
+	          QUEUE_RECIPIENT_OCTETS more */
+#define QUEUE_RECIPIENT_OCTETS 8
+#define QUEUE_TIMEOUT          120000 /* msec for a commit; a reservation gets 10 s */
 #define QUEUE_LOST_REPLY                                                                           \
 	30000 /* msec during which a restarted queue is asked about a lost reply                   \
 	       */
@@ -76,9 +81,9 @@ bool queue_submission_body(struct queue_submission *submission, const void *data
 
 struct queue_envelope { /* all borrowed for the call */
 	struct address from;
-	const struct address *recipients;
-	size_t recipient_count; /* equals the live reservations */
-	bool body_8bit;
+	const struct envelope_recipient *recipients; /* within QUEUE_RECIPIENTS_OCTETS */
+	size_t recipient_count;                      /* equals the live reservations */
+	struct envelope envelope;
 	const void *prefix; /* header fields added in front */
 	size_t prefix_len;
 	const char *client_ip;

@@ -230,7 +230,7 @@ merge_recipient(struct store_message *message, uint16_t index, const MDB_val *v)
 		return;
 	for (size_t i = 0; i < message->recipient_count; i++) {
 		if (message->recipients[i].index == index) {
-			free(recipient.reply);
+			recipient_clear(&recipient);
 			return;
 		}
 	}

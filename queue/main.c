@@ -364,7 +364,7 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	    .from = commit.from,
 	    .recipients = commit.recipients,
 	    .recipient_count = commit.recipient_count,
-	    .body_8bit = commit.body_8bit,
+	    .envelope = commit.envelope,
 	    .created = now,
 	    .due = accept->due ? accept->due : now,
 	    .client_ip = commit.client_ip,

@@ -78,7 +78,7 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
            const struct dsn_recipient *recipients, size_t count)
 {
 	struct store *store = txn->lane->store;
-	struct store_recipient to = {.address = about->from, .reply = ""};
+	struct store_recipient to = {.address = about->from, .orcpt = "", .reply = ""};
 	struct store_message message = {
 	    .id = notice->id,
 	    .generated = true,
@@ -99,7 +99,8 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
 	if (txn->rc)
 		return;
 	buf_init(&body);
-	message.body_8bit = compose(store, notice, about, recipients, count, &body);
+	if (compose(store, notice, about, recipients, count, &body))
+		message.envelope.body = BODY_8BITMIME;
 	txn->rc = appender_append(&txn->lane->appender, body.data, body.len, &notice->body);
 	buf_clear(&body);
 	if (txn->rc)

@@ -73,6 +73,91 @@ proto_address(struct wire *wire, struct address *out)
 		wire->failed = true; /* half an address; the null path has neither part */
 }
 
+enum { /* of struct envelope, in the order of their bits */
+       ENVELOPE_SMTPUTF8 = 1,
+       ENVELOPE_REQUIRETLS = 2,
+       ENVELOPE_TLS_OPTIONAL = 4,
+       ENVELOPE_BY_TRACE = 8,
+       ENVELOPE_FLAGS = 15,
+};
+
+void
+proto_put_envelope(struct buf *buf, const struct envelope *envelope)
+{
+	wire_put_u8(buf, (uint8_t)((envelope->smtputf8 ? ENVELOPE_SMTPUTF8 : 0) |
+	                           (envelope->requiretls ? ENVELOPE_REQUIRETLS : 0) |
+	                           (envelope->tls_optional ? ENVELOPE_TLS_OPTIONAL : 0) |
+	                           (envelope->by_trace ? ENVELOPE_BY_TRACE : 0)));
+	wire_put_u8(buf, (uint8_t)envelope->body);
+	wire_put_u8(buf, (uint8_t)envelope->ret);
+	wire_put_str(buf, envelope->envid);
+	wire_put_u8(buf, (uint8_t)(envelope->priority + ENVELOPE_PRIORITY));
+	wire_put_u64(buf, (uint64_t)envelope->hold_until);
+	wire_put_u8(buf, (uint8_t)envelope->by);
+	wire_put_u64(buf, (uint64_t)envelope->by_deadline);
+}
+
+/* An enumerator or number of at most max. */
+static unsigned
+read_small(struct wire *wire, unsigned max)
+{
+	unsigned v = wire_u8(wire);
+	if (v > max)
+		wire->failed = true;
+	return v > max ? 0 : v;
+}
+
+void
+proto_envelope(struct wire *wire, struct envelope *out)
+{
+	unsigned flags = read_small(wire, ENVELOPE_FLAGS);
+
+	memset(out, 0, sizeof(*out));
+	out->smtputf8 = flags & ENVELOPE_SMTPUTF8;
+	out->requiretls = flags & ENVELOPE_REQUIRETLS;
+	out->tls_optional = flags & ENVELOPE_TLS_OPTIONAL;
+	out->by_trace = flags & ENVELOPE_BY_TRACE;
+	out->body = (enum envelope_body)read_small(wire, BODY_BINARYMIME);
+	out->ret = (enum envelope_ret)read_small(wire, RET_HDRS);
+	wire_str(wire, out->envid, sizeof(out->envid));
+	if (out->envid[0] && !envelope_is_envid(out->envid, strlen(out->envid))) {
+		wire->failed = true;
+		out->envid[0] = '\0';
+	}
+	out->priority = (int)read_small(wire, 2 * ENVELOPE_PRIORITY) - ENVELOPE_PRIORITY;
+	out->hold_until = (msec_t)wire_u64(wire);
+	out->by = (enum envelope_by)read_small(wire, BY_RETURN);
+	out->by_deadline = (msec_t)wire_u64(wire);
+	if (out->hold_until < 0)
+		wire->failed = true;
+}
+
+static void
+put_recipient(struct buf *buf, const struct address *address, unsigned notify, const char *orcpt)
+{
+	proto_put_address(buf, address);
+	wire_put_u8(buf, (uint8_t)notify);
+	wire_put_u16(buf, (uint16_t)strlen(orcpt));
+	wire_put_raw(buf, orcpt, strlen(orcpt));
+}
+
+/* Its text is allocated from arena. */
+static void
+read_recipient(struct wire *wire, struct arena *arena, struct envelope_recipient *out)
+{
+	char orcpt[ENVELOPE_ORCPT_MAX + 1] = "";
+
+	proto_address(wire, &out->address);
+	out->notify = wire_u8(wire);
+	size_t len = wire_u16(wire);
+	if (len < sizeof(orcpt))
+		wire_raw(wire, orcpt, len);
+	if (len >= sizeof(orcpt) || (len > 0 && !envelope_is_orcpt(orcpt, len)) ||
+	    !envelope_is_notify(out->notify) || address_is_null(&out->address))
+		wire->failed = true;
+	out->orcpt = len > 0 && wire_ok(wire) ? arena_memdup0(arena, orcpt, len) : "";
+}
+
 void
 proto_put_quota(struct buf *buf, const struct queue_quota *quota)
 {
@@ -158,9 +243,6 @@ proto_word(struct wire *wire, char *out, size_t size)
 		out[0] = '\0';
 }
 
-#define COMMIT_8BIT 1u
-#define COMMIT_FILE 2u
-
 void
 proto_put_commit(struct buf *buf, const struct proto_commit *commit)
 {
@@ -171,12 +253,13 @@ proto_put_commit(struct buf *buf, const struct proto_commit *commit)
 	wire_put_str(buf, commit->client_ip);
 	wire_put_u16(buf, commit->client_port);
 	wire_put_str(buf, commit->ehlo);
-	wire_put_u8(buf, (uint8_t)((commit->body_8bit ? COMMIT_8BIT : 0) |
-	                           (commit->in_file ? COMMIT_FILE : 0)));
+	wire_put_u8(buf, commit->in_file);
 	proto_put_address(buf, &commit->from);
+	proto_put_envelope(buf, &commit->envelope);
 	wire_put_u16(buf, commit->recipient_count);
 	for (size_t i = 0; i < commit->recipient_count; i++)
-		proto_put_address(buf, &commit->recipients[i]);
+		put_recipient(buf, &commit->recipients[i].address, commit->recipients[i].notify,
+		              commit->recipients[i].orcpt);
 	wire_put_bytes(buf, commit->prefix, commit->prefix_len);
 	wire_put_u64(buf, commit->checksum);
 	if (commit->in_file)
@@ -198,24 +281,19 @@ proto_commit(const void *data, size_t len, struct proto_commit *out)
 	proto_word(&wire, out->client_ip, sizeof(out->client_ip));
 	out->client_port = wire_u16(&wire);
 	proto_word(&wire, out->ehlo, sizeof(out->ehlo));
-	unsigned flags = wire_u8(&wire);
-	out->body_8bit = flags & COMMIT_8BIT;
-	out->in_file = flags & COMMIT_FILE;
-	if (flags & ~(COMMIT_8BIT | COMMIT_FILE))
-		wire.failed = true;
+	out->in_file = read_small(&wire, 1);
 	proto_address(&wire, &out->from);
+	proto_envelope(&wire, &out->envelope);
 	size_t count = wire_u16(&wire);
 	if (count == 0 || count > QUEUE_RECIPIENTS_MAX)
 		wire.failed = true;
 	if (!wire_ok(&wire))
 		return false;
-	out->recipients = xcalloc(count, sizeof(*out->recipients));
+	out->arena = arena_new();
+	out->recipients = arena_alloc(out->arena, count * sizeof(*out->recipients));
 	out->recipient_count = (uint16_t)count;
-	for (size_t i = 0; i < count && wire_ok(&wire); i++) {
-		proto_address(&wire, &out->recipients[i]);
-		if (address_is_null(&out->recipients[i]))
-			wire.failed = true;
-	}
+	for (size_t i = 0; i < count && wire_ok(&wire); i++)
+		read_recipient(&wire, out->arena, &out->recipients[i]);
 	out->prefix = wire_bytes(&wire, &out->prefix_len);
 	if (out->prefix_len > QUEUE_PREFIX_MAX)
 		wire.failed = true;
@@ -238,7 +316,8 @@ proto_commit(const void *data, size_t len, struct proto_commit *out)
 void
 proto_commit_clear(struct proto_commit *commit)
 {
-	free(commit->recipients);
+	arena_free(commit->arena);
+	commit->arena = NULL;
 	commit->recipients = NULL;
 	commit->recipient_count = 0;
 }
@@ -252,14 +331,15 @@ proto_put_job(struct buf *buf, const struct queue_job *job)
 	wire_put_u32(buf, job->attempt);
 	proto_put_address(buf, &job->from);
 	wire_put_str(buf, job->domain);
-	wire_put_u8(buf, job->body_8bit);
+	proto_put_envelope(buf, &job->envelope);
 	wire_put_bytes(buf, job->prefix, job->prefix_len);
 	wire_put_u64(buf, job->body_offset);
 	wire_put_u64(buf, job->body_size);
 	wire_put_u16(buf, (uint16_t)job->recipient_count);
 	for (size_t i = 0; i < job->recipient_count; i++) {
-		wire_put_u16(buf, job->recipients[i].index);
-		proto_put_address(buf, &job->recipients[i].address);
+		const struct queue_recipient *recipient = &job->recipients[i];
+		wire_put_u16(buf, recipient->index);
+		put_recipient(buf, &recipient->address, recipient->notify, recipient->orcpt);
 	}
 }
 
@@ -278,7 +358,7 @@ proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *o
 	proto_address(&wire, &out->from);
 	proto_word(&wire, domain, sizeof(domain));
 	out->domain = arena_strdup(arena, domain);
-	out->body_8bit = wire_u8(&wire) != 0;
+	proto_envelope(&wire, &out->envelope);
 	const uint8_t *prefix = wire_bytes(&wire, &out->prefix_len);
 	out->prefix = (const uint8_t *)arena_memdup0(arena, prefix ? prefix : (const uint8_t *)"",
 	                                             out->prefix_len);
@@ -292,8 +372,11 @@ proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *o
 	out->recipients = arena_alloc(arena, count * sizeof(*out->recipients));
 	out->recipient_count = count;
 	for (size_t i = 0; i < count; i++) {
-		out->recipients[i].index = wire_u16(&wire);
-		proto_address(&wire, &out->recipients[i].address);
+		struct envelope_recipient recipient;
+		uint16_t index = wire_u16(&wire);
+		read_recipient(&wire, arena, &recipient);
+		out->recipients[i] = (struct queue_recipient){index, recipient.address,
+		                                              recipient.notify, recipient.orcpt};
 	}
 	return wire_done(&wire);
 }

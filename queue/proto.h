@@ -10,12 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/arena.h"
 #include "core/buf.h"
 #include "queue/client.h"
 #include "queue/control.h"
 #include "queue/id.h"
 #include "queue/worker.h"
 #include "smtp/address.h"
+#include "smtp/envelope.h"
 
 enum proto_type {
 	/* msa. A token numbers a submission within its channel. */
@@ -65,6 +67,9 @@ void proto_id(struct wire *wire, struct queue_id *out);
 /* At most 2 + 130 + 255 octets. A reader fails the wire on anything but printable ASCII. */
 void proto_put_address(struct buf *buf, const struct address *address);
 void proto_address(struct wire *wire, struct address *out);
+/* A reader fails the wire on what no parser lets through. */
+void proto_put_envelope(struct buf *buf, const struct envelope *envelope);
+void proto_envelope(struct wire *wire, struct envelope *out);
 void proto_put_quota(struct buf *buf, const struct queue_quota *quota);
 void proto_quota(struct wire *wire, struct queue_quota *out);
 void proto_put_view(struct buf *buf, const struct queue_quota_view *view);
@@ -84,9 +89,10 @@ struct proto_commit {
 	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
 	char client_ip[PROTO_IP_MAX + 1], ehlo[PROTO_EHLO_MAX + 1];
 	uint16_t client_port;
-	bool body_8bit;
 	struct address from;
-	struct address *recipients; /* owned: proto_commit_clear */
+	struct envelope envelope;
+	struct arena *arena; /* owned, see proto_commit_clear: recipients and their texts */
+	struct envelope_recipient *recipients;
 	uint16_t recipient_count;
 	const uint8_t *prefix; /* borrowed */
 	size_t prefix_len;

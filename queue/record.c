@@ -13,8 +13,9 @@
 #include <string.h>
 
 #include "core/mem.h"
+#include "queue/proto.h"
 
-enum { FLAG_GENERATED = 1, FLAG_8BIT = 2 };
+enum { FLAG_GENERATED = 1, FLAG_8BIT = 2 /* formats 1 and 2 */ };
 
 uint64_t
 be_get(const uint8_t *data, size_t len)
@@ -114,8 +115,7 @@ void
 record_encode(const struct store_message *message, struct buf *out)
 {
 	wire_put_u8(out, STORE_FORMAT);
-	wire_put_u8(out, (uint8_t)((message->generated ? FLAG_GENERATED : 0) |
-	                           (message->body_8bit ? FLAG_8BIT : 0)));
+	wire_put_u8(out, message->generated ? FLAG_GENERATED : 0);
 	wire_put_u64(out, message->generation);
 	put_cut(out, message->account, 255);
 	wire_put_str(out, message->from.local);
@@ -134,6 +134,7 @@ record_encode(const struct store_message *message, struct buf *out)
 	wire_put_u32(out, message->unfinished);
 	put_cut(out, message->last_reply, STORE_REPLY_MAX);
 	wire_put_u64(out, (uint64_t)message->warned);
+	proto_put_envelope(out, &message->envelope);
 }
 
 /* 0 for one that is not ours to read. */
@@ -157,7 +158,6 @@ record_decode(const void *data, size_t len)
 	message = xcalloc(1, sizeof(*message));
 	flags = wire_u8(&wire);
 	message->generated = flags & FLAG_GENERATED;
-	message->body_8bit = flags & FLAG_8BIT;
 	message->generation = wire_u64(&wire);
 	message->account = wire_str_new(&wire, 255);
 	wire_str(&wire, message->from.local, sizeof(message->from.local));
@@ -176,6 +176,10 @@ record_decode(const void *data, size_t len)
 	message->unfinished = wire_u32(&wire);
 	message->last_reply = wire_str_new(&wire, STORE_REPLY_MAX);
 	message->warned = version >= 2 ? (msec_t)wire_u64(&wire) : 0;
+	if (version >= 3)
+		proto_envelope(&wire, &message->envelope);
+	else if (flags & FLAG_8BIT)
+		message->envelope.body = BODY_8BITMIME;
 	if (wire_done(&wire))
 		return message;
 	store_message_free(message);
@@ -192,16 +196,18 @@ recipient_encode(const struct store_recipient *recipient, struct buf *out)
 	wire_put_str(out, recipient->address.local);
 	wire_put_str(out, recipient->address.domain);
 	put_cut(out, recipient->reply, STORE_REPLY_MAX);
+	wire_put_u8(out, (uint8_t)recipient->notify);
+	wire_put_str(out, recipient->orcpt);
 }
 
 bool
 recipient_decode(const void *data, size_t len, uint16_t index, struct store_recipient *out)
 {
 	struct wire wire = wire_from(data, len);
-	unsigned state;
+	unsigned version = version_of(&wire), state;
 
 	memset(out, 0, sizeof(*out));
-	if (version_of(&wire) == 0)
+	if (version == 0)
 		return false;
 	out->index = index;
 	state = wire_u8(&wire);
@@ -211,11 +217,20 @@ recipient_decode(const void *data, size_t len, uint16_t index, struct store_reci
 	wire_str(&wire, out->address.local, sizeof(out->address.local));
 	wire_str(&wire, out->address.domain, sizeof(out->address.domain));
 	out->reply = wire_str_new(&wire, STORE_REPLY_MAX);
-	if (wire_done(&wire) && state <= STORE_REMOVED)
+	out->notify = version >= 3 ? wire_u8(&wire) : 0;
+	out->orcpt = version >= 3 ? wire_str_new(&wire, ENVELOPE_ORCPT_MAX) : xstrdup("");
+	if (wire_done(&wire) && state <= STORE_REMOVED && envelope_is_notify(out->notify))
 		return true;
-	free(out->reply);
-	out->reply = NULL;
+	recipient_clear(out);
 	return false;
+}
+
+void
+recipient_clear(struct store_recipient *recipient)
+{
+	free(recipient->reply);
+	free(recipient->orcpt);
+	recipient->reply = recipient->orcpt = NULL;
 }
 
 void
@@ -274,7 +289,7 @@ store_message_free(struct store_message *message)
 	if (message == NULL)
 		return;
 	for (size_t i = 0; i < message->recipient_count; i++)
-		free(message->recipients[i].reply);
+		recipient_clear(&message->recipients[i]);
 	free(message->recipients);
 	free(message->account);
 	free(message->client_ip);

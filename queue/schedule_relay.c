@@ -52,8 +52,12 @@ job_send(struct job *job)
 	for (size_t i = 0; i < job->count; i++) {
 		while (stored->recipients[at].index != job->index[i])
 			at = (at + 1) % stored->recipient_count;
-		recipients[i].index = job->index[i];
-		recipients[i].address = stored->recipients[at].address;
+		recipients[i] = (struct queue_recipient){
+		    .index = job->index[i],
+		    .address = stored->recipients[at].address,
+		    .notify = stored->recipients[at].notify,
+		    .orcpt = stored->recipients[at].orcpt,
+		};
 	}
 	struct queue_job out = {
 	    .number = job->number,
@@ -61,7 +65,7 @@ job_send(struct job *job)
 	    .attempt = job->message->attempt,
 	    .from = stored->from,
 	    .domain = job->domain->name,
-	    .body_8bit = stored->body_8bit,
+	    .envelope = stored->envelope,
 	    .prefix = stored->prefix,
 	    .prefix_len = stored->prefix_len,
 	    .body_offset = stored->body.offset,

@@ -22,6 +22,7 @@
 #include "queue/worker.h"
 #include "ratelimit/ledger.h"
 #include "smtp/address.h"
+#include "smtp/envelope.h"
 
 struct store;
 
@@ -82,9 +83,9 @@ struct store_message_new { /* all borrowed for the call */
 	    *account;   /* who is charged and shown; "" for the null account (generated mail) */
 	bool generated; /* counted as generated, not accepted */
 	struct address from;
-	const struct address *recipients;
+	const struct envelope_recipient *recipients;
 	size_t recipient_count; /* 1 to QUEUE_RECIPIENTS_MAX */
-	bool body_8bit;
+	struct envelope envelope;
 	msec_t created, due; /* wall clock */
 	const char *client_ip;
 	uint16_t client_port;
@@ -158,6 +159,8 @@ size_t store_scan_due(struct store *store, enum queue_lane lane, struct store_ke
 struct store_recipient {
 	uint16_t index;
 	struct address address;
+	unsigned notify; /* NOTIFY_* bits, as in struct envelope_recipient */
+	char *orcpt;     /* "" when not given */
 	enum store_state state;
 	unsigned attempts;
 	msec_t when; /* of the last attempt; 0 before it */
@@ -167,10 +170,11 @@ struct store_message { /* owns everything in it; free with store_message_free */
 	struct queue_id id;
 	enum queue_lane lane; /* means nothing when finished */
 	bool finished;        /* found in history only */
-	bool generated, body_8bit;
+	bool generated;
 	uint64_t generation;
 	char *account;
 	struct address from;
+	struct envelope envelope;
 	msec_t created, due;
 	msec_t warned; /* the highest age of which the sender was told; 0 before */
 	char *client_ip;

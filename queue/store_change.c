@@ -153,7 +153,7 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 	message->id = in->id;
 	message->lane = QUEUE_FRESH;
 	message->generated = in->generated;
-	message->body_8bit = in->body_8bit;
+	message->envelope = in->envelope;
 	message->generation = 1;
 	message->account = xstrdup(in->account ? in->account : "");
 	message->from = in->from;
@@ -170,9 +170,13 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 	message->recipients = xcalloc(in->recipient_count, sizeof(*message->recipients));
 	message->recipient_count = in->recipient_count;
 	for (size_t i = 0; i < in->recipient_count; i++) {
-		message->recipients[i].index = (uint16_t)i;
-		message->recipients[i].address = in->recipients[i];
-		message->recipients[i].reply = xstrdup("");
+		message->recipients[i] = (struct store_recipient){
+		    .index = (uint16_t)i,
+		    .address = in->recipients[i].address,
+		    .notify = in->recipients[i].notify,
+		    .orcpt = xstrdup(in->recipients[i].orcpt ? in->recipients[i].orcpt : ""),
+		    .reply = xstrdup(""),
+		};
 	}
 	if (in->charge) {
 		enqueue->charged = true;

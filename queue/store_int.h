@@ -13,7 +13,7 @@
 #include "core/buf.h"
 #include "queue/store.h"
 
-#define STORE_FORMAT      2u /* of environments and records; 1 knew no delay notices */
+#define STORE_FORMAT      3u /* of environments and records; 1 knew no delay notices, 2 no envelope */
 #define STORE_SEGMENT_MAX (64u << 20)
 #define STORE_ID_SIZE     16u
 
@@ -73,8 +73,10 @@ void record_encode(const struct store_message *message, struct buf *out);
  * recipients. */
 struct store_message *record_decode(const void *data, size_t len);
 void recipient_encode(const struct store_recipient *recipient, struct buf *out);
-/* False when malformed; out->reply is then NULL. */
+/* False when malformed; out then owns nothing. */
 bool recipient_decode(const void *data, size_t len, uint16_t index, struct store_recipient *out);
+/* Frees what it owns. */
+void recipient_clear(struct store_recipient *recipient);
 void override_encode(const struct store_override *override, struct buf *out);
 bool override_decode(const void *data, size_t len, struct store_override *out);
 void reset_encode(const struct store_reset *reset, struct buf *out);

@@ -17,6 +17,7 @@
 #include "core/ipc.h"
 #include "queue/id.h"
 #include "smtp/address.h"
+#include "smtp/envelope.h"
 #include "smtp/reply.h"
 
 enum queue_lane { QUEUE_FRESH, QUEUE_RETRY, QUEUE_FALLBACK, QUEUE_LANES };
@@ -25,6 +26,8 @@ const char *queue_lane_name(enum queue_lane lane); /* "fresh", "retry", "fallbac
 struct queue_recipient {
 	uint16_t index; /* its place in the message's envelope */
 	struct address address;
+	unsigned notify;   /* NOTIFY_* bits, as in struct envelope_recipient */
+	const char *orcpt; /* in the arena; "" when not given */
 };
 struct queue_job { /* lives until queue_job_done or on_abandon returns; so does everything in it */
 	struct arena *arena; /* the attempt's memory, for the relay too */
@@ -33,7 +36,7 @@ struct queue_job { /* lives until queue_job_done or on_abandon returns; so does 
 	unsigned attempt; /* 1 for the first */
 	struct address from;
 	const char *domain; /* where all recipients are */
-	bool body_8bit;
+	struct envelope envelope;
 	const uint8_t *prefix; /* to be sent before the body */
 	size_t prefix_len;
 	int body_fd; /* read-only, closed by this module */

@@ -125,8 +125,9 @@ say_envelope(struct client *client)
 			         (unsigned long long)job->prefix_len + job->body_size);
 		client_say(client, "MAIL FROM:<%s>%s%s\r\n",
 		           address_format(&job->from, text, sizeof text), size,
-		           (client->offers & OFFER_8BITMIME) && job->body_8bit ? " BODY=8BITMIME"
-		                                                               : "");
+		           (client->offers & OFFER_8BITMIME) && job->envelope.body != BODY_7BIT
+		               ? " BODY=8BITMIME"
+		               : "");
 		client->mail_sent = true;
 	}
 	while (client->rcpt_sent < client->todo_count &&

@@ -1,5 +1,6 @@
 #include "smtp/command.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -63,10 +64,12 @@ parse_path(const char *keyword, bool null_ok, const char **args, size_t *len, st
 }
 
 /* Which parameters a command takes: RFC 5321 section 4.1.2 has the grammar of all, each extension
- * its own keyword and values. The row's number is its bit among those already seen. */
+ * its own keyword and values. No two of a group may stand in one command. */
 struct param {
 	const char *keyword;
-	bool (*read)(const char *value, size_t len, void *out);
+	unsigned extension; /* COMMAND_*; 0: always taken */
+	unsigned group;     /* a bit */
+	bool (*read)(const char *value, size_t len, const struct command_opts *opts, void *out);
 };
 
 static bool
@@ -102,7 +105,8 @@ is_word(const char *text, size_t len, const char *word)
 
 /* Everything behind a path. An empty value is one that was not given: is_param refuses "SIZE=". */
 static enum command_error
-parse_params(const char *args, size_t len, const struct param *known, size_t count, void *out)
+parse_params(const char *args, size_t len, const struct param *known, size_t count,
+             const struct command_opts *opts, void *out)
 {
 	unsigned seen = 0;
 
@@ -119,92 +123,365 @@ parse_params(const char *args, size_t len, const struct param *known, size_t cou
 			return COMMAND_SYNTAX;
 		while (i < count && !is_word(args, keyword_len, known[i].keyword))
 			i++;
-		if (i == count)
+		if (i == count || known[i].extension & ~opts->extensions)
 			return COMMAND_UNKNOWN_PARAM;
 		const char *value = args + keyword_len + (args + keyword_len < end);
-		if (seen & 1u << i || !known[i].read(value, (size_t)(end - value), out))
+		if (seen & known[i].group ||
+		    !known[i].read(value, (size_t)(end - value), opts, out))
 			return COMMAND_SYNTAX;
-		seen |= 1u << i;
+		seen |= known[i].group;
 	}
 	return COMMAND_OK;
 }
 
-/* RFC 1870 section 4. */
+/* One to max digits, all of text; a number beyond 64 bits is UINT64_MAX. */
 static bool
-read_size(const char *value, size_t len, void *out)
+read_number(const char *text, size_t len, size_t max, uint64_t *out)
 {
-	struct command_mail *mail = out;
 	uint64_t v = 0;
 
-	if (!len || len > 20)
+	if (!len || len > max)
 		return false;
 	for (size_t i = 0; i < len; i++) {
-		unsigned digit = (unsigned)(unsigned char)value[i] - '0';
+		unsigned digit = (unsigned)(unsigned char)text[i] - '0';
 		if (digit > 9)
 			return false;
-		/* A number beyond 64 bits is well formed and too big for any limit. */
 		v = v > (UINT64_MAX - digit) / 10 ? UINT64_MAX : v * 10 + digit;
 	}
-	mail->has_size = true;
-	mail->size = v;
+	*out = v;
 	return true;
 }
 
-/* RFC 6152 section 2. */
+/* RFC 1870 section 4. A number beyond 64 bits is well formed and too big for any limit. */
 static bool
-read_body(const char *value, size_t len, void *out)
+read_size(const char *value, size_t len, const struct command_opts *opts, void *out)
 {
 	struct command_mail *mail = out;
 
-	mail->body_8bit = is_word(value, len, "8BITMIME");
-	return mail->body_8bit || is_word(value, len, "7BIT");
+	(void)opts;
+	mail->has_size = true;
+	return read_number(value, len, 20, &mail->size);
+}
+
+/* RFC 6152 section 2, RFC 3030 section 3. */
+static bool
+read_body(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	struct envelope *envelope = &((struct command_mail *)out)->envelope;
+
+	if (is_word(value, len, "8BITMIME"))
+		envelope->body = BODY_8BITMIME;
+	else if (opts->extensions & COMMAND_BINARYMIME && is_word(value, len, "BINARYMIME"))
+		envelope->body = BODY_BINARYMIME;
+	else
+		return is_word(value, len, "7BIT");
+	return true;
 }
 
 /* RFC 4954 section 5: who submitted is what we authenticated, not what is claimed here, so it need
- * only be xtext (RFC 3461 section 4). */
+ * only be well formed. */
 static bool
-read_auth(const char *value, size_t len, void *out)
+read_auth(const char *value, size_t len, const struct command_opts *opts, void *out)
 {
+	(void)opts;
 	(void)out;
-	for (size_t i = 0; i < len; i++) {
-		if (value[i] < 33 || value[i] > 126)
+	return envelope_is_xtext(value, len);
+}
+
+/* RFC 3461 section 4.3. */
+static bool
+read_ret(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	struct envelope *envelope = &((struct command_mail *)out)->envelope;
+
+	(void)opts;
+	envelope->ret = is_word(value, len, "FULL")   ? RET_FULL
+	                : is_word(value, len, "HDRS") ? RET_HDRS
+	                                              : RET_UNSET;
+	return envelope->ret != RET_UNSET;
+}
+
+/* Section 4.4. */
+static bool
+read_envid(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	struct envelope *envelope = &((struct command_mail *)out)->envelope;
+
+	(void)opts;
+	if (!envelope_is_envid(value, len))
+		return false;
+	memcpy(envelope->envid, value, len);
+	return true;
+}
+
+/* RFC 6531 section 3.4. */
+static bool
+read_smtputf8(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	(void)value;
+	(void)opts;
+	((struct command_mail *)out)->envelope.smtputf8 = true;
+	return !len;
+}
+
+/* RFC 8689 section 3. */
+static bool
+read_requiretls(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	(void)value;
+	(void)opts;
+	((struct command_mail *)out)->envelope.requiretls = true;
+	return !len;
+}
+
+/* RFC 4865 section 3. */
+static bool
+read_holdfor(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	uint64_t seconds;
+
+	if (!read_number(value, len, 9, &seconds) || !seconds)
+		return false;
+	((struct command_mail *)out)->envelope.hold_until = opts->now + (msec_t)seconds * 1000;
+	return true;
+}
+
+/* Takes `digits` digits and the octet that has to follow (0: none has to). */
+static bool
+take_number(const char **text, size_t *len, size_t digits, char behind, unsigned max, unsigned *out)
+{
+	const size_t used = digits + (behind != 0);
+	uint64_t v;
+
+	if (*len < used || !read_number(*text, digits, digits, &v) || v > max ||
+	    (behind && ((*text)[digits] & (behind == 'T' ? 0xdf : 0xff)) != behind))
+		return false;
+	*out = (unsigned)v;
+	*text += used;
+	*len -= used;
+	return true;
+}
+
+/* Days from 1970-01-01 to that day of the Gregorian calendar: years are counted from March, so that
+ * the leap day is the last of one. */
+static int64_t
+days_of(unsigned year, unsigned month, unsigned day)
+{
+	const int64_t y = (int64_t)year - (month <= 2);
+	const int64_t of_year = (153 * (int64_t)(month > 2 ? month - 3 : month + 9) + 2) / 5 + day;
+
+	return y * 365 + y / 4 - y / 100 + y / 400 + of_year - 719469;
+}
+
+/* date-time of RFC 3339 section 5.6, to which erratum 2040 of RFC 4865 refers. */
+static bool
+read_date_time(const char *text, size_t len, msec_t *out)
+{
+	static const uint8_t days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+	unsigned year, month, day, hour, minute, second, hours = 0, minutes = 0;
+	bool leap, east;
+
+	if (!take_number(&text, &len, 4, '-', 9999, &year) ||
+	    !take_number(&text, &len, 2, '-', 12, &month) ||
+	    !take_number(&text, &len, 2, 'T', 31, &day) ||
+	    !take_number(&text, &len, 2, ':', 23, &hour) ||
+	    !take_number(&text, &len, 2, ':', 59, &minute) ||
+	    !take_number(&text, &len, 2, 0, 60, &second))
+		return false;
+	leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+	if (!month || !day || day > days[month - 1] || (month == 2 && day == 29 && !leap))
+		return false;
+	if (len && *text == '.') { /* a fraction, of which we take none */
+		size_t digits = 1;
+		while (digits < len && text[digits] >= '0' && text[digits] <= '9')
+			digits++;
+		if (digits == 1)
 			return false;
-		if (value[i] != '+')
-			continue;
-		for (size_t end = i + 2; i < end; i++)
-			if (i + 1 == len || !value[i + 1] ||
-			    !strchr("0123456789ABCDEF", value[i + 1]))
-				return false;
+		text += digits;
+		len -= digits;
 	}
-	return len;
+	east = len && *text == '+';
+	if (!is_word(text, len, "Z")) {
+		if (!len || (*text != '+' && *text != '-'))
+			return false;
+		text++;
+		len--;
+		if (!take_number(&text, &len, 2, ':', 23, &hours) ||
+		    !take_number(&text, &len, 2, 0, 59, &minutes) || len)
+			return false;
+	}
+	*out = (days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second) * 1000;
+	*out += (msec_t)(hours * 3600 + minutes * 60) * (east ? -1000 : 1000);
+	return true;
+}
+
+/* A time that has passed holds nothing: the client's clock may be a little behind. */
+static bool
+read_holduntil(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	msec_t until;
+
+	if (!read_date_time(value, len, &until))
+		return false;
+	((struct command_mail *)out)->envelope.hold_until = until > opts->now ? until : 0;
+	return true;
+}
+
+/* RFC 6710 section 4.1. */
+static bool
+read_priority(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	struct command_mail *mail = out;
+	const bool negative = len == 2 && *value == '-' && value[1] != '0';
+	uint64_t priority;
+
+	(void)opts;
+	if (!read_number(value + negative, len - negative, 1, &priority))
+		return false;
+	mail->envelope.priority = negative ? -(int)priority : (int)priority;
+	mail->has_priority = true;
+	return true;
+}
+
+/* RFC 2852 section 4: by-time ";" by-mode [by-trace]. */
+static bool
+read_by(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	struct envelope *envelope = &((struct command_mail *)out)->envelope;
+	const char *mode = memchr(value, ';', len);
+	const bool has_sign = len && (*value == '-' || *value == '+');
+	uint64_t seconds;
+	size_t mode_len;
+
+	if (!mode || !read_number(value + has_sign, (size_t)(mode - value) - has_sign, 9, &seconds))
+		return false;
+	mode_len = len - (size_t)(++mode - value);
+	if (mode_len < 1 || mode_len > 2 || (mode_len == 2 && (mode[1] & 0xdf) != 'T'))
+		return false;
+	envelope->by = is_word(mode, 1, "R")   ? BY_RETURN
+	               : is_word(mode, 1, "N") ? BY_NOTIFY
+	                                       : BY_NONE;
+	envelope->by_trace = mode_len == 2;
+	envelope->by_deadline = opts->now + (msec_t)seconds * (*value == '-' ? -1000 : 1000);
+	return envelope->by == BY_NOTIFY ||
+	       (envelope->by == BY_RETURN && *value != '-' && seconds > 0);
 }
 
 static const struct param mail_params[] = {
-    {"SIZE", read_size},
-    {"BODY", read_body},
-    {"AUTH", read_auth},
+    {"SIZE", 0, 1, read_size},
+    {"BODY", 0, 2, read_body},
+    {"AUTH", 0, 4, read_auth},
+    {"RET", COMMAND_DSN, 8, read_ret},
+    {"ENVID", COMMAND_DSN, 16, read_envid},
+    {"SMTPUTF8", COMMAND_SMTPUTF8, 32, read_smtputf8},
+    {"REQUIRETLS", COMMAND_REQUIRETLS, 64, read_requiretls},
+    {"HOLDFOR", COMMAND_FUTURERELEASE, 128, read_holdfor},
+    {"HOLDUNTIL", COMMAND_FUTURERELEASE, 128, read_holduntil},
+    {"MT-PRIORITY", COMMAND_MT_PRIORITY, 256, read_priority},
+    {"BY", COMMAND_DELIVERBY, 512, read_by},
 };
 
 enum command_error
-command_parse_mail(const char *args, size_t len, struct command_mail *out, enum address_error *why)
+command_parse_mail(const char *args, size_t len, const struct command_opts *opts,
+                   struct command_mail *out, enum address_error *why)
 {
 	enum command_error error;
 
 	memset(out, 0, sizeof *out);
 	if ((error = parse_path("FROM:", true, &args, &len, &out->from, why)))
 		return error;
-	return parse_params(args, len, mail_params, sizeof mail_params / sizeof *mail_params, out);
+	return parse_params(args, len, mail_params, sizeof mail_params / sizeof *mail_params, opts,
+	                    out);
+}
+
+struct rcpt { /* what its parameters are read into */
+	struct envelope_recipient *recipient;
+	char *orcpt;
+};
+
+/* RFC 3461 section 4.1. */
+static bool
+read_notify(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	struct envelope_recipient *recipient = ((struct rcpt *)out)->recipient;
+
+	(void)opts;
+	for (const char *end, *stop = value + len;; value = end + 1) {
+		end = memchr(value, ',', (size_t)(stop - value));
+		if (!end)
+			end = stop;
+		const size_t n = (size_t)(end - value);
+		const unsigned bit = is_word(value, n, "NEVER")     ? NOTIFY_NEVER
+		                     : is_word(value, n, "SUCCESS") ? NOTIFY_SUCCESS
+		                     : is_word(value, n, "FAILURE") ? NOTIFY_FAILURE
+		                     : is_word(value, n, "DELAY")   ? NOTIFY_DELAY
+		                                                    : 0;
+		if (!bit || (bit == NOTIFY_NEVER && n < len))
+			return false;
+		recipient->notify |= bit;
+		if (end == stop)
+			return true;
+	}
+}
+
+/* Section 4.2. */
+static bool
+read_orcpt(const char *value, size_t len, const struct command_opts *opts, void *out)
+{
+	char *orcpt = ((struct rcpt *)out)->orcpt;
+
+	(void)opts;
+	if (!envelope_is_orcpt(value, len))
+		return false;
+	memcpy(orcpt, value, len);
+	orcpt[len] = 0;
+	return true;
+}
+
+static const struct param rcpt_params[] = {
+    {"NOTIFY", COMMAND_DSN, 1, read_notify},
+    {"ORCPT", COMMAND_DSN, 2, read_orcpt},
+};
+
+/* "<postmaster>", the one recipient that needs no domain (RFC 5321 section 4.5.1). */
+static bool
+take_postmaster(const char **args, size_t *len, const char *hostname, struct address *out)
+{
+	static const char keyword[] = "TO:", path[] = "<postmaster>";
+	size_t at = sizeof keyword - 1, end;
+
+	if (*len < at || strncasecmp(*args, keyword, at) != 0)
+		return false;
+	while (at < *len && (*args)[at] == ' ')
+		at++;
+	end = at + sizeof path - 1;
+	if (*len < end || strncasecmp(*args + at, path, sizeof path - 1) != 0 ||
+	    (end < *len && (*args)[end] != ' '))
+		return false;
+	memcpy(out->local, *args + at + 1, sizeof path - 3);
+	snprintf(out->domain, sizeof out->domain, "%s", hostname);
+	*args += end;
+	*len -= end;
+	return true;
 }
 
 enum command_error
-command_parse_rcpt(const char *args, size_t len, struct address *out, enum address_error *why)
+command_parse_rcpt(const char *args, size_t len, const struct command_opts *opts,
+                   struct envelope_recipient *out, char orcpt[ENVELOPE_ORCPT_MAX + 1],
+                   enum address_error *why)
 {
+	struct rcpt rcpt = {out, orcpt};
 	enum command_error error;
 
 	memset(out, 0, sizeof *out);
-	if ((error = parse_path("TO:", false, &args, &len, out, why)))
+	*why = ADDRESS_OK;
+	*orcpt = 0;
+	out->orcpt = orcpt;
+	if (!take_postmaster(&args, &len, opts->hostname, &out->address) &&
+	    (error = parse_path("TO:", false, &args, &len, &out->address, why)))
 		return error;
-	return parse_params(args, len, NULL, 0, out);
+	return parse_params(args, len, rcpt_params, sizeof rcpt_params / sizeof *rcpt_params, opts,
+	                    &rcpt);
 }
 
 bool

@@ -7,10 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/clock.h"
 #include "smtp/address.h"
+#include "smtp/envelope.h"
 
-/* With its CRLF. RFC 5321 section 4.5.3.1.4 asks for 512, and for what extensions add to it: SIZE
- * 26, BODY 17 and AUTH= 500 to MAIL. */
+/* With its CRLF. RFC 5321 section 4.5.3.1.4 asks for 512, and for what extensions add to it: to
+ * MAIL SIZE 26, BODY 17, AUTH= 500, RET and ENVID 113, SMTPUTF8 10, HOLDUNTIL 37, MT-PRIORITY 15,
+ * BY 17 and REQUIRETLS 11, to RCPT NOTIFY and ORCPT 529. */
 #define COMMAND_LINE_MAX 2048
 #define COMMAND_AUTH_MAX 12290 /* with its CRLF; RFC 4954 section 4 */
 
@@ -24,11 +27,29 @@ size_t command_line(const uint8_t *data, size_t len, size_t *line);
 bool command_split(const char *line, size_t len, size_t *verb_len, const char **args,
                    size_t *args_len);
 
-struct command_mail { /* MAIL FROM:<path> [SIZE=n] [BODY=7BIT|8BITMIME] [AUTH=…] */
+/* Extensions whose parameters a command may have; those of SIZE, 8BITMIME and AUTH it always may.
+ */
+enum {
+	COMMAND_DSN = 1,           /* RFC 3461: RET, ENVID; NOTIFY, ORCPT */
+	COMMAND_SMTPUTF8 = 2,      /* RFC 6531 */
+	COMMAND_BINARYMIME = 4,    /* RFC 3030: BODY=BINARYMIME */
+	COMMAND_FUTURERELEASE = 8, /* RFC 4865: HOLDFOR, HOLDUNTIL */
+	COMMAND_MT_PRIORITY = 16,  /* RFC 6710 */
+	COMMAND_DELIVERBY = 32,    /* RFC 2852: BY */
+	COMMAND_REQUIRETLS = 64,   /* RFC 8689 */
+	COMMAND_ALL = 127,
+};
+struct command_opts {         /* all borrowed for the call */
+	unsigned extensions;  /* COMMAND_* that were offered; what belongs to others is unknown */
+	msec_t now;           /* wall clock that HOLDFOR and BY are counted from */
+	const char *hostname; /* ours: whose postmaster "RCPT TO:<postmaster>" is */
+};
+
+struct command_mail {
 	struct address from;
-	bool has_size;
+	bool has_size, has_priority;
 	uint64_t size;
-	bool body_8bit;
+	struct envelope envelope; /* as asked for: what it is bound to is the caller's */
 };
 enum command_error {
 	COMMAND_OK,
@@ -36,11 +57,12 @@ enum command_error {
 	COMMAND_BAD_ADDRESS,   /* see .address_error */
 	COMMAND_UNKNOWN_PARAM, /* 555 5.5.4 */
 };
-enum command_error command_parse_mail(const char *args, size_t len, struct command_mail *out,
-                                      enum address_error *why);
-/* RCPT TO:<path>; no parameter is known yet. */
-enum command_error command_parse_rcpt(const char *args, size_t len, struct address *out,
-                                      enum address_error *why);
+enum command_error command_parse_mail(const char *args, size_t len, const struct command_opts *opts,
+                                      struct command_mail *out, enum address_error *why);
+/* out->orcpt is then the text in orcpt. */
+enum command_error command_parse_rcpt(const char *args, size_t len, const struct command_opts *opts,
+                                      struct envelope_recipient *out,
+                                      char orcpt[ENVELOPE_ORCPT_MAX + 1], enum address_error *why);
 /* EHLO/HELO argument: a domain or address literal, accepted leniently (printable, no spaces), at
  * most 255. */
 bool command_parse_ehlo(const char *args, size_t len, char out[ADDRESS_DOMAIN_MAX + 1]);

@@ -5,6 +5,7 @@
 #define SMTP_ENVELOPE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/clock.h"
@@ -20,9 +21,9 @@ enum envelope_by { BY_NONE, BY_NOTIFY, BY_RETURN };  /* RFC 2852 section 4 */
 
 struct envelope { /* of a message; all zero: nothing was asked for */
 	enum envelope_body body;
-	bool smtputf8;   /* the message needs it (RFC 6531): an address or the header section is
-	                    not ASCII; MAIL's word alone does not make it so */
-	bool requiretls; /* RFC 8689: every hop by TLS, or back to the sender */
+	bool smtputf8;     /* the message needs it (RFC 6531): an address or the header section is
+	                      not ASCII; MAIL's word alone does not make it so */
+	bool requiretls;   /* RFC 8689: every hop by TLS, or back to the sender */
 	bool tls_optional; /* "TLS-Required: No" (section 5): rather in clear than not at all */
 	enum envelope_ret ret;
 	char envid[ENVELOPE_ENVID_MAX + 1]; /* as given, xtext; "" */
@@ -41,5 +42,14 @@ struct envelope_recipient {
 	unsigned notify;   /* NOTIFY_* bits */
 	const char *orcpt; /* as given, addr-type;xtext; "" when not. Borrowed, see its holder */
 };
+
+/* xtext (RFC 3461 section 4) of at least one octet: what AUTH= may hold. */
+bool envelope_is_xtext(const char *text, size_t len);
+/* The same, and what it stands for is printable ASCII, so that a notification can show it. */
+bool envelope_is_envid(const char *text, size_t len);
+/* addr-type ";" xtext of printable ASCII, at most ENVELOPE_ORCPT_MAX. */
+bool envelope_is_orcpt(const char *text, size_t len);
+/* Whether NOTIFY_* bits go together: NEVER stands alone. */
+bool envelope_is_notify(unsigned notify);
 
 #endif

@@ -13,9 +13,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size_t line, verb_len, args_len, taken;
 	const char *args;
 	struct command_mail mail;
-	struct address address;
+	struct envelope_recipient recipient;
+	char orcpt[ENVELOPE_ORCPT_MAX + 1];
 	enum address_error why;
 	char ehlo[ADDRESS_DOMAIN_MAX + 1];
+	const struct command_opts opts = {
+	    .extensions = COMMAND_ALL, .now = 1000000000000, .hostname = "mail.example.test"};
 	uint8_t *raw = malloc(size + 1);
 	int n = command_base64_decode((const char *)data, size, raw);
 
@@ -36,8 +39,19 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!command_split((const char *)data, size, &verb_len, &args, &args_len))
 		return 0;
 	assert(args + args_len <= (const char *)data + size && verb_len <= size);
-	command_parse_mail(args, args_len, &mail, &why);
-	command_parse_rcpt(args, args_len, &address, &why);
+	if (!command_parse_mail(args, args_len, &opts, &mail, &why)) {
+		const struct envelope *envelope = &mail.envelope;
+		assert(!*envelope->envid ||
+		       envelope_is_envid(envelope->envid, strlen(envelope->envid)));
+		assert(abs(envelope->priority) <= ENVELOPE_PRIORITY);
+		assert(!envelope->hold_until || envelope->hold_until > opts.now);
+		assert(envelope->by != BY_RETURN || envelope->by_deadline > opts.now);
+	}
+	if (!command_parse_rcpt(args, args_len, &opts, &recipient, orcpt, &why)) {
+		assert(!address_is_null(&recipient.address) &&
+		       envelope_is_notify(recipient.notify) && recipient.orcpt == orcpt);
+		assert(!*orcpt || envelope_is_orcpt(orcpt, strlen(orcpt)));
+	}
 	command_parse_ehlo(args, args_len, ehlo);
 	return 0;
 }

@@ -143,7 +143,7 @@ static void
 commit(struct queue_submission *s, size_t body, const char *domain, unsigned n)
 {
 	static char block[8192];
-	struct address to[8];
+	struct envelope_recipient to[8];
 	memset(block, 'x', sizeof(block));
 	memset(to, 0, sizeof(to));
 	queue_submission_body_start(s, on_ready, NULL);
@@ -154,17 +154,21 @@ commit(struct queue_submission *s, size_t body, const char *domain, unsigned n)
 		body -= part;
 	}
 	for (unsigned i = 0; i < n; i++) {
-		snprintf(to[i].local, sizeof(to[i].local), "r%u", i);
-		snprintf(to[i].domain, sizeof(to[i].domain), "%s", domain);
+		snprintf(to[i].address.local, sizeof(to[i].address.local), "r%u", i);
+		snprintf(to[i].address.domain, sizeof(to[i].address.domain), "%s", domain);
+		to[i].notify = NOTIFY_SUCCESS | NOTIFY_FAILURE;
+		to[i].orcpt = i ? "" : "rfc822;r@x.example";
 	}
-	struct queue_envelope envelope = {.from = {"alice", "example.org"},
-	                                  .recipients = to,
-	                                  .recipient_count = n,
-	                                  .prefix = "Received: x\r\n",
-	                                  .prefix_len = 13,
-	                                  .client_ip = "127.0.0.1",
-	                                  .client_port = 1,
-	                                  .ehlo = "me"};
+	struct queue_envelope envelope = {
+	    .from = {"alice", "example.org"},
+	    .recipients = to,
+	    .recipient_count = n,
+	    .envelope = {.body = BODY_8BITMIME, .ret = RET_HDRS, .envid = "e", .priority = -9},
+	    .prefix = "Received: x\r\n",
+	    .prefix_len = 13,
+	    .client_ip = "127.0.0.1",
+	    .client_port = 1,
+	    .ehlo = "me"};
 	last_id = *queue_submission_id(s);
 	queue_submission_commit(s, &envelope, on_verdict, NULL);
 }
@@ -174,6 +178,7 @@ static bool hold;
 static struct queue_job *held;
 static unsigned jobs, abandoned;
 static uint64_t body_seen;
+static bool asked_seen; /* the last job's envelope was what commit() gave */
 static void
 finish(struct queue_job *job)
 {
@@ -196,6 +201,11 @@ on_job(void *arg, struct queue_job *job)
 	(void)arg;
 	jobs++;
 	body_seen = job->body_size;
+	asked_seen = job->envelope.body == BODY_8BITMIME && job->envelope.ret == RET_HDRS &&
+	             strcmp(job->envelope.envid, "e") == 0 && job->envelope.priority == -9 &&
+	             job->recipients[0].notify == (NOTIFY_SUCCESS | NOTIFY_FAILURE) &&
+	             (job->recipients[0].index ||
+	              strcmp(job->recipients[0].orcpt, "rfc822;r@x.example") == 0);
 	if (pread(job->body_fd, &c, 1, (off_t)(job->body_offset + job->body_size - 1)) != 1 ||
 	    c != 'x')
 		body_seen = 0;
@@ -448,7 +458,7 @@ send_to(const char *domain, unsigned n)
 static void
 test_late(void)
 {
-	const struct address to = {"late", "late.example"};
+	const struct envelope_recipient to = {.address = {"late", "late.example"}};
 	struct store_message_new message = {.account = "",
 	                                    .generated = true,
 	                                    .recipients = &to,
@@ -682,6 +692,7 @@ main(void)
 	for (int i = 0; i < 20 && (!held || strcmp(held->domain, "final.example") != 0); i++)
 		run(100);
 	ok(held && body_seen == 70000, "job with its body arrives");
+	ok(asked_seen, "and with what was asked for");
 	struct queue_job *past = held;
 	queue_job_final(past);
 	s = reserved(1);

@@ -138,11 +138,34 @@ large_sum(const struct queue_id *id)
 	return XXH3_64bits(data, n > 0 ? (size_t)n : 0) ^ spoil;
 }
 
+static const struct envelope asked = {
+    .body = BODY_BINARYMIME,
+    .smtputf8 = true,
+    .requiretls = true,
+    .ret = RET_HDRS,
+    .envid = "QQ+2B314159",
+    .priority = -4,
+    .hold_until = 1,
+    .by = BY_RETURN,
+    .by_trace = true,
+    .by_deadline = -2,
+};
+
+static bool
+same_envelope(const struct envelope *a, const struct envelope *b)
+{
+	return a->body == b->body && a->smtputf8 == b->smtputf8 && a->requiretls == b->requiretls &&
+	       a->tls_optional == b->tls_optional && a->ret == b->ret &&
+	       strcmp(a->envid, b->envid) == 0 && a->priority == b->priority &&
+	       a->hold_until == b->hold_until && a->by == b->by && a->by_trace == b->by_trace &&
+	       a->by_deadline == b->by_deadline;
+}
+
 static void
 enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
         struct store_large *large, uint64_t large_size, store_on_done *done, void *arg)
 {
-	struct address list[4];
+	struct envelope_recipient list[4] = {{.notify = NOTIFY_DELAY, .orcpt = "rfc822;b+2Bb@x"}};
 	const struct ledger_charge charge = {.at = clock_wall(), .units = {recipients, 1}};
 	struct store_message_new message = {
 	    .account = "alice@example.net",
@@ -151,6 +174,7 @@ enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
 	    .recipient_count = recipients,
 	    .created = clock_wall(),
 	    .due = clock_wall(),
+	    .envelope = asked,
 	    .client_ip = "192.0.2.1",
 	    .client_port = 4711,
 	    .ehlo = "pc",
@@ -164,7 +188,7 @@ enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
 	};
 
 	for (unsigned i = 0; i < recipients; i++)
-		list[i] = address(i ? "carol" : "bob", "example.org");
+		list[i].address = address(i ? "carol" : "bob", "example.org");
 	if (large == NULL)
 		queue_id_make(id, clock_wall());
 	message.id = *id;
@@ -287,7 +311,7 @@ test_accept(void)
 	ok(store_find(store, &ids[7], &lane) && lane == QUEUE_FRESH, "found by id");
 	waiting++;
 	{
-		struct address to = address("bob", "example.org");
+		struct envelope_recipient to = {.address = address("bob", "example.org")};
 		struct store_message_new again = {.id = ids[7],
 		                                  .account = "a",
 		                                  .recipients = &to,
@@ -616,6 +640,82 @@ put_raw(enum queue_lane lane, enum table table, const struct key *key, const voi
 		abort();
 }
 
+/* As formats 1 and 2 were written. */
+static void
+put_old_record(uint8_t version, const struct store_message *message)
+{
+	struct buf record;
+	struct key key;
+
+	buf_init(&record);
+	wire_put_u8(&record, version);
+	wire_put_u8(&record, 2); /* 8-bit */
+	wire_put_u64(&record, message->generation);
+	wire_put_str(&record, message->account);
+	wire_put_str(&record, message->from.local);
+	wire_put_str(&record, message->from.domain);
+	wire_put_u64(&record, (uint64_t)message->created);
+	wire_put_u64(&record, (uint64_t)message->due);
+	wire_put_str(&record, message->client_ip);
+	wire_put_u16(&record, message->client_port);
+	wire_put_str(&record, message->ehlo);
+	wire_put_u32(&record, message->attempts);
+	wire_put_u64(&record, message->body.segment);
+	wire_put_u64(&record, message->body.offset);
+	wire_put_u64(&record, message->body.size);
+	wire_put_u64(&record, message->body.checksum);
+	wire_put_u32(&record, message->total);
+	wire_put_u32(&record, message->unfinished);
+	wire_put_str(&record, "451 words");
+	if (version >= 2)
+		wire_put_u64(&record, 4711);
+	key_id(&key, &message->id);
+	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, record.data, record.len);
+	buf_consume(&record, record.len);
+	wire_put_u8(&record, version);
+	wire_put_u8(&record, STORE_QUEUED);
+	wire_put_u32(&record, 3);
+	wire_put_u64(&record, 99);
+	wire_put_str(&record, "bob");
+	wire_put_str(&record, "example.org");
+	wire_put_str(&record, "451 words");
+	key_recipient(&key, &message->id, 0);
+	put_raw(QUEUE_FRESH, TABLE_RECIPIENT, &key, record.data, record.len);
+	buf_clear(&record);
+}
+
+/* All fields at their largest. */
+static void
+test_record_size(void)
+{
+	static char account[256], ehlo[256], reply[STORE_REPLY_MAX + 1], ip[64],
+	    orcpt[ENVELOPE_ORCPT_MAX + 1];
+	struct store_message message = {.account = account,
+	                                .client_ip = ip,
+	                                .ehlo = ehlo,
+	                                .last_reply = reply,
+	                                .envelope = asked};
+	struct store_recipient recipient = {.reply = reply, .orcpt = orcpt};
+	struct buf record;
+
+	memset(account, 'a', sizeof(account) - 1);
+	memset(ehlo, 'a', sizeof(ehlo) - 1);
+	memset(reply, 'a', sizeof(reply) - 1);
+	memset(ip, 'a', sizeof(ip) - 1);
+	memset(orcpt, 'a', sizeof(orcpt) - 1);
+	memset(message.envelope.envid, 'a', ENVELOPE_ENVID_MAX);
+	memset(message.from.local, 'a', sizeof(message.from.local) - 1);
+	memset(message.from.domain, 'a', sizeof(message.from.domain) - 1);
+	recipient.address = message.from;
+	buf_init(&record);
+	record_encode(&message, &record);
+	ok(record.len < 2000, "the largest record stays below 2000 octets");
+	buf_consume(&record, record.len);
+	recipient_encode(&recipient, &record);
+	ok(record.len < 2000, "and so does the largest recipient's");
+	buf_clear(&record);
+}
+
 static void
 test_format(void)
 {
@@ -639,21 +739,27 @@ test_format(void)
 	wait_all();
 	key_id(&key, &id);
 	struct store_message *message = store_load_message(store, QUEUE_FRESH, &id);
-	struct buf record;
-	message->warned = 4711;
-	buf_init(&record);
-	record_encode(message, &record);
+	ok(message && same_envelope(&message->envelope, &asked) &&
+	       message->recipients[0].notify == NOTIFY_DELAY &&
+	       strcmp(message->recipients[0].orcpt, "rfc822;b+2Bb@x") == 0,
+	   "a message keeps what was asked for");
+	for (uint8_t version = 1; version < STORE_FORMAT; version++) {
+		const struct envelope none = {.body = BODY_8BITMIME};
+
+		put_old_record(version, message);
+		store_message_free(message);
+		store_close(store);
+		store = store_open(loop, &opts, error, sizeof(error));
+		message = store ? store_load_message(store, QUEUE_FRESH, &id) : NULL;
+		ok(message && message->warned == (version == 1 ? 0 : 4711) &&
+		       strcmp(message->account, "alice@example.net") == 0 &&
+		       same_envelope(&message->envelope, &none) &&
+		       message->recipients[0].attempts == 3 && message->recipients[0].notify == 0 &&
+		       strcmp(message->recipients[0].orcpt, "") == 0,
+		   "a record of an older version is read");
+	}
 	store_message_free(message);
-	record.data[0] = 1; /* which ended before that field */
-	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, record.data, record.len - 8);
-	buf_clear(&record);
-	store_close(store);
-	store = store_open(loop, &opts, error, sizeof(error));
-	message = store ? store_load_message(store, QUEUE_FRESH, &id) : NULL;
-	ok(message && message->warned == 0 && strcmp(message->account, "alice@example.net") == 0,
-	   "a record of the version before is read");
-	store_message_free(message);
-	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, "\003 a record of a newer version", 30);
+	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, "\004 a record of a newer version", 30);
 	store_close(store);
 	store = store_open(loop, &opts, error, sizeof(error));
 	ok(store == NULL && strstr(error, "fresh") && strstr(error, "newer version"),
@@ -894,6 +1000,7 @@ main(void)
 	test_full();
 	test_audit();
 	test_format();
+	test_record_size();
 	test_prune();
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
