@@ -110,6 +110,8 @@ struct conf {
 	uint64_t auth_failures;    /* limits.auth_failures: per session, 3 */
 	uint64_t errors_soft;   /* limits.errors_soft: 10, each further one is answered 1 s late */
 	uint64_t errors_hard;   /* limits.errors_hard: 20, then 421 */
+	bool keep_bcc;          /* content.bcc: remove or keep */
+	bool mask_client;       /* content.client_address: show or mask */
 	msec_t command_timeout; /* timeouts.command: 300s */
 	msec_t data_timeout;    /* timeouts.data: 180s between two blocks of data */
 	msec_t handshake_timeout; /* timeouts.handshake: 60s */

@@ -110,8 +110,8 @@ conf_print_value(const struct conf *conf, const struct option *option, struct bu
 		buf_add_char(out, ']');
 		break;
 	}
-	case TYPE_WINDOW:
-		buf_add_str(out, *(const bool *)from ? "calendar" : "rolling");
+	case TYPE_CHOICE:
+		buf_add_str(out, option->words[*(const bool *)from]);
 		break;
 	case TYPE_BURST:
 		buf_add_char(out, '"');

@@ -35,7 +35,7 @@ enum type {
 	TYPE_SIZE,      /* uint64_t octets */
 	TYPE_MODE,      /* uint64_t, written in octal */
 	TYPE_QUOTA,     /* uint64_t per day */
-	TYPE_WINDOW,    /* bool: calendar */
+	TYPE_CHOICE,    /* bool: the second of two words */
 	TYPE_BURST,     /* struct conf_burst */
 	TYPE_DURATION,  /* msec_t */
 	TYPE_DURATIONS, /* struct conf_durations */
@@ -55,6 +55,7 @@ struct option {
 	uint64_t min, max; /* of numbers, in base units */
 	bool reloadable;
 	const char *help;
+	const char *words[2]; /* of a choice */
 };
 
 extern const struct option conf_options[];

@@ -69,7 +69,7 @@ conf_encode(const struct conf *conf, struct buf *out)
 			}
 			break;
 		}
-		case TYPE_WINDOW:
+		case TYPE_CHOICE:
 			wire_put_u8(out, *(const bool *)from);
 			break;
 		case TYPE_BURST:
@@ -174,7 +174,7 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 		}
 		return true;
 	}
-	case TYPE_WINDOW:
+	case TYPE_CHOICE:
 		*(bool *)to = wire_u8(wire) != 0;
 		return true;
 	case TYPE_BURST:

@@ -451,11 +451,10 @@ conf_parse_scalar(const struct option *option, const char *text, struct conf *co
 		return parse_name(text, to);
 	case TYPE_BURST:
 		return parse_burst(option, text, to);
-	case TYPE_WINDOW:
-		if (strcmp(text, "rolling") != 0 && strcmp(text, "calendar") != 0)
-			return "not a kind of day";
-		*(bool *)to = text[0] == 'c';
-		return NULL;
+	case TYPE_CHOICE:
+		*(bool *)to = strcmp(text, option->words[1]) == 0;
+		return *(bool *)to || strcmp(text, option->words[0]) == 0 ? NULL
+		                                                          : "not one of the words";
 	case TYPE_DURATIONS: {
 		struct conf_durations *list = to;
 		wrong = parse_number(option, text, &value);
@@ -506,8 +505,8 @@ conf_print_advice(const struct option *option, struct buf *out)
 	case TYPE_TEXT:
 		buf_printf(out, "write 1 to %d printable ASCII characters", CONTACT_MAX);
 		return;
-	case TYPE_WINDOW:
-		buf_add_str(out, "write rolling or calendar");
+	case TYPE_CHOICE:
+		buf_printf(out, "write %s or %s", option->words[0], option->words[1]);
 		return;
 	case TYPE_BURST:
 		buf_printf(

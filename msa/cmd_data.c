@@ -14,12 +14,22 @@
  * the submission. A message over the limit is read to its end (a client that is cut off in the
  * middle would try again for days), but no longer passed on; the driver gives up at ten times
  * the limit. Every mailbox of From and Sender must
- * be the account's own; a missing From, Date or Message-ID is added (RFC 6409 section 8). */
+ * be the account's own; a missing From, Date, Message-ID or Sender is added, and what must not
+ * leave is taken out (RFC 6409 section 8). */
 
 static void
 on_ready(void *arg)
 {
 	session_unpause(arg);
+}
+
+static void
+keep(void *arg, const uint8_t *data, size_t len)
+{
+	struct session *session = arg;
+
+	if (!queue_submission_body(session->transaction.submission, data, len))
+		session_pause(session);
 }
 
 static void
@@ -30,12 +40,8 @@ take(void *arg, const uint8_t *data, size_t len)
 
 	if (transaction->in.size > transaction->conf->message_size)
 		transaction->over_size = true;
-	if (transaction->over_size)
-		return;
-	if (transaction->header_open)
-		transaction->header_open = header_feed(transaction->header, data, len);
-	if (!queue_submission_body(transaction->submission, data, len))
-		session_pause(session);
+	if (!transaction->over_size)
+		header_feed(transaction->header, data, len, keep, session);
 }
 
 enum handled
@@ -53,8 +59,11 @@ cmd_data(struct session *session, const char *args, size_t len)
 	}
 	data_in_init(&transaction->in);
 	transaction->header =
-	    header_new(transaction->arena, conf->header_size, (unsigned)conf->received_hops);
-	transaction->header_open = true;
+	    header_new(transaction->arena, &(struct header_opts){
+	                                       .size_max = conf->header_size,
+	                                       .received_max = (unsigned)conf->received_hops,
+	                                       .remove_bcc = !conf->keep_bcc,
+	                                   });
 	transaction->started = clock_mono();
 	queue_submission_body_start(transaction->submission, on_ready, session);
 	session->state = SESSION_DATA;
@@ -140,7 +149,7 @@ commit(struct session *session)
 	char date[CLOCK_RFC5322_SIZE];
 	struct header_prefix prefix = {
 	    .ehlo = session->ehlo,
-	    .client_ip = session->ip,
+	    .client_ip = transaction->conf->mask_client ? NULL : session->ip,
 	    .hostname = session->msa->conf->hostname,
 	    .protocol = "ESMTPSA",
 	    .tls_version = conn_tls_version(session->conn),
@@ -148,6 +157,7 @@ commit(struct session *session)
 	    .id = transaction->id,
 	    .date = clock_rfc5322(clock_wall(), date),
 	    .from = header_has_from(header) ? NULL : session->account,
+	    .sender = header_needs_sender(header) ? session->account : NULL,
 	    .add_date = !header_has_date(header),
 	    .add_message_id = !header_has_message_id(header),
 	    .end_section = header_is_missing(header),
@@ -177,7 +187,7 @@ commit(struct session *session)
 enum handled
 cmd_data_end(struct session *session)
 {
-	header_end(session->transaction.header);
+	header_end(session->transaction.header, keep, session);
 	if (!check(session)) {
 		session_reset(session);
 		return HANDLED_REPLY;

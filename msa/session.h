@@ -71,7 +71,6 @@ struct transaction {
 	char id[QUEUE_ID_TEXT_SIZE];
 	struct data_in in;
 	struct header *header; /* in the arena */
-	bool header_open;      /* it still wants to be fed */
 	bool over_size;        /* content is consumed and dropped */
 	uint64_t received;     /* octets of the data phase as they came */
 	msec_t started;        /* clock_mono of 354 */

@@ -5,9 +5,23 @@
 #include <strings.h>
 
 /* Problem: RFC 6409 section 8 lets a submission server add Date, Message-ID and Sender-side trace,
- * and nothing is safe to promise about a sender whose From we misread. Idea: one pass, octet by
- * octet, over the header section alone. Of all fields only the bodies of From and Sender are kept
- * (unfolded), of the others only that they were there.
+ * and nothing is safe to promise about a sender whose From we misread. Stored content is never
+ * rewritten, so a field that must not leave has to go while it streams in. Idea: one pass, octet by
+ * octet, over the header section alone. Of all fields only the bodies of From, Sender and
+ * TLS-Required are kept (unfolded), of the others only that they were there.
+ *
+ * What does not leave, and why:
+ *   - Bcc, Resent-Bcc: whom a mail went to in secret is in the envelope; a program that leaves the
+ *     field in would tell every recipient (RFC 5322 section 3.6.3 has three ways of using Bcc, and
+ *     the one in which only the blind see it takes a transaction of its own, in which they know).
+ *     Never part of a signature by intent (RFC 4871 section 5.5). An operator may keep it.
+ *   - Return-Path: the last server's to write; originators must not (RFC 5321 section 4.4).
+ *   - Date and Message-ID without a value: we add one that has, and the field may stand once.
+ * Everything else leaves as it came.
+ *
+ * An octet's fate is known or OPEN: the name of a field until its colon, and the white space
+ * behind "Date:" until something else follows or does not. What is open is held back, and either
+ * goes on or goes away as a whole, so any slicing of the input gives the same output.
  *
  * A line in the middle that is no field is passed over and the scan goes on to the empty line: a
  * reader who is as generous finds no From there that we did not see. Bounds: the section's size,
@@ -25,38 +39,67 @@ enum state {
 	DONE,
 };
 
-struct body { /* of From or Sender, unfolded */
-	char *text;
+enum fate { KEEP, DROP, OPEN };
+
+enum field {
+	FIELD_OTHER,
+	FIELD_FROM,
+	FIELD_SENDER,
+	FIELD_DATE,
+	FIELD_MESSAGE_ID,
+	FIELD_RECEIVED,
+	FIELD_RETURN_PATH,
+	FIELD_BCC,
+	FIELD_RESENT_BCC,
+	FIELD_TLS_REQUIRED,
+	FIELDS
+};
+static const char *const field_names[FIELDS] = {
+    [FIELD_FROM] = "From",
+    [FIELD_SENDER] = "Sender",
+    [FIELD_DATE] = "Date",
+    [FIELD_MESSAGE_ID] = "Message-ID",
+    [FIELD_RECEIVED] = "Received",
+    [FIELD_RETURN_PATH] = "Return-Path",
+    [FIELD_BCC] = "Bcc",
+    [FIELD_RESENT_BCC] = "Resent-Bcc",
+    [FIELD_TLS_REQUIRED] = "TLS-Required",
+};
+
+struct text { /* in the arena */
+	char *octets;
 	size_t len, size;
-	bool seen;
 };
 
 struct header {
 	struct arena *arena;
+	struct header_opts opts;
 	enum state state;
 	enum header_error error;
-	size_t size, size_max;
-	unsigned received, received_max;
+	size_t size;
+	unsigned received;
 	bool first;   /* still in the first line */
 	bool missing; /* no section at all */
-	bool date, message_id;
+	bool seen[FIELDS];
 	char name[NAME_KEPT];
 	size_t name_len;
+	enum field field;  /* from the end of its name */
 	bool in_field;     /* the last line was part of a field */
-	struct body *keep; /* where the field's body goes, or NULL */
-	struct body from, sender;
+	enum fate fate;    /* of the octet that was just looked at */
+	struct text held;  /* what is OPEN */
+	struct text *keep; /* where the field's body goes as well, or NULL */
+	struct text from, sender, tls_required;
 	struct address *authors;
-	size_t author_count;
+	size_t author_count, from_count;
 };
 
 struct header *
-header_new(struct arena *arena, size_t size_max, unsigned received_max)
+header_new(struct arena *arena, const struct header_opts *opts)
 {
 	struct header *header = arena_alloc(arena, sizeof *header);
 
 	header->arena = arena;
-	header->size_max = size_max;
-	header->received_max = received_max;
+	header->opts = *opts;
 	header->first = true;
 	return header;
 }
@@ -70,16 +113,16 @@ fail(struct header *header, enum header_error error)
 }
 
 static void
-read_authors(struct header *header, const struct body *body)
+read_authors(struct header *header, enum field field, const struct text *body)
 {
 	struct address address;
 	size_t at = 0, before = header->author_count;
 	int more;
 
-	if (!body->seen)
+	if (!header->seen[field])
 		return;
-	while ((more = address_list_next(body->text ? body->text : "", body->len, &at, &address)) ==
-	       1) {
+	while ((more = address_list_next(body->octets ? body->octets : "", body->len, &at,
+	                                 &address)) == 1) {
 		if (header->author_count == HEADER_AUTHORS_MAX) {
 			fail(header, HEADER_BAD_FROM);
 			return;
@@ -102,57 +145,84 @@ static void
 finish(struct header *header)
 {
 	header->state = DONE;
-	read_authors(header, &header->from);
+	read_authors(header, FIELD_FROM, &header->from);
+	header->from_count = header->author_count;
 	if (!header->error)
-		read_authors(header, &header->sender);
+		read_authors(header, FIELD_SENDER, &header->sender);
 }
 
-static bool
-name_is(const struct header *header, const char *name)
+static void
+add_octet(struct header *header, struct text *text, char c)
 {
-	return header->name_len == strlen(name) &&
-	       !strncasecmp(header->name, name, header->name_len);
+	if (text->len == text->size) {
+		size_t size = text->size ? text->size * 2 : 256;
+		char *grown = arena_alloc(header->arena, size);
+		if (text->len)
+			memcpy(grown, text->octets, text->len);
+		text->octets = grown;
+		text->size = size;
+	}
+	text->octets[text->len++] = c;
+}
+
+static enum field
+field_of(const struct header *header)
+{
+	for (enum field field = FIELD_OTHER + 1; field < FIELDS; field++)
+		if (header->name_len == strlen(field_names[field]) &&
+		    !strncasecmp(header->name, field_names[field], header->name_len))
+			return field;
+	return FIELD_OTHER;
+}
+
+static enum fate
+fate_of(const struct header *header, enum field field)
+{
+	switch (field) {
+	case FIELD_BCC:
+	case FIELD_RESENT_BCC:
+		return header->opts.remove_bcc ? DROP : KEEP;
+	case FIELD_RETURN_PATH:
+		return DROP;
+	case FIELD_DATE:
+	case FIELD_MESSAGE_ID:
+		return OPEN; /* until it has a value */
+	default:
+		return KEEP;
+	}
+}
+
+/* Behind the last character of a name. Nobody holds back white space that will leave anyway. */
+static void
+end_name(struct header *header)
+{
+	header->field = field_of(header);
+	if (fate_of(header, header->field) == KEEP)
+		header->fate = KEEP;
 }
 
 /* At the colon. */
 static void
 begin_body(struct header *header)
 {
+	enum field field = header->field;
+
 	header->state = BODY;
 	header->first = false;
 	header->in_field = true;
-	header->keep = NULL;
-	if (name_is(header, "From"))
+	header->fate = fate_of(header, field);
+	if (field == FIELD_FROM)
 		header->keep = &header->from;
-	else if (name_is(header, "Sender"))
+	else if (field == FIELD_SENDER)
 		header->keep = &header->sender;
-	else if (name_is(header, "Date"))
-		header->date = true;
-	else if (name_is(header, "Message-ID"))
-		header->message_id = true;
-	else if (name_is(header, "Received") && ++header->received > header->received_max)
+	else if (field == FIELD_TLS_REQUIRED)
+		header->keep = &header->tls_required; /* said twice it is said badly: "No No" */
+	else if (field == FIELD_RECEIVED && ++header->received > header->opts.received_max)
 		fail(header, HEADER_LOOP);
-	if (header->keep) {
-		if (header->keep->seen)
-			fail(header, HEADER_BAD_FROM);
-		header->keep->seen = true;
-	}
-}
-
-static void
-keep_octet(struct header *header, char c)
-{
-	struct body *body = header->keep;
-
-	if (body->len == body->size) {
-		size_t size = body->size ? body->size * 2 : 256;
-		char *grown = arena_alloc(header->arena, size);
-		if (body->len)
-			memcpy(grown, body->text, body->len);
-		body->text = grown;
-		body->size = size;
-	}
-	body->text[body->len++] = c;
+	if ((field == FIELD_FROM || field == FIELD_SENDER) && header->seen[field])
+		fail(header, HEADER_BAD_FROM);
+	if (header->fate == KEEP)
+		header->seen[field] = true;
 }
 
 /* This line is no field. If it is the first, there is no section. */
@@ -160,7 +230,7 @@ static void
 not_a_field(struct header *header, char c)
 {
 	header->in_field = false;
-	header->keep = NULL;
+	header->fate = KEEP;
 	if (header->first) {
 		header->missing = true;
 		header->state = DONE;
@@ -174,44 +244,59 @@ octet(struct header *header, char c)
 {
 	bool blank = c == ' ' || c == '\t';
 
-	if (c == '\r') /* content has CRLF only, so the LF tells it all */
-		return;
 	switch (header->state) {
 	case LINE:
-		if (c == '\n') {
-			finish(header);
-			break;
-		}
 		if (blank && header->in_field) {
 			header->state = BODY;
 			if (header->keep)
-				keep_octet(header, c);
+				add_octet(header, header->keep, c);
 			break;
 		}
+		header->held.len = 0; /* a field that ended without a value */
+		header->keep = NULL;
 		header->name_len = 0;
 		header->state = NAME;
+		header->fate = OPEN;
 		/* fall through */
 	case NAME:
-		if (c == ':' && header->name_len)
-			begin_body(header);
-		else if (blank && header->name_len)
-			header->state = NAME_GAP;
-		else if (c <= 32 || c > 126 || c == ':')
-			not_a_field(header, c);
-		else if (header->name_len++ < NAME_KEPT)
+		if (c == '\r') /* content has CRLF only, so the LF tells it all */
+			break;
+		if (c == '\n' && header->name_len == 0) {
+			header->fate = KEEP;
+			finish(header);
+		} else if (c <= 32 || c > 126 || c == ':') {
+			end_name(header);
+			if (c == ':' && header->name_len)
+				begin_body(header);
+			else if (blank && header->name_len)
+				header->state = NAME_GAP;
+			else
+				not_a_field(header, c);
+		} else if (header->name_len++ < NAME_KEPT) {
 			header->name[header->name_len - 1] = c;
+		} else {
+			header->fate = KEEP;
+		}
 		break;
 	case NAME_GAP:
 		if (c == ':')
 			begin_body(header);
-		else if (!blank)
+		else if (!blank && c != '\r')
 			not_a_field(header, c);
 		break;
 	case BODY:
-		if (c == '\n')
+		if (c == '\n') {
 			header->state = LINE;
-		else if (header->keep)
-			keep_octet(header, c);
+			break;
+		}
+		if (c == '\r')
+			break;
+		if (header->fate == OPEN && !blank) {
+			header->fate = KEEP;
+			header->seen[header->field] = true;
+		}
+		if (header->keep)
+			add_octet(header, header->keep, c);
 		break;
 	case JUNK:
 		if (c == '\n')
@@ -222,24 +307,48 @@ octet(struct header *header, char c)
 	}
 }
 
-bool
-header_feed(struct header *header, const uint8_t *data, size_t len)
+static void
+hand_on(const void *octets, size_t len, data_sink *sink, void *arg)
 {
-	for (size_t i = 0; i < len && header->state != DONE; i++) {
-		if (header->size++ == header->size_max) {
-			fail(header, HEADER_TOO_BIG);
-			break;
-		}
-		octet(header, (char)data[i]);
-	}
-	return header->state != DONE;
+	if (len > 0)
+		sink(arg, octets, len);
 }
 
 void
-header_end(struct header *header)
+header_feed(struct header *header, const uint8_t *data, size_t len, data_sink *sink, void *arg)
+{
+	const uint8_t *p = data, *end = data + len, *run = data; /* to be handed on as it is */
+
+	for (; p < end && header->state != DONE; p++) {
+		if (header->size++ == header->opts.size_max) {
+			fail(header, HEADER_TOO_BIG);
+			break;
+		}
+		octet(header, (char)*p);
+		if (header->fate == KEEP) {
+			if (header->held.len > 0) {
+				hand_on(header->held.octets, header->held.len, sink, arg);
+				header->held.len = 0;
+			}
+			continue;
+		}
+		hand_on(run, (size_t)(p - run), sink, arg);
+		run = p + 1;
+		if (header->fate == OPEN)
+			add_octet(header, &header->held, (char)*p);
+		else
+			header->held.len = 0;
+	}
+	hand_on(run, (size_t)(end - run), sink, arg);
+}
+
+void
+header_end(struct header *header, data_sink *sink, void *arg)
 {
 	if (header->state == DONE)
 		return;
+	if (header->state == NAME || header->state == NAME_GAP) /* a line without a colon */
+		hand_on(header->held.octets, header->held.len, sink, arg);
 	/* Still in the first line without a colon, or nothing came at all. */
 	if (header->first) {
 		header->missing = true;
@@ -258,19 +367,40 @@ header_error(const struct header *header)
 bool
 header_has_date(const struct header *header)
 {
-	return header->date;
+	return header->seen[FIELD_DATE];
 }
 
 bool
 header_has_message_id(const struct header *header)
 {
-	return header->message_id;
+	return header->seen[FIELD_MESSAGE_ID];
 }
 
 bool
 header_has_from(const struct header *header)
 {
-	return header->from.seen;
+	return header->seen[FIELD_FROM];
+}
+
+bool
+header_needs_sender(const struct header *header)
+{
+	return header->from_count > 1 && !header->seen[FIELD_SENDER];
+}
+
+bool
+header_is_tls_optional(const struct header *header)
+{
+	const char *p = header->tls_required.octets, *end;
+
+	if (!p)
+		return false;
+	end = p + header->tls_required.len;
+	while (p < end && (*p == ' ' || *p == '\t'))
+		p++;
+	while (end > p && (end[-1] == ' ' || end[-1] == '\t'))
+		end--;
+	return end - p == 2 && !strncasecmp(p, "No", 2);
 }
 
 bool
@@ -286,15 +416,20 @@ header_authors(const struct header *header, size_t *count)
 	return header->authors;
 }
 
-/* What the client called itself may hold anything printable; parentheses or a semicolon would
- * change what the field means. */
+/* What the client called itself may hold anything printable. Only what cannot be a part of a domain
+ * or of one whole address literal would change what the field means, so that goes. */
 static void
 add_ehlo(struct buf *out, const char *ehlo)
 {
-	for (; *ehlo; ehlo++) {
-		bool plain = (*ehlo >= 'a' && *ehlo <= 'z') || (*ehlo >= 'A' && *ehlo <= 'Z') ||
-		             (*ehlo >= '0' && *ehlo <= '9') || strchr(".-_:[]", *ehlo);
-		buf_add_char(out, plain ? *ehlo : '?');
+	size_t len = strlen(ehlo);
+	bool literal = len > 2 && ehlo[0] == '[' && strcspn(ehlo, "]") == len - 1;
+
+	for (size_t i = 0; i < len; i++) {
+		char c = ehlo[i];
+		bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+		             (c >= '0' && c <= '9') || strchr(".-_", c) ||
+		             (literal && (c == ':' || i == 0 || i == len - 1));
+		buf_add_char(out, plain ? c : '?');
 	}
 }
 
@@ -302,10 +437,14 @@ void
 header_compose_prefix(const struct header_prefix *prefix, struct buf *out)
 {
 	buf_add_str(out, "Received: from ");
-	add_ehlo(out, prefix->ehlo);
-	buf_printf(out, "\r\n\t([%s%s])\r\n\tby %s with %s",
-	           strchr(prefix->client_ip, ':') ? "IPv6:" : "", prefix->client_ip,
-	           prefix->hostname, prefix->protocol);
+	if (prefix->client_ip) {
+		add_ehlo(out, prefix->ehlo);
+		buf_printf(out, "\r\n\t([%s%s])", strchr(prefix->client_ip, ':') ? "IPv6:" : "",
+		           prefix->client_ip);
+	} else { /* a name that nobody has (RFC 6761 section 6.4) */
+		buf_add_str(out, "client.invalid\r\n\t(address withheld)");
+	}
+	buf_printf(out, "\r\n\tby %s with %s", prefix->hostname, prefix->protocol);
 	if (prefix->tls_version && prefix->tls_version[0])
 		buf_printf(out, "\r\n\t(%s %s)", prefix->tls_version,
 		           prefix->tls_cipher ? prefix->tls_cipher : "");
@@ -316,6 +455,8 @@ header_compose_prefix(const struct header_prefix *prefix, struct buf *out)
 		buf_printf(out, "Message-ID: <%s@%s>\r\n", prefix->id, prefix->hostname);
 	if (prefix->from)
 		buf_printf(out, "From: %s\r\n", prefix->from);
+	if (prefix->sender)
+		buf_printf(out, "Sender: %s\r\n", prefix->sender);
 	if (prefix->end_section)
 		buf_add_str(out, "\r\n");
 }

@@ -1,9 +1,10 @@
 /* The header section of a submitted message: the fields that RFC 6409 section 8 makes ours, and
  * nothing else.
  *
- * The scanner is fed decoded content as it comes, keeps no octet of the body, and stops at the
- * empty line. A message whose first line is no header field has an empty header section (RFC 5322
- * lets us say so; we add the fields it lacks and an empty line). */
+ * The scanner is fed decoded content as it comes and hands it on octet for octet, but for the
+ * fields that must not leave: Bcc and Resent-Bcc, Return-Path, and a Date or Message-ID without a
+ * value. A message whose first line is no header field has an empty header section (RFC 5322 lets
+ * us say so; we add the fields it lacks and an empty line). */
 #ifndef SMTP_HEADER_H
 #define SMTP_HEADER_H
 
@@ -14,6 +15,7 @@
 #include "core/arena.h"
 #include "core/buf.h"
 #include "smtp/address.h"
+#include "smtp/data.h"
 
 enum header_error {
 	HEADER_OK,
@@ -23,19 +25,29 @@ enum header_error {
 };
 
 struct header;
-/* size_max octets and received_max Received fields at the most. Allocates from the arena of the
- * transaction. */
-struct header *header_new(struct arena *arena, size_t size_max, unsigned received_max);
-/* Feeds content; false once the section has ended (the rest is body and need not be fed). */
-bool header_feed(struct header *header, const uint8_t *data, size_t len);
+struct header_opts {
+	size_t size_max;       /* octets of the section */
+	unsigned received_max; /* Received fields */
+	bool remove_bcc;       /* Bcc and Resent-Bcc do not leave */
+};
+/* Allocates from the arena of the transaction. */
+struct header *header_new(struct arena *arena, const struct header_opts *opts);
+/* Feeds content, body included; sink gets what is kept of it. What is not decided yet is held back,
+ * never more than the section may have. */
+void header_feed(struct header *header, const uint8_t *data, size_t len, data_sink *sink,
+                 void *arg);
 /* The message ended: closes an unfinished section. */
-void header_end(struct header *header);
+void header_end(struct header *header, data_sink *sink, void *arg);
 
 /* After the end. */
 enum header_error header_error(const struct header *header);
 bool header_has_date(const struct header *header);
 bool header_has_message_id(const struct header *header);
 bool header_has_from(const struct header *header);
+/* From has several mailboxes and there is no Sender: RFC 5322 section 3.6.2 demands one. */
+bool header_needs_sender(const struct header *header);
+/* "TLS-Required: No", RFC 8689 section 5. */
+bool header_is_tls_optional(const struct header *header);
 /* True when the message had no header section at all: the prefix must then end with an empty line.
  */
 bool header_is_missing(const struct header *header);
@@ -44,15 +56,17 @@ const struct address *header_authors(const struct header *header, size_t *count)
 
 struct header_prefix { /* what goes before the message; all text is UTF-8 or ASCII already checked
 	                */
-	const char *ehlo;        /* what the client said */
-	const char *client_ip;   /* "192.0.2.1" or "2001:db8::1" */
-	const char *hostname;    /* ours */
-	const char *protocol;    /* "ESMTPSA" */
+	const char *ehlo;      /* what the client said */
+	const char *client_ip; /* "192.0.2.1" or "2001:db8::1"; NULL: Received tells neither it nor
+	                          ehlo, which often is an address, too */
+	const char *hostname;  /* ours */
+	const char *protocol;  /* "ESMTPSA" */
 	const char *tls_version; /* "TLSv1.3" */
 	const char *tls_cipher;
-	const char *id;   /* queue id, also the left side of an added Message-ID */
-	const char *date; /* RFC 5322 date, for Received and an added Date */
-	const char *from; /* the account's address when From is to be added, else NULL */
+	const char *id;     /* queue id, also the left side of an added Message-ID */
+	const char *date;   /* RFC 5322 date, for Received and an added Date */
+	const char *from;   /* the account's address when From is to be added, else NULL */
+	const char *sender; /* likewise Sender */
 	bool add_date, add_message_id, end_section;
 };
 /* Appends Received and the missing fields, folded below 78 columns where it can be, CRLF lines. */

@@ -136,6 +136,15 @@ sub sink {
 	return $self->listens($address, $port);
 }
 
+# A server that keeps what it gets octet for octet.
+sub receiver {
+	my ($class, $address, $port) = @_;
+	my $dir = directory();
+	mkdir "$dir/mail";
+	my $self = $class->start(dir => $dir, mail => "$dir/mail/[0-9]*", command => [$^X, dirname(__FILE__) . '/receiver.pl', $address, $port, "$dir/mail"]);
+	return $self->listens($address, $port);
+}
+
 # A whole Postfix that takes all mail for one domain, with STARTTLS. Needs root: its master drops privileges. With passwords (a hash) it
 # wants AUTH from everybody, who may then send anywhere.
 sub postfix {

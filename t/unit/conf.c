@@ -221,6 +221,7 @@ test_mistakes(void)
 	refused("routes: {a.example: {hots: h}}\n", "unknown key", "route key");
 	refused("quota: {burst_messages: 30/min}\n", "is not a burst; write off, or", "burst");
 	refused("quota: {burst_messages: 30 then 1/10ms}\n", "is too small", "burst period");
+	refused("content: {bcc: yes}\n", "write remove or keep", "choice");
 	refused("quota: {window: weekly}\n", "write rolling or calendar", "window");
 	refused("classes: {big: {recipents: 5/day}}\n",
 	        "f.yaml:1:17: classes.big: unknown key; a class has", "class key");
