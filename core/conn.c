@@ -1,4 +1,4 @@
-#include "core/conn.h"
+#include "core/conn_int.h"
 
 /* One stream connection.
  *
@@ -42,68 +42,12 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <openssl/async.h>
-#include <openssl/err.h>
-
-#include "core/buf.h"
 #include "core/mem.h"
-#include "core/tls_int.h"
 
 #define READ_MAX    (16u * 1024) /* per system call; also a TLS record */
 #define LINGER      1000         /* msec for the peer to close after us */
 #define JOB_RETRY   20           /* msec until a handshake that found no free job tries again */
-#define JOBS_MAX    1024         /* suspended handshakes; 48 KiB each */
 #define PAUSE_CHECK 1000 /* msec between looks for the end of a connection that nobody reads */
-
-enum tls_state {
-	TLS_NONE,
-	TLS_WAITING, /* clear output goes first */
-	TLS_HANDSHAKE,
-	TLS_SECURE,
-	TLS_SHUT,   /* close_notify is out */
-	TLS_BROKEN, /* no SSL call any more */
-};
-
-struct conn {
-	struct loop *loop;
-	int fd;
-	struct loop_watch *watch;
-	struct loop_timer *deadline;
-	struct loop_timer *retry; /* JOB_RETRY and PAUSE_CHECK; made when first needed */
-	const struct conn_events *events;
-	void *arg;
-
-	struct buf in; /* unconsumed from in_at on */
-	size_t in_at;
-	size_t in_max;
-	struct buf out; /* unwritten from out_at on */
-	size_t out_at;
-	size_t clear_left; /* of out, octets that leave before the handshake */
-
-	enum tls_state tls;
-	SSL *ssl;
-	struct tls_wait wait;
-	unsigned tls_interest; /* what the handshake waits for, LOOP_* */
-	bool has_more;         /* OpenSSL holds octets, and the last read did not wait for others */
-	bool read_wants_write; /* OpenSSL's last answers */
-	bool write_wants_read;
-	bool job_is_missing; /* all jobs are taken: retry is armed */
-
-	bool is_connecting;
-	bool is_paused;
-	bool is_input_ended; /* on_input_end was called */
-	bool is_unheard;     /* the peer takes nothing more; what it said before is still read */
-	bool is_finishing;   /* conn_finish was called */
-	bool is_half_shut;   /* our FIN is out */
-	bool is_ended;       /* on_end was called */
-	bool is_freed;       /* by the owner; the struct waits for depth and kicked */
-	bool is_kicked;      /* loop_defer holds this connection */
-	unsigned watched;    /* what the loop waits for, LOOP_* */
-	bool is_drain_due;   /* output was queued since the last on_drained */
-	unsigned depth;      /* callbacks under way */
-	msec_t finish_by;    /* clock_mono */
-	char error[200];
-};
 
 static void drive(struct conn *conn, bool is_readable);
 
@@ -126,8 +70,8 @@ on_kick(void *arg)
 		drive(conn, false);
 }
 
-static void
-kick(struct conn *conn)
+void
+conn_kick(struct conn *conn)
 {
 	if (conn->is_kicked || conn->is_ended || conn->is_freed)
 		return;
@@ -135,10 +79,8 @@ kick(struct conn *conn)
 	loop_defer(conn->loop, on_kick, conn);
 }
 
-/* Calls back the owner; false when the connection is gone afterwards (for the owner, or altogether
- * ended). */
-static bool
-call(struct conn *conn, void (*callback)(void *arg))
+bool
+conn_call(struct conn *conn, void (*callback)(void *arg))
 {
 	if (!callback)
 		return true;
@@ -148,8 +90,8 @@ call(struct conn *conn, void (*callback)(void *arg))
 	return !conn->is_freed && !conn->is_ended;
 }
 
-static void
-end(struct conn *conn, enum conn_end why)
+void
+conn_close(struct conn *conn, enum conn_end why)
 {
 	if (conn->is_ended)
 		return;
@@ -168,27 +110,26 @@ end(struct conn *conn, enum conn_end why)
 	conn->depth--;
 }
 
-static void
-fail(struct conn *conn, const char *what, const char *why)
+void
+conn_fail(struct conn *conn, const char *what, const char *why)
 {
 	snprintf(conn->error, sizeof(conn->error), "%s: %s", what, why);
-	end(conn, CONN_ERROR);
+	conn_close(conn, CONN_ERROR);
 }
 
-static bool
-is_gone(int error)
+bool
+conn_is_gone(int error)
 {
 	return error == ECONNRESET || error == EPIPE;
 }
 
-/* A system call failed for good: a peer that left is an end, everything else an error. */
-static void
-fail_errno(struct conn *conn, const char *what, int error)
+void
+conn_fail_errno(struct conn *conn, const char *what, int error)
 {
-	if (is_gone(error))
-		end(conn, CONN_EOF);
+	if (conn_is_gone(error))
+		conn_close(conn, CONN_EOF);
 	else
-		fail(conn, what, strerror(error));
+		conn_fail(conn, what, strerror(error));
 }
 
 static bool
@@ -197,8 +138,8 @@ is_again(int error)
 	return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
 }
 
-static size_t
-in_len(const struct conn *conn)
+size_t
+conn_in_len(const struct conn *conn)
 {
 	return conn->in.len - conn->in_at;
 }
@@ -210,45 +151,22 @@ wants_input(const struct conn *conn)
 		return false;
 	if (conn->is_finishing)
 		return conn->is_half_shut;
-	return !conn->is_paused && !conn->is_input_ended && in_len(conn) < conn->in_max &&
+	return !conn->is_paused && !conn->is_input_ended && conn_in_len(conn) < conn->in_max &&
 	       conn_pending(conn) <= CONN_OUTPUT_HIGH;
 }
 
-/* After a write found the peer gone. True while the connection lives, see is_unheard. */
-static bool
-drop_output(struct conn *conn)
+bool
+conn_drop_output(struct conn *conn)
 {
 	conn->is_unheard = true;
 	buf_wipe(&conn->out);
 	conn->out_at = 0;
 	conn->is_drain_due = false;
 	if (!conn->is_half_shut && !wants_input(conn)) {
-		end(conn, CONN_EOF);
+		conn_close(conn, CONN_EOF);
 		return false;
 	}
 	return true;
-}
-
-/* See is_unheard. */
-static long
-on_bio(BIO *bio, int operation, const char *data, size_t len, int argi, long argl, int ret,
-       size_t *processed)
-{
-	struct conn *conn = (void *)BIO_get_callback_arg(bio);
-
-	(void)data, (void)len, (void)argi, (void)argl, (void)processed;
-	if (operation == (BIO_CB_WRITE | BIO_CB_RETURN) && ret <= 0 && conn->tls == TLS_SECURE &&
-	    is_gone(errno)) {
-		conn->is_unheard = true;
-		BIO_set_retry_write(bio);
-	}
-	return ret;
-}
-
-static void
-on_signed(void *arg)
-{
-	kick(arg);
 }
 
 static bool
@@ -263,98 +181,11 @@ connect_step(struct conn *conn)
 	if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
 		error = errno;
 	if (error != 0) {
-		fail(conn, "connect", strerror(error));
+		conn_fail(conn, "connect", strerror(error));
 		return false;
 	}
 	conn->is_connecting = false;
-	return call(conn, conn->events->on_open);
-}
-
-/* OpenSSL's failures, in the words of conn_end. error is errno right after the call. */
-static void
-tls_fail(struct conn *conn, int reason, int error, const char *what)
-{
-	char text[160];
-
-	if (conn->tls != TLS_NONE)
-		conn->tls = TLS_BROKEN;
-	if (reason == SSL_ERROR_ZERO_RETURN) {
-		end(conn, CONN_EOF);
-	} else if (reason == SSL_ERROR_SYSCALL && ERR_peek_error() == 0) {
-		if (error == 0)
-			end(conn, CONN_EOF);
-		else
-			fail_errno(conn, what, error);
-	} else if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-		fail(conn, what, X509_verify_cert_error_string(SSL_get_verify_result(conn->ssl)));
-	} else {
-		tls_error_text(text, sizeof(text));
-		fail(conn, what, text);
-	}
-	ERR_clear_error();
-}
-
-static bool
-handshake_start(struct conn *conn)
-{
-	static bool is_limited;
-
-	assert(conn->clear_left == 0);
-	if (!is_limited)
-		is_limited = ASYNC_init_thread(JOBS_MAX, 0) == 1;
-	conn->wait = (struct tls_wait){.on_signed = on_signed, .arg = conn};
-	if (SSL_set_fd(conn->ssl, conn->fd) != 1) {
-		tls_fail(conn, SSL_ERROR_SSL, 0, "TLS");
-		return false;
-	}
-	BIO_set_callback_ex(SSL_get_wbio(conn->ssl), on_bio);
-	BIO_set_callback_arg(SSL_get_wbio(conn->ssl), (char *)conn);
-	conn->tls = TLS_HANDSHAKE;
-	return true;
-}
-
-static bool
-handshake_step(struct conn *conn)
-{
-	struct tls_sign *asked = conn->wait.sign;
-	int done, reason, error;
-
-	/* Driven for another reason than the signature's arrival: the job would only pause again.
-	 */
-	if (asked && !tls_sign_is_done(asked))
-		return true;
-	if (conn->job_is_missing && conn->retry && loop_timer_is_armed(conn->retry))
-		return true;
-	conn->job_is_missing = false;
-	errno = 0;
-	done = tls_handshake(conn->ssl, &conn->wait);
-	error = errno;
-	if (done == 1) {
-		conn->tls = TLS_SECURE;
-		/* From here on nothing is signed, and a job for each read would be waste. */
-		SSL_clear_mode(conn->ssl, SSL_MODE_ASYNC);
-		conn->has_more = SSL_has_pending(conn->ssl) == 1;
-		return call(conn, conn->events->on_secure);
-	}
-	reason = SSL_get_error(conn->ssl, done);
-	switch (reason) {
-	case SSL_ERROR_WANT_READ:
-		conn->tls_interest = LOOP_READ;
-		return true;
-	case SSL_ERROR_WANT_WRITE:
-		conn->tls_interest = LOOP_WRITE;
-		return true;
-	case SSL_ERROR_WANT_ASYNC:
-		conn->tls_interest = 0;
-		return true;
-	case SSL_ERROR_WANT_ASYNC_JOB:
-		conn->tls_interest = 0;
-		conn->job_is_missing = true;
-		return true;
-	default:
-		tls_fail(conn, reason, error, "TLS handshake");
-		return false;
-	}
+	return conn_call(conn, conn->events->on_open);
 }
 
 /* Writes a piece. 1: some went out. 0: not now. -1: the connection ended. */
@@ -367,38 +198,22 @@ write_some(struct conn *conn)
 	ssize_t sent;
 
 	if (conn->tls == TLS_SECURE) {
-		int done, error, reason;
-
 		/* At most a record; after a refusal OpenSSL insists on no less than before, and
 		 * pending only grows. */
-		if (len > READ_MAX)
-			len = READ_MAX;
-		ERR_clear_error();
-		errno = 0;
-		done = SSL_write_ex(conn->ssl, data, len, &written);
-		error = errno;
-		conn->write_wants_read = false;
-		if (!done) {
-			reason = SSL_get_error(conn->ssl, 0);
-			if (reason == SSL_ERROR_WANT_WRITE)
-				return !conn->is_unheard || drop_output(conn) ? 0 : -1;
-			if (reason == SSL_ERROR_WANT_READ) {
-				conn->write_wants_read = true;
-				return 0;
-			}
-			tls_fail(conn, reason, error, "TLS write");
-			return -1;
-		}
+		int done = conn_tls_write(conn, data, len < READ_MAX ? len : READ_MAX, &written);
+
+		if (done <= 0)
+			return done;
 	} else {
 		if (conn->tls == TLS_WAITING && len > conn->clear_left)
 			len = conn->clear_left;
 		sent = send(conn->fd, data, len, MSG_NOSIGNAL);
 		if (sent < 0 && is_again(errno))
 			return 0;
-		if (sent < 0 && is_gone(errno))
-			return drop_output(conn) ? 0 : -1;
+		if (sent < 0 && conn_is_gone(errno))
+			return conn_drop_output(conn) ? 0 : -1;
 		if (sent < 0) {
-			fail_errno(conn, "write", errno);
+			conn_fail_errno(conn, "write", errno);
 			return -1;
 		}
 		written = (size_t)sent;
@@ -433,7 +248,7 @@ flush(struct conn *conn)
 	if (conn_pending(conn) == 0 && conn->is_drain_due) {
 		conn->is_drain_due = false;
 		if (!conn->is_finishing)
-			return call(conn, conn->events->on_drained);
+			return conn_call(conn, conn->events->on_drained);
 	}
 	return true;
 }
@@ -448,17 +263,8 @@ finish_step(struct conn *conn)
 	if (conn->is_half_shut || conn->is_connecting || conn_pending(conn) > 0 ||
 	    conn->tls == TLS_WAITING || conn->tls == TLS_HANDSHAKE)
 		return true;
-	if (conn->tls == TLS_SECURE) {
-		int done;
-
-		ERR_clear_error();
-		done = SSL_shutdown(conn->ssl);
-		if (done < 0 && SSL_get_error(conn->ssl, done) == SSL_ERROR_WANT_WRITE &&
-		    !conn->is_unheard)
-			return true;
-		ERR_clear_error();
-		conn->tls = TLS_SHUT;
-	}
+	if (conn->tls == TLS_SECURE && !conn_tls_shutdown(conn))
+		return true;
 	(void)shutdown(conn->fd, SHUT_WR);
 	conn->is_half_shut = true;
 	left = conn->finish_by - clock_mono();
@@ -475,7 +281,7 @@ drop_input(struct conn *conn)
 
 	if (got > 0 || (got < 0 && is_again(errno)))
 		return true;
-	end(conn, CONN_EOF);
+	conn_close(conn, CONN_EOF);
 	return false;
 }
 
@@ -498,29 +304,12 @@ read_some(struct conn *conn)
 	to = buf_reserve(&conn->in, room);
 
 	if (conn->tls == TLS_SECURE) {
-		int done, error, reason;
+		int done = conn_tls_read(conn, to, room, &got);
 
-		ERR_clear_error();
-		errno = 0;
-		done = SSL_read_ex(conn->ssl, to, room, &got);
-		error = errno;
-		conn->read_wants_write = false;
-		conn->has_more = done && SSL_has_pending(conn->ssl) == 1;
-		if (!done) {
-			reason = SSL_get_error(conn->ssl, 0);
-			if (reason == SSL_ERROR_WANT_WRITE && conn->is_unheard) {
-				end(conn, CONN_EOF);
-				return false;
-			}
-			if (reason == SSL_ERROR_WANT_WRITE)
-				conn->read_wants_write = true;
-			if (reason == SSL_ERROR_WANT_WRITE || reason == SSL_ERROR_WANT_READ) {
-				if (conn->in.len == 0)
-					buf_clear(&conn->in);
-				return true;
-			}
-			tls_fail(conn, reason, error, "TLS read");
-			return false;
+		if (done <= 0) {
+			if (done == 0 && conn->in.len == 0)
+				buf_clear(&conn->in);
+			return done == 0;
 		}
 	} else {
 		ssize_t n = recv(conn->fd, to, room, 0);
@@ -531,21 +320,21 @@ read_some(struct conn *conn)
 			return true;
 		}
 		if (n < 0) {
-			fail_errno(conn, "read", errno);
+			conn_fail_errno(conn, "read", errno);
 			return false;
 		}
 		if (n == 0 && conn->events->on_input_end != NULL) {
 			conn->is_input_ended = true;
-			return call(conn, conn->events->on_input_end);
+			return conn_call(conn, conn->events->on_input_end);
 		}
 		if (n == 0) {
-			end(conn, CONN_EOF);
+			conn_close(conn, CONN_EOF);
 			return false;
 		}
 		got = (size_t)n;
 	}
 	buf_commit(&conn->in, got);
-	return call(conn, conn->events->on_input);
+	return conn_call(conn, conn->events->on_input);
 }
 
 static void
@@ -566,7 +355,7 @@ on_retry(void *arg)
 	     (!conn->is_input_ended && ioctl(conn->fd, FIONREAD, &unread) == 0 && unread == 0 &&
 	      !conn->has_more))) {
 		conn->depth++;
-		end(conn, CONN_EOF);
+		conn_close(conn, CONN_EOF);
 		conn->depth--;
 		release(conn);
 		return;
@@ -614,7 +403,7 @@ set_interest(struct conn *conn, bool in_vain)
 	else if (conn->retry)
 		loop_timer_cancel(conn->retry);
 	if (reading && conn->has_more)
-		kick(conn);
+		conn_kick(conn);
 	conn->watched = wanted(conn) | (in_vain ? 0 : conn->watched & LOOP_READ);
 	loop_watch_set(conn->watch, conn->watched);
 }
@@ -636,10 +425,10 @@ drive_steps(struct conn *conn, bool is_readable)
 	}
 	if (!flush(conn))
 		return false;
-	if (conn->tls == TLS_WAITING && conn->clear_left == 0 && !handshake_start(conn))
+	if (conn->tls == TLS_WAITING && conn->clear_left == 0 && !conn_handshake_start(conn))
 		return false;
 	if (conn->tls == TLS_HANDSHAKE) {
-		if (!handshake_step(conn))
+		if (!conn_handshake_step(conn))
 			return false;
 		if (conn->tls == TLS_HANDSHAKE)
 			return true;
@@ -684,7 +473,7 @@ on_deadline(void *arg)
 	struct conn *conn = arg;
 
 	conn->depth++;
-	end(conn, conn->is_half_shut ? CONN_EOF : CONN_TIMEOUT);
+	conn_close(conn, conn->is_half_shut ? CONN_EOF : CONN_TIMEOUT);
 	conn->depth--;
 	release(conn);
 }
@@ -721,7 +510,7 @@ conn_accept(struct loop *loop, int fd_take, size_t input_max, const struct conn_
 {
 	struct conn *conn = conn_new(loop, fd_take, input_max, events, arg);
 
-	kick(conn);
+	conn_kick(conn);
 	return conn;
 }
 
@@ -733,7 +522,7 @@ on_connect_refused(void *arg)
 	conn->is_kicked = false;
 	if (!conn->is_freed) {
 		conn->depth++;
-		end(conn, CONN_ERROR);
+		conn_close(conn, CONN_ERROR);
 		conn->depth--;
 	}
 	release(conn);
@@ -753,7 +542,7 @@ conn_connect(struct loop *loop, const struct sockaddr *address, socklen_t len, s
 		loop_defer(loop, on_connect_refused, conn);
 		return conn;
 	}
-	kick(conn);
+	conn_kick(conn);
 	return conn;
 }
 
@@ -791,20 +580,20 @@ conn_finish(struct conn *conn, msec_t timeout)
 	conn->in_at = 0;
 	buf_wipe(&conn->in);
 	loop_timer_arm(conn->deadline, timeout);
-	kick(conn);
+	conn_kick(conn);
 }
 
 const uint8_t *
 conn_input(struct conn *conn, size_t *len)
 {
-	*len = in_len(conn);
+	*len = conn_in_len(conn);
 	return *len > 0 ? conn->in.data + conn->in_at : NULL;
 }
 
 void
 conn_consume(struct conn *conn, size_t len)
 {
-	assert(len <= in_len(conn));
+	assert(len <= conn_in_len(conn));
 	conn->in_at += len;
 	if (conn->in_at == conn->in.len) {
 		/* An idle connection keeps no buffer; what was in it may have been a password. */
@@ -812,7 +601,7 @@ conn_consume(struct conn *conn, size_t len)
 		conn->in_at = 0;
 	}
 	if (len > 0)
-		kick(conn);
+		conn_kick(conn);
 }
 
 void
@@ -821,7 +610,7 @@ conn_pause_input(struct conn *conn, bool paused)
 	if (conn->is_paused == paused)
 		return;
 	conn->is_paused = paused;
-	kick(conn);
+	conn_kick(conn);
 }
 
 void
@@ -831,7 +620,7 @@ conn_write(struct conn *conn, const void *data, size_t len)
 		return;
 	buf_add(&conn->out, data, len);
 	conn->is_drain_due = true;
-	kick(conn);
+	conn_kick(conn);
 }
 
 size_t
@@ -849,59 +638,6 @@ conn_set_timeout(struct conn *conn, msec_t delay)
 		loop_timer_arm(conn->deadline, delay);
 	else
 		loop_timer_cancel(conn->deadline);
-}
-
-static int
-start_tls(struct conn *conn, SSL *ssl)
-{
-	assert(conn->tls == TLS_NONE && !conn->ssl);
-	if (!ssl)
-		return -1;
-	conn->ssl = ssl;
-	conn->tls = TLS_WAITING;
-	conn->clear_left = conn_pending(conn);
-	kick(conn);
-	return 0;
-}
-
-int
-conn_start_tls_server(struct conn *conn, struct tls_server *server)
-{
-	if (in_len(conn) > 0 || conn->is_ended)
-		return -1;
-	return start_tls(conn, tls_server_ssl(server));
-}
-
-int
-conn_start_tls_client(struct conn *conn, struct tls_client *client, const char *server_name)
-{
-	if (in_len(conn) > 0 || conn->is_ended)
-		return -1;
-	return start_tls(conn, tls_client_ssl(client, server_name));
-}
-
-static bool
-has_session(const struct conn *conn)
-{
-	return conn->ssl && (conn->tls == TLS_SECURE || conn->tls == TLS_SHUT);
-}
-
-bool
-conn_is_secure(const struct conn *conn)
-{
-	return has_session(conn);
-}
-
-const char *
-conn_tls_version(const struct conn *conn)
-{
-	return has_session(conn) ? SSL_get_version(conn->ssl) : "";
-}
-
-const char *
-conn_tls_cipher(const struct conn *conn)
-{
-	return has_session(conn) ? SSL_get_cipher_name(conn->ssl) : "";
 }
 
 const char *
