@@ -7,6 +7,9 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/text.h"
+#include "smtp/idna.h"
+
 /* Problem: one mailbox has many spellings, and everything behind us (sender check, quota, route)
  * compares. Idea: parse once, keep the one canonical spelling: quotes only where the content needs
  * them, domain in lower case.
@@ -16,8 +19,12 @@
  * refusing real mail for a comment helps nobody; but each mailbox that another reader could see
  * there is reported, and what cannot be read is an error, never skipped.
  *
- * Invariants: a local part is at most ADDRESS_LOCAL_MAX octets of printable ASCII as it is written
- * canonically, which is how it leaves us; nothing non-ASCII, no control and no angle bracket
+ * A local part in UTF-8 stays as it is, not even normalized: its meaning is its domain's alone (RFC
+ * 5321 section 2.3.11). A domain has one spelling, its A-labels, which every server understands: a
+ * mail that has U-labels in its domains and nothing else needs no SMTPUTF8 further on.
+ *
+ * Invariants: a local part is at most ADDRESS_LOCAL_MAX octets of printable text as it is written
+ * canonically, which is how it leaves us; a domain is ASCII; no control and no angle bracket
  * outside quotes ever gets into a struct address. */
 
 struct cursor {
@@ -47,6 +54,13 @@ is_space(unsigned char c)
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
+/* In a label, A or U, hyphens aside. */
+static bool
+is_label(char c)
+{
+	return is_alnum((unsigned char)c) || (unsigned char)c > 127;
+}
+
 static char
 lower(char c)
 {
@@ -68,12 +82,28 @@ content_add(struct content *content, char ch)
 		content->text[content->len++] = ch;
 }
 
+/* The character outside ASCII at the cursor, which moves behind it. */
+static enum address_error
+parse_utf8(struct cursor *c, bool utf8, struct content *content)
+{
+	size_t n = text_char(c->p, (size_t)(c->end - c->p));
+
+	if (!utf8)
+		return ADDRESS_NON_ASCII;
+	if (!n)
+		return ADDRESS_SYNTAX;
+	while (n--)
+		content_add(content, *c->p++);
+	return ADDRESS_OK;
+}
+
 /* At the opening quote; leaves the cursor behind the closing one. With a phrase's quoted string
  * content is NULL and 8-bit is let by. */
 static enum address_error
-parse_quoted(struct cursor *c, struct content *content)
+parse_quoted(struct cursor *c, bool utf8, struct content *content)
 {
-	for (c->p++; c->p < c->end; c->p++) {
+	for (c->p++; c->p < c->end;) {
+		enum address_error error;
 		unsigned char ch = (unsigned char)*c->p;
 		if (ch == '"') {
 			c->p++;
@@ -87,13 +117,18 @@ parse_quoted(struct cursor *c, struct content *content)
 		if (!content) {
 			if (!ch)
 				return ADDRESS_SYNTAX;
+			c->p++;
 			continue;
 		}
-		if (ch > 127)
-			return ADDRESS_NON_ASCII;
+		if (ch > 127) {
+			if ((error = parse_utf8(c, utf8, content)))
+				return error;
+			continue;
+		}
 		if (ch < 32 || ch == 127)
 			return ADDRESS_SYNTAX;
 		content_add(content, (char)ch);
+		c->p++;
 	}
 	return ADDRESS_SYNTAX;
 }
@@ -104,7 +139,7 @@ is_dot_string(const struct content *content)
 	bool dot = true;
 	for (size_t i = 0; i < content->len; i++) {
 		char ch = content->text[i];
-		if (ch == '.' ? dot : !is_atext((unsigned char)ch))
+		if (ch == '.' ? dot : !is_atext((unsigned char)ch) && (unsigned char)ch < 128)
 			return false;
 		dot = ch == '.';
 	}
@@ -167,17 +202,13 @@ parse_literal(struct cursor *c, char *domain)
 }
 
 /* Labels of letters, digits and inner hyphens. The last one is no number (RFC 1123 section 2.1):
- * what looks like an IP address without brackets would be taken for one further on. domain must
- * hold ADDRESS_DOMAIN_MAX + 1, or is NULL to skip over a route. */
+ * what looks like an IP address without brackets would be taken for one further on. domain may be
+ * NULL. */
 static enum address_error
-parse_domain(struct cursor *c, char *domain, bool *dotted)
+parse_name(struct cursor *c, char *domain, bool *dotted)
 {
 	size_t len = 0, label = 0, digits = 0;
 
-	if (at_char(c, '[') && domain) {
-		*dotted = true;
-		return parse_literal(c, domain);
-	}
 	*dotted = false;
 	for (; c->p < c->end; c->p++) {
 		unsigned char ch = (unsigned char)*c->p;
@@ -208,6 +239,42 @@ parse_domain(struct cursor *c, char *domain, bool *dotted)
 	return ADDRESS_OK;
 }
 
+/* A name that has U-labels: becomes A-labels, which are then read as any name. */
+static enum address_error
+parse_u_labels(struct cursor *c, char *domain, bool *dotted)
+{
+	char ascii[IDNA_NAME_MAX + 1];
+	const char *start = c->p;
+	enum address_error error;
+
+	while (c->p < c->end && (is_label(*c->p) || *c->p == '-' || *c->p == '.'))
+		c->p++;
+	if (!idna_to_ascii(start, (size_t)(c->p - start), ascii))
+		return ADDRESS_SYNTAX;
+	struct cursor name = {ascii, ascii + strlen(ascii)};
+	error = parse_name(&name, domain, dotted);
+	return error || name.p == name.end ? error : ADDRESS_SYNTAX;
+}
+
+/* A name or an address literal. domain must hold ADDRESS_DOMAIN_MAX + 1, or is NULL to skip over a
+ * route, in which no literal may stand. */
+static enum address_error
+parse_domain(struct cursor *c, bool utf8, char *domain, bool *dotted)
+{
+	const struct cursor start = *c;
+	enum address_error error;
+
+	if (at_char(c, '[') && domain) {
+		*dotted = true;
+		return parse_literal(c, domain);
+	}
+	error = parse_name(c, domain, dotted);
+	if (error != ADDRESS_NON_ASCII || !utf8)
+		return error;
+	*c = start;
+	return parse_u_labels(c, domain, dotted);
+}
+
 static enum address_error
 check_length(const struct content *content, const struct address *out)
 {
@@ -221,20 +288,26 @@ check_length(const struct content *content, const struct address *out)
 
 /* RFC 5321 Mailbox. */
 static enum address_error
-parse_mailbox(struct cursor *c, struct address *out)
+parse_mailbox(struct cursor *c, bool utf8, struct address *out)
 {
 	struct content content = {.len = 0};
 	enum address_error error;
 	bool dotted;
 
 	if (at_char(c, '"')) {
-		if ((error = parse_quoted(c, &content)))
+		if ((error = parse_quoted(c, utf8, &content)))
 			return error;
 	} else {
-		while (c->p < c->end && (is_atext((unsigned char)*c->p) || *c->p == '.'))
-			content_add(&content, *c->p++);
-		if (c->p < c->end && (unsigned char)*c->p > 127)
-			return ADDRESS_NON_ASCII;
+		for (; c->p < c->end;) {
+			if ((unsigned char)*c->p > 127) {
+				if ((error = parse_utf8(c, utf8, &content)))
+					return error;
+			} else if (is_atext((unsigned char)*c->p) || *c->p == '.') {
+				content_add(&content, *c->p++);
+			} else {
+				break;
+			}
+		}
 		if (!content.too_long && !is_dot_string(&content))
 			return ADDRESS_SYNTAX;
 	}
@@ -242,7 +315,7 @@ parse_mailbox(struct cursor *c, struct address *out)
 		return content.too_long ? ADDRESS_TOO_LONG : ADDRESS_UNQUALIFIED;
 	if (*c->p++ != '@')
 		return ADDRESS_SYNTAX;
-	if ((error = parse_domain(c, out->domain, &dotted)))
+	if ((error = parse_domain(c, utf8, out->domain, &dotted)))
 		return error;
 	put_local(&content, out);
 	if ((error = check_length(&content, out)))
@@ -252,14 +325,14 @@ parse_mailbox(struct cursor *c, struct address *out)
 
 /* "@one,@two:" in front of a mailbox: obsolete since RFC 1123, to be ignored. */
 static enum address_error
-skip_route(struct cursor *c)
+skip_route(struct cursor *c, bool utf8)
 {
 	enum address_error error;
 	bool dotted;
 
 	while (at_char(c, '@')) {
 		c->p++;
-		if ((error = parse_domain(c, NULL, &dotted)))
+		if ((error = parse_domain(c, utf8, NULL, &dotted)))
 			return error;
 		if (at_char(c, ':')) {
 			c->p++;
@@ -275,7 +348,8 @@ skip_route(struct cursor *c)
 }
 
 enum address_error
-address_parse_path(const char *text, size_t len, bool null_ok, struct address *out, size_t *used)
+address_parse_path(const char *text, size_t len, bool null_ok, bool utf8, struct address *out,
+                   size_t *used)
 {
 	struct cursor c = {text, text + len};
 	struct address address = {.local = ""};
@@ -290,9 +364,9 @@ address_parse_path(const char *text, size_t len, bool null_ok, struct address *o
 		*used = 2;
 		return null_ok ? ADDRESS_OK : ADDRESS_SYNTAX;
 	}
-	if ((error = skip_route(&c)))
+	if ((error = skip_route(&c, utf8)))
 		return error;
-	error = parse_mailbox(&c, &address);
+	error = parse_mailbox(&c, utf8, &address);
 	if (error && error != ADDRESS_UNQUALIFIED)
 		return error;
 	if (!at_char(&c, '>'))
@@ -309,13 +383,13 @@ address_parse(const char *text, size_t len, struct address *out)
 {
 	struct cursor c = {text, text + len};
 	struct address address = {.local = ""};
-	enum address_error error = parse_mailbox(&c, &address);
+	enum address_error error = parse_mailbox(&c, true, &address);
 
 	memset(out, 0, sizeof *out);
 	if (error && error != ADDRESS_UNQUALIFIED)
 		return error;
 	if (c.p != c.end)
-		return (unsigned char)*c.p > 127 ? ADDRESS_NON_ASCII : ADDRESS_SYNTAX;
+		return ADDRESS_SYNTAX;
 	if (!error)
 		*out = address;
 	return error;
@@ -328,9 +402,26 @@ address_is_null(const struct address *address)
 }
 
 bool
+address_is_utf8(const struct address *address)
+{
+	return !text_is_ascii(address->local);
+}
+
+static bool
+local_equal(const char *a, const char *b)
+{
+	char normal_a[4 * ADDRESS_LOCAL_MAX], normal_b[sizeof normal_a];
+
+	if (text_is_ascii(a) && text_is_ascii(b))
+		return !strcasecmp(a, b);
+	return idna_normalize(a, normal_a, sizeof normal_a) &&
+	       idna_normalize(b, normal_b, sizeof normal_b) && !strcasecmp(normal_a, normal_b);
+}
+
+bool
 address_equal(const struct address *a, const struct address *b)
 {
-	return !strcasecmp(a->local, b->local) && !strcasecmp(a->domain, b->domain);
+	return !strcasecmp(a->domain, b->domain) && local_equal(a->local, b->local);
 }
 
 char *
@@ -364,7 +455,7 @@ skip_cfws(struct cursor *c)
  * local part words and dots must take turns. */
 struct words {
 	struct content content;
-	bool local_ok; /* so far words and dots took turns, all ASCII */
+	bool local_ok; /* so far words and dots took turns, all of it printable */
 	bool any;
 	bool dot; /* the last one was a dot (or nothing yet) */
 };
@@ -395,30 +486,31 @@ parse_words(struct cursor *c, struct words *w)
 		w->any = true;
 		if (ch == '"') {
 			struct cursor again = *c;
-			if (parse_quoted(c, &w->content)) {
+			if (parse_quoted(c, true, &w->content)) {
 				*c = again; /* no local part, but perhaps a phrase */
 				w->local_ok = false;
-				if (parse_quoted(c, NULL))
+				if (parse_quoted(c, true, NULL))
 					return false;
 			}
 			continue;
 		}
-		for (; c->p < c->end; c->p++) {
-			ch = (unsigned char)*c->p;
-			if (ch > 127)
-				w->local_ok = false;
-			else if (!is_atext(ch))
-				break;
-			content_add(&w->content, (char)ch);
+		while (c->p < c->end &&
+		       (is_atext((unsigned char)*c->p) || (unsigned char)*c->p > 127)) {
+			if ((unsigned char)*c->p < 128) {
+				content_add(&w->content, *c->p++);
+			} else if (parse_utf8(c, true, &w->content)) {
+				w->local_ok = false; /* in a phrase any octet goes */
+				c->p++;
+			}
 		}
 	}
 }
 
 /* At "@", after the words that are the local part. */
 static bool
-finish_addr_spec(struct cursor *c, const struct words *w, struct address *out)
+finish_addr_spec(struct cursor *c, const struct words *w, struct address *out, bool *utf8)
 {
-	char domain[ADDRESS_DOMAIN_MAX + 1];
+	char domain[IDNA_UNICODE_SIZE];
 	size_t len = 0;
 	bool dotted;
 
@@ -437,37 +529,38 @@ finish_addr_spec(struct cursor *c, const struct words *w, struct address *out)
 		for (;;) {
 			if (!skip_cfws(c))
 				return false;
-			if (c->p == c->end ||
-			    (*c->p == '.' ? !word : word || !is_alnum((unsigned char)*c->p)))
+			if (c->p == c->end || (*c->p == '.' ? !word : word || !is_label(*c->p)))
 				break;
 			do {
-				if (len == ADDRESS_DOMAIN_MAX)
+				if (len == sizeof domain)
 					return false;
+				*utf8 |= (unsigned char)*c->p > 127;
 				domain[len++] = *c->p++;
 			} while (domain[len - 1] != '.' && c->p < c->end &&
-			         (is_alnum((unsigned char)*c->p) || *c->p == '-'));
+			         (is_label(*c->p) || *c->p == '-'));
 			word = domain[len - 1] != '.';
 		}
 		struct cursor name = {domain, domain + len};
-		if (!len || parse_domain(&name, out->domain, &dotted) || name.p != name.end)
+		if (!len || parse_domain(&name, true, out->domain, &dotted) || name.p != name.end)
 			return false;
 	}
 	put_local(&w->content, out);
+	*utf8 |= address_is_utf8(out);
 	return skip_cfws(c) && !check_length(&w->content, out);
 }
 
 /* At "<". */
 static bool
-finish_angle(struct cursor *c, struct address *out)
+finish_angle(struct cursor *c, struct address *out, bool *utf8)
 {
 	struct words w;
 
 	c->p++;
 	if (!skip_cfws(c))
 		return false;
-	if (at_char(c, '@') && (skip_route(c) || !skip_cfws(c)))
+	if (at_char(c, '@') && (skip_route(c, true) || !skip_cfws(c)))
 		return false;
-	if (!parse_words(c, &w) || !at_char(c, '@') || !finish_addr_spec(c, &w, out) ||
+	if (!parse_words(c, &w) || !at_char(c, '@') || !finish_addr_spec(c, &w, out, utf8) ||
 	    !at_char(c, '>'))
 		return false;
 	c->p++;
@@ -475,7 +568,7 @@ finish_angle(struct cursor *c, struct address *out)
 }
 
 int
-address_list_next(const char *body, size_t len, size_t *at, struct address *out)
+address_list_next(const char *body, size_t len, size_t *at, struct address *out, bool *utf8)
 {
 	struct cursor c = {body + *at, body + len};
 	struct words w;
@@ -501,9 +594,9 @@ address_list_next(const char *body, size_t len, size_t *at, struct address *out)
 	}
 	const char before = *c.p;
 	if (before == '<')
-		ok = finish_angle(&c, out);
+		ok = finish_angle(&c, out, utf8);
 	else if (before == '@')
-		ok = finish_addr_spec(&c, &w, out);
+		ok = finish_addr_spec(&c, &w, out, utf8);
 	else
 		return -1;
 	/* "a@x.example <a@x.example>", a display name that should be quoted, is what scanners and

@@ -56,7 +56,7 @@ parse_path(const char *keyword, bool null_ok, const char **args, size_t *len, st
 		skip++;
 	*args += skip;
 	*len -= skip;
-	if ((*why = address_parse_path(*args, *len, null_ok, out, &used)))
+	if ((*why = address_parse_path(*args, *len, null_ok, false, out, &used)))
 		return COMMAND_BAD_ADDRESS;
 	*args += used;
 	*len -= used;

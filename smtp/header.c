@@ -81,6 +81,8 @@ struct header {
 	bool first;   /* still in the first line */
 	bool missing; /* no section at all */
 	bool seen[FIELDS];
+	bool is_8bit;     /* an octet over 127 anywhere in the section */
+	bool utf8_author; /* in a mailbox of From or Sender */
 	char name[NAME_KEPT];
 	size_t name_len;
 	enum field field;  /* from the end of its name */
@@ -121,8 +123,8 @@ read_authors(struct header *header, enum field field, const struct text *body)
 
 	if (!header->seen[field])
 		return;
-	while ((more = address_list_next(body->octets ? body->octets : "", body->len, &at,
-	                                 &address)) == 1) {
+	while ((more = address_list_next(body->octets ? body->octets : "", body->len, &at, &address,
+	                                 &header->utf8_author)) == 1) {
 		if (header->author_count == HEADER_AUTHORS_MAX) {
 			fail(header, HEADER_BAD_FROM);
 			return;
@@ -244,6 +246,7 @@ octet(struct header *header, char c)
 {
 	bool blank = c == ' ' || c == '\t';
 
+	header->is_8bit |= (unsigned char)c > 127;
 	switch (header->state) {
 	case LINE:
 		if (blank && header->in_field) {
@@ -407,6 +410,18 @@ bool
 header_is_missing(const struct header *header)
 {
 	return header->missing;
+}
+
+bool
+header_is_8bit(const struct header *header)
+{
+	return header->is_8bit && !header->missing;
+}
+
+bool
+header_has_utf8_author(const struct header *header)
+{
+	return header->utf8_author;
 }
 
 const struct address *

@@ -51,6 +51,8 @@ home 'sasl/'    'auth/*'
 home 'lmdb'     'core/* auth/accounts.c queue/*'
 home 'jansson'  'admin/*'
 home 'unbound' 'relay/dns.c'
+home 'idn2'     'smtp/idna.c'
+home 'uninorm'  'smtp/idna.c'
 home 'cmocka'   ''
 
 [ $bad = 0 ] && echo "layers: every folder includes only what stands left of it"

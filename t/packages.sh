@@ -11,8 +11,8 @@ packages=
 peers= # each with a program in it
 for set in "$@"; do
 	case $set in
-	build) packages="$packages gcc libc6-dev pkg-config libevent-dev libssl-dev libsasl2-dev libsasl2-modules libidn-dev liblmdb-dev
-		libyaml-dev libjansson-dev libseccomp-dev libxxhash-dev libunbound-dev openssl" ;;
+	build) packages="$packages gcc libc6-dev pkg-config libevent-dev libssl-dev libsasl2-dev libsasl2-modules libidn-dev libidn2-dev libunistring-dev
+		liblmdb-dev libyaml-dev libjansson-dev libseccomp-dev libxxhash-dev libunbound-dev openssl" ;;
 	run) packages="$packages curl libdb5.3 libicu72 libnsl2"
 		peers="$peers postfix:usr/sbin/smtp-sink" ;;
 	test) packages="$packages perl libio-socket-ssl-perl libauthen-sasl-perl libcmocka-dev swaks msmtp gsasl python3 libmime-tools-perl

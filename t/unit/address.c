@@ -488,7 +488,8 @@ main(void)
 
 	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
 		const char *p = paths[i].text;
-		enum address_error error = address_parse_path(p, strlen(p), true, &address, &used);
+		enum address_error error =
+		    address_parse_path(p, strlen(p), true, false, &address, &used);
 		bool good = error == paths[i].error &&
 		            !strcmp(address_format(&address, text, sizeof text), paths[i].out) &&
 		            (error ? address_is_null(&address) : p[used - 1] == '>');
@@ -499,13 +500,16 @@ main(void)
 			       !strcmp(address.domain, other.domain);
 		ok(good, "path", p);
 	}
-	ok(address_parse_path("<>", 2, false, &address, &used) == ADDRESS_SYNTAX, "path",
+	ok(address_parse_path("<>", 2, false, false, &address, &used) == ADDRESS_SYNTAX, "path",
 	   "null where none may be");
-	ok(address_parse_path("<a\0b@x.example>", 15, true, &address, &used) == ADDRESS_SYNTAX &&
-	       address_parse_path("<\"a\0b\"@x.example>", 17, true, &address, &used) ==
+	ok(address_parse_path("<a\0b@x.example>", 15, true, false, &address, &used) ==
 	           ADDRESS_SYNTAX &&
-	       address_parse_path("<a@x\0.example>", 14, true, &address, &used) == ADDRESS_SYNTAX &&
-	       address_parse_path("<a@[1.2.3.4\0]>", 14, true, &address, &used) == ADDRESS_SYNTAX,
+	       address_parse_path("<\"a\0b\"@x.example>", 17, true, false, &address, &used) ==
+	           ADDRESS_SYNTAX &&
+	       address_parse_path("<a@x\0.example>", 14, true, false, &address, &used) ==
+	           ADDRESS_SYNTAX &&
+	       address_parse_path("<a@[1.2.3.4\0]>", 14, true, false, &address, &used) ==
+	           ADDRESS_SYNTAX,
 	   "path", "with NUL");
 	ok(address_parse("Bob@Example.org", 15, &address) == ADDRESS_OK &&
 	       address_parse("bob@example.ORG", 15, &other) == ADDRESS_OK &&

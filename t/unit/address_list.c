@@ -73,10 +73,26 @@ static const struct {
     {"a\x01@x.example", NULL},
     {"a@x.example\x01", NULL},
     {"\x01", NULL},
-    {"a@\xc3\xa4.example", NULL},
-    {"\xc3\xa4@x.example", NULL},
-    {"\"\xc3\xa4\"@x.example", NULL},
-    {"j\xc3\xb6@x.example", NULL},
+    {"a@\xc3\xa4.example", "a@xn--4ca.example"}, /* RFC 6532 */
+    {"\xc3\xa4@x.example", "\xc3\xa4@x.example"},
+    {"\"\xc3\xa4\"@x.example", "\xc3\xa4@x.example"},
+    {"j\xc3\xb6@x.example", "j\xc3\xb6@x.example"},
+    {"J\xc3\xb6 <j\xc3\xb6@b\xc3\xbc.example>, a@x.example",
+     "j\xc3\xb6@xn--b-eha.example a@x.example"},
+    {"\"j \xc3\xb6\"@x.example", "\"j \xc3\xb6\"@x.example"},
+    {"j\xc3\xb6 . k (\xc3\xb6) @ b\xc3\xbc . example", "j\xc3\xb6.k@xn--b-eha.example"},
+    {"a@B\xc3\x9c.example", "a@xn--b-eha.example"},
+    {"G\xc3\xb6: \xc3\xb6@x.example;", "\xc3\xb6@x.example"},
+    {"<@b\xc3\xbc.example:a@x.example>", "a@x.example"},
+    {"\xc3@x.example", NULL},
+    {"\xff <\xff@x.example>", NULL},
+    {"a@\xff.example", NULL},
+    {"a@\xe2\x98\x95.example", NULL}, /* DISALLOWED in IDNA2008 */
+    {"a\xe2\x80\xae@x.example", NULL},
+    {"\xc2\x85@x.example", NULL},
+    {"\"\xff\"@x.example", NULL},
+    {"\xed\xa0\x80@x.example", NULL},
+    {"\xc0\xae@x.example", NULL},
     {"\"a\x01"
      "b\"@x.example",
      NULL},
@@ -274,15 +290,35 @@ main(void)
 	for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
 		char all[1024] = "";
 		size_t at = 0;
+		bool utf8 = false;
 		int n;
-		while ((n = address_list_next(lists[i].body, strlen(lists[i].body), &at,
-		                              &address)) == 1) {
+		while ((n = address_list_next(lists[i].body, strlen(lists[i].body), &at, &address,
+		                              &utf8)) == 1) {
 			if (all[0])
 				strcat(all, " ");
 			strcat(all, address_format(&address, text, sizeof text));
 		}
 		ok(n < 0 ? !lists[i].out : lists[i].out && !strcmp(all, lists[i].out), "list",
 		   lists[i].body);
+	}
+	static const struct {
+		const char *body;
+		bool utf8;
+	} written[] = {
+	    {"J\xc3\xb6rg <a@x.example>", false},
+	    {"a@x.example (\xc3\xb6)", false},
+	    {"a@b\xc3\xbc.example", true},
+	    {"<a@b\xc3\xbc.example>, a@x.example", true},
+	    {"a@x.example, \xc3\xb6@x.example", true},
+	    {"a@xn--b-eha.example", false},
+	};
+	for (size_t i = 0; i < sizeof written / sizeof *written; i++) {
+		bool utf8 = false;
+		size_t at = 0;
+		while (address_list_next(written[i].body, strlen(written[i].body), &at, &address,
+		                         &utf8) == 1) {
+		}
+		ok(utf8 == written[i].utf8, "written in UTF-8 or not", written[i].body);
 	}
 	printf("1..%d\n", count);
 	return failures != 0;

@@ -1,0 +1,118 @@
+#include "smtp/idna.h"
+
+#include <idn2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uninorm.h>
+
+/* Domains are compared, looked up and sent as A-labels, so U-labels are turned at the border:
+ * IDNA2008 with the mapping of UTS 46, non-transitional, as browsers and mail programs do it, which
+ * folds case and takes the ideographic full stop for a dot.
+ *
+ * libidn2 checks only what is not ASCII: "_" or "/" in a label, even one that a mapping has made
+ * (U+2100 is "a/c"), goes by, and its flag against that drops such characters silently. So what
+ * comes back is turned into U-labels again and looked at here. Labels that are ASCII are none of
+ * its business: it refuses names that exist ("ab--cd"). */
+
+#define LABEL_MAX (63 * 4) /* octets of a U-label that could have an A-label at all */
+
+static bool
+is_ldh(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 128 && !(*text >= 'a' && *text <= 'z') &&
+		    !(*text >= '0' && *text <= '9') && *text != '-' && *text != '.')
+			return false;
+	return true;
+}
+
+/* Of one label, to be freed with idn2_free; NULL when it has none. */
+static char *
+a_label(const char *label, size_t len)
+{
+	char text[LABEL_MAX + 1], *ascii = NULL, *unicode = NULL;
+	bool good;
+
+	if (len > LABEL_MAX || memchr(label, 0, len))
+		return NULL;
+	memcpy(text, label, len);
+	text[len] = 0;
+	if (idn2_lookup_u8((const uint8_t *)text, (uint8_t **)&ascii,
+	                   IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) != IDN2_OK)
+		return NULL;
+	good =
+	    is_ldh(ascii) && idn2_to_unicode_8z8z(ascii, &unicode, 0) == IDN2_OK && is_ldh(unicode);
+	idn2_free(unicode);
+	if (good)
+		return ascii;
+	idn2_free(ascii);
+	return NULL;
+}
+
+static bool
+is_ascii(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)text[i] > 127)
+			return false;
+	return true;
+}
+
+bool
+idna_to_ascii(const char *name, size_t len, char out[IDNA_NAME_MAX + 1])
+{
+	const char *end = name + len, *dot;
+	size_t used = 0;
+
+	for (;; name = dot + 1) {
+		dot = memchr(name, '.', (size_t)(end - name));
+		size_t label = (size_t)((dot ? dot : end) - name);
+		char *ascii = is_ascii(name, label) ? NULL : a_label(name, label);
+		const char *text = ascii ? ascii : name;
+		size_t add = ascii ? strlen(ascii) : label;
+		bool good = is_ascii(text, add) && used + add + (dot != NULL) <= IDNA_NAME_MAX;
+
+		if (good) {
+			memcpy(out + used, text, add);
+			used += add;
+			if (dot)
+				out[used++] = '.';
+		}
+		idn2_free(ascii);
+		out[used] = 0;
+		if (!good || !dot)
+			return good;
+	}
+}
+
+const char *
+idna_to_unicode(const char *name, char out[IDNA_UNICODE_SIZE])
+{
+	char *unicode = NULL, again[IDNA_NAME_MAX + 1];
+	const char *show = name;
+
+	/* What does not come back as the same name would show another one. */
+	if (idn2_to_unicode_8z8z(name, &unicode, 0) == IDN2_OK &&
+	    idna_to_ascii(unicode, strlen(unicode), again) && !strcmp(again, name))
+		show = unicode;
+	snprintf(out, IDNA_UNICODE_SIZE, "%s", show);
+	idn2_free(unicode);
+	return out;
+}
+
+bool
+idna_normalize(const char *text, char *out, size_t size)
+{
+	size_t len;
+	uint8_t *normal =
+	    u8_normalize(UNINORM_NFC, (const uint8_t *)text, strlen(text), NULL, &len);
+	const bool good = normal && len < size;
+
+	if (good) {
+		memcpy(out, normal, len);
+		out[len] = 0;
+	}
+	free(normal);
+	return good;
+}
