@@ -2,7 +2,9 @@
 
 #include <string.h>
 
-/* core/log writes printable ASCII only, whatever it was given; a value in quotation marks is not
+#include "core/text.h"
+
+/* core/log writes printable text only, whatever it was given; a value in quotation marks is not
  * escaped, so it ends at the first mark that a space or the end of the line follows. */
 
 static bool
@@ -58,9 +60,8 @@ logline_parse(const char *line, size_t len, struct logline *out)
 {
 	struct logline_text level;
 
-	for (size_t i = 0; i < len; i++)
-		if (line[i] < 0x20 || line[i] > 0x7e)
-			return false;
+	if (!text_is_printable(line, len))
+		return false;
 	out->rest = (struct logline_text){line, len};
 	return take_word(&out->rest, &out->time) && take_word(&out->rest, &out->program) &&
 	       split_pid(&out->program, &out->pid) && take_word(&out->rest, &level) &&

@@ -8,8 +8,9 @@
 
 #include "auth/client.h"
 
-/* The account name for what somebody typed: a valid address, quoted only where it must be, in lower
- * case. False, and out "", when it is none. */
+/* The account name for what somebody typed: a valid address, quoted only where it must be, its
+ * letters from A to Z in lower case, its domain as A-labels, all in Unicode's normal form (NFC).
+ * False, and out "", when it is none. */
 bool name_canonical(const char *text, size_t len, char out[AUTH_ACCOUNT_MAX + 1]);
 
 /* "active" or "suspended", on disk as for people. */

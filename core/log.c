@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/text.h"
 
 /* A log reader that stalls must not stall mail. O_NONBLOCK belongs to the open file, which we share
  * with whoever started us, so setting it on descriptor 2 would change the shell's terminal or a
@@ -130,17 +131,19 @@ write_line(const char *line, size_t len)
 static size_t
 add_escaped(char *line, size_t len, size_t size, const char *text)
 {
-	for (; *text; text++) {
-		const unsigned char c = (unsigned char)*text;
+	while (*text) {
+		const size_t n =
+		    *text >= ' ' && *text <= '~' ? 1 : text_char(text, strnlen(text, 4));
 
-		if (c >= 0x20 && c < 0x7f) {
-			if (size - len < 2)
-				break;
-			line[len++] = (char)c;
+		if (size - len < 5)
+			break;
+		if (n) {
+			memcpy(line + len, text, n);
+			len += n;
+			text += n;
 		} else {
-			if (size - len < 5)
-				break;
-			len += (size_t)snprintf(line + len, size - len, "\\x%02X", c);
+			len += (size_t)snprintf(line + len, size - len, "\\x%02X",
+			                        (unsigned char)*text++);
 		}
 	}
 	return len;

@@ -1,8 +1,8 @@
 /* One line per event, on stderr, never blocking: "TIME PROGRAM[PID] LEVEL ID EVENT key=value …".
  *
  * A line that stderr does not take at once is dropped and counted; the next line that fits says how
- * many are missing. Secrets never reach a formatter. Octets outside printable ASCII are written as
- * \xHH, so no peer can forge a line. */
+ * many are missing. Secrets never reach a formatter. Octets that are no printable character
+ * (core/text.h) are written as \xHH, so no peer can forge a line or reach a terminal. */
 #ifndef CORE_LOG_H
 #define CORE_LOG_H
 

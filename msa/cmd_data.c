@@ -107,6 +107,10 @@ check(struct session *session)
 		session_say(session, REPLY_BAD_FROM);
 		return false;
 	}
+	if (header_has_utf8_author(transaction->header)) {
+		session_say(session, REPLY_AUTHOR_NON_ASCII);
+		return false;
+	}
 	size_t count = 0;
 	const struct address *authors = header_authors(transaction->header, &count);
 	for (size_t i = 0; i < count; i++)

@@ -99,6 +99,8 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(HEADER_TOO_BIG, "552 5.3.4 Header section exceeds limit of %llu octets"),
     BLAME(LOOP, "554 5.4.6 Too many Received fields, this looks like a mail loop"),
     BLAME(BAD_FROM, "554 5.6.0 From or Sender field is malformed or stands twice"),
+    BLAME(AUTHOR_NON_ASCII, "550 5.6.7 Internationalized address in From or Sender needs SMTPUTF8, "
+                            "which is not offered"),
     BLAME(AUTHOR_NOT_OWNED, "550 5.7.1 <%s>: From/Sender address not owned by this account"),
     SAY(QUEUED, "250 2.0.0 Queued as %s"),
     SAY(QUEUED_PACED, "250 2.0.0 Queued as %s; paced, expected start within %llu min"),

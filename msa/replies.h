@@ -78,6 +78,7 @@ enum reply_name {
 	REPLY_HEADER_TOO_BIG, /* octets */
 	REPLY_LOOP,
 	REPLY_BAD_FROM,
+	REPLY_AUTHOR_NON_ASCII,
 	REPLY_AUTHOR_NOT_OWNED, /* address */
 	REPLY_QUEUED,           /* id */
 	REPLY_QUEUED_PACED,     /* id, minutes */

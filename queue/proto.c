@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/mem.h"
+#include "core/text.h"
 
 /* Encoders and decoders side by side, so that one look tells whether they agree.
  *
@@ -14,16 +15,6 @@
  * or a remote server must be printable ASCII here, so no compromised peer can slip a line break
  * into an SMTP command. Checks are sticky in struct wire: a decoder reads straight down and asks
  * once at its end. */
-
-static bool
-is_printable(const char *s, size_t len)
-{
-	for (size_t i = 0; i < len; i++) {
-		if ((unsigned char)s[i] < 0x20 || (unsigned char)s[i] > 0x7e)
-			return false;
-	}
-	return true;
-}
 
 void
 proto_put_id(struct buf *buf, const struct queue_id *id)
@@ -58,7 +49,7 @@ read_part(struct wire *wire, char *out, size_t size)
 	}
 	memset(out, 0, size);
 	wire_raw(wire, out, len);
-	if (wire_ok(wire) && !is_printable(out, len))
+	if (wire_ok(wire) && !text_is_printable(out, len))
 		wire->failed = true;
 	if (!wire_ok(wire))
 		out[0] = '\0';
@@ -69,7 +60,7 @@ proto_address(struct wire *wire, struct address *out)
 {
 	read_part(wire, out->local, sizeof(out->local));
 	read_part(wire, out->domain, sizeof(out->domain));
-	if ((out->local[0] == '\0') != (out->domain[0] == '\0'))
+	if (!text_is_ascii(out->domain) || (out->local[0] == '\0') != (out->domain[0] == '\0'))
 		wire->failed = true; /* half an address; the null path has neither part */
 }
 
@@ -237,7 +228,7 @@ void
 proto_word(struct wire *wire, char *out, size_t size)
 {
 	wire_str(wire, out, size);
-	if (wire_ok(wire) && (out[0] == '\0' || !is_printable(out, strlen(out))))
+	if (wire_ok(wire) && (out[0] == '\0' || !text_is_printable(out, strlen(out))))
 		wire->failed = true;
 	if (!wire_ok(wire))
 		out[0] = '\0';
@@ -410,10 +401,10 @@ proto_outcome(struct wire *wire, struct queue_outcome *out)
 	/* The remote's words: whatever is not printable becomes a question mark instead of a reason
 	 * to lose the outcome. */
 	for (char *p = out->reply.text; *p; p++) {
-		if (!is_printable(p, 1))
+		if (!text_char(p, 1))
 			*p = '?';
 	}
-	if (!is_printable(out->reply.enhanced, strlen(out->reply.enhanced)))
+	if (!text_is_printable(out->reply.enhanced, strlen(out->reply.enhanced)))
 		out->reply.enhanced[0] = '\0';
 }
 
@@ -448,7 +439,7 @@ proto_selector(struct wire *wire, struct queue_selector *out)
 	memset(out, 0, sizeof(*out));
 	proto_id(wire, &out->id);
 	wire_str(wire, out->name, sizeof(out->name));
-	if (kind >= QUEUE_SELECTORS || !is_printable(out->name, strlen(out->name)) ||
+	if (kind >= QUEUE_SELECTORS || !text_is_printable(out->name, strlen(out->name)) ||
 	    ((kind == QUEUE_BY_ACCOUNT || kind == QUEUE_BY_DOMAIN) && out->name[0] == '\0'))
 		wire->failed = true;
 	else

@@ -64,7 +64,8 @@ enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask a
 
 void proto_put_id(struct buf *buf, const struct queue_id *id);
 void proto_id(struct wire *wire, struct queue_id *out);
-/* At most 2 + 130 + 255 octets. A reader fails the wire on anything but printable ASCII. */
+/* At most 2 + 130 + 255 octets. A reader fails the wire on anything but printable text, and a
+ * domain on anything but ASCII. */
 void proto_put_address(struct buf *buf, const struct address *address);
 void proto_address(struct wire *wire, struct address *out);
 /* A reader fails the wire on what no parser lets through. */

@@ -57,6 +57,12 @@ main(void)
 	ok(!strcmp(log_word("abc def", word, 7), "abc"), "cut in front of what does not fit");
 	ok(!strcmp(log_text("no\" fate=x", word, sizeof(word)), "no' fate=x"),
 	   "or has no end between its marks");
+	log_info("id", "event", "to=<%s> text=\"%s\"", "j\xc3\xb6rg@x.example",
+	         "\x1b[2J \xc2\x9b"
+	         "2J \xe2\x80\xae \xff \xe9\x96");
+	ok(next(ends[0]) && strstr(line, "to=<j\xc3\xb6rg@x.example> text=\"\\x1B[2J \\xC2\\x9B2J "
+	                                 "\\xE2\\x80\\xAE \\xFF \\xE9\\x96\"") != NULL,
+	   "UTF-8 can be read, and nothing else reaches a terminal");
 	log_debug("-", "unseen", "%s", "");
 	ok(!next(ends[0]), "below the level there is none");
 	log_set_level(log_level_named("debug"));
