@@ -92,6 +92,9 @@ $(B)/recover: $(B)/obj/t/durability/recover.o $(LIBS)
 $(B)/bench/load: t/bench/load.c Makefile
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -o $@ $< -lssl -lcrypto -lpthread
+$(B)/bench/parse: $(B)/obj/t/bench/parse.o $(LIBS)
+	@mkdir -p $(@D)
+	@$(CC) $(LDFLAGS) -o $@ $< $(LINK)
 tools: $(B)/record.so $(B)/fault.so $(B)/recover
 
 SASL = $(addprefix auth/,accounts.c cache.c mech.c mech_login.c name.c verify.c) $(addprefix core/,clock.c crypt.c log.c random.c) \
@@ -137,6 +140,10 @@ fuzz: ## each parser fuzzed for FUZZ_SECONDS (60)
 	@$(MAKE) --no-print-directory $(FUZZERS:%=$(B)/fuzz/%)
 	@for f in $(FUZZERS); do echo "--- $$f"; mkdir -p $(B)/fuzz/corpus/$$f; $(B)/fuzz/$$f $(B)/fuzz/corpus/$$f t/fuzz/corpus/$$f -seed=1 -max_len=4096 -max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=0 -verbosity=0 || exit 1; done
 
+bench: bench-quick ## what bench-quick shows, and what reading commands and content costs
+	@$(MAKE) --no-print-directory $(B)/bench/parse
+	@$(B)/bench/parse
+
 bench-quick: ## messages/s, latency and CPU per message of each process
 	@sh t/packages.sh build run test
 	@$(MAKE) --no-print-directory -j2 all $(B)/bench/load
@@ -170,6 +177,6 @@ install: all ## install programs, manual, sample configuration, systemd units, u
 clean: ## remove what was built
 	rm -rf build
 
-.PHONY: all unit tools run check san torture fuzz bench-quick lint layers help install clean
+.PHONY: all unit tools run check san torture fuzz bench bench-quick lint layers help install clean
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

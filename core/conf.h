@@ -108,15 +108,17 @@ struct conf {
 	uint64_t header_size;      /* limits.header_size: octets, 128KiB */
 	uint64_t received_hops;    /* limits.received_hops: 50 */
 	uint64_t auth_failures;    /* limits.auth_failures: per session, 3 */
-	uint64_t errors_soft;   /* limits.errors_soft: 10, each further one is answered 1 s late */
-	uint64_t errors_hard;   /* limits.errors_hard: 20, then 421 */
-	bool keep_bcc;          /* content.bcc: remove or keep */
-	bool mask_client;       /* content.client_address: show or mask */
-	msec_t command_timeout; /* timeouts.command: 300s */
-	msec_t data_timeout;    /* timeouts.data: 180s between two blocks of data */
-	msec_t handshake_timeout; /* timeouts.handshake: 60s */
-	uint64_t data_rate;       /* limits.data_rate: octets per second a client must keep up while
-	                             sending data, 500 */
+	uint64_t errors_soft; /* limits.errors_soft: 10, each further one is answered 1 s late */
+	uint64_t errors_hard; /* limits.errors_hard: 20, then 421 */
+	bool keep_bcc;        /* content.bcc: remove or keep */
+	bool mask_client;     /* content.client_address: show or mask */
+	bool refuse_bare_line_ends; /* content.bare_line_ends: normalize or reject */
+	bool refuse_long_lines;     /* content.long_lines: fold or reject */
+	msec_t command_timeout;     /* timeouts.command: 300s */
+	msec_t data_timeout;        /* timeouts.data: 180s between two blocks of data */
+	msec_t handshake_timeout;   /* timeouts.handshake: 60s */
+	uint64_t data_rate; /* limits.data_rate: octets per second a client must keep up while
+	                       sending data, 500 */
 	msec_t auth_failure_delay; /* auth.failure_delay: 2s, doubles with each failure in the
 	                              session, up to 15 s */
 	msec_t auth_cache; /* auth.cache: how long a verified credential is remembered, 5min */

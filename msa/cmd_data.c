@@ -57,7 +57,7 @@ cmd_data(struct session *session, const char *args, size_t len)
 		            transaction->refused > 0 ? REPLY_NO_RECIPIENTS : REPLY_BAD_SEQUENCE);
 		return HANDLED_REPLY;
 	}
-	data_in_init(&transaction->in);
+	data_in_init(&transaction->in, DATA_DOTTED);
 	transaction->header =
 	    header_new(transaction->arena, &(struct header_opts){
 	                                       .size_max = conf->header_size,
@@ -92,6 +92,15 @@ check(struct session *session)
 	}
 	if (transaction->in.has_nul) {
 		session_say(session, REPLY_NUL);
+		return false;
+	}
+	if (transaction->in.has_bare && conf->refuse_bare_line_ends) {
+		session_say(session, REPLY_BARE_LINE_END);
+		return false;
+	}
+	if ((transaction->in.has_long && conf->refuse_long_lines) ||
+	    transaction->in.has_unfoldable) {
+		session_say(session, REPLY_LONG_LINE, DATA_LINE_MAX);
 		return false;
 	}
 	switch (header_error(transaction->header)) {

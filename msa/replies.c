@@ -95,7 +95,11 @@ static const struct reply_row rows[REPLY_NAMES] = {
 
     SAY(DATA_GO, "354 End data with <CR><LF>.<CR><LF>"),
     BLAME(NO_RECIPIENTS, "554 5.5.1 No valid recipients"),
-    BLAME(NUL, "554 5.6.0 Message holds a NUL octet"),
+    BLAME(NUL, "554 5.6.0 Message holds a NUL octet, send it encoded as base64"),
+    BLAME(BARE_LINE_END,
+          "554 5.6.0 Message holds a bare <CR> or <LF>; end every line with <CR><LF>"),
+    BLAME(LONG_LINE, "554 5.6.0 Message holds a line of more than %d octets; send it as "
+                     "quoted-printable or base64, fold header fields"),
     BLAME(HEADER_TOO_BIG, "552 5.3.4 Header section exceeds limit of %llu octets"),
     BLAME(LOOP, "554 5.4.6 Too many Received fields, this looks like a mail loop"),
     BLAME(BAD_FROM, "554 5.6.0 From or Sender field is malformed or stands twice"),

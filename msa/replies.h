@@ -75,6 +75,8 @@ enum reply_name {
 	REPLY_DATA_GO,
 	REPLY_NO_RECIPIENTS,
 	REPLY_NUL,
+	REPLY_BARE_LINE_END,
+	REPLY_LONG_LINE,      /* octets (int) */
 	REPLY_HEADER_TOO_BIG, /* octets */
 	REPLY_LOOP,
 	REPLY_BAD_FROM,

@@ -1,6 +1,7 @@
 #include "smtp/data.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <string.h>
 
 /* Problem: two servers that disagree on where data ends let a sender smuggle a second message
@@ -12,13 +13,21 @@
  * dot in LF.CRLF is content, and in CRLF.LF it is a stuffed dot that is taken off, as RFC 5321
  * section 4.5.2 says of every line that begins with a dot and goes on.
  *
- * A line may have any length: nothing here holds one, RFC 5321 section 4.5.3.1 asks for no limits
- * where none are needed, and who refuses lines over 998 octets refuses real mail.
+ * Folding. A piece is as long as it can be; the next one begins with a blank, so it is never a dot
+ * or a header field. Best is the last blank with text on either side: only CRLF goes in front of
+ * it, which is folding as RFC 5322 section 2.2.3 means it. Without such a blank CRLF SP goes in,
+ * not inside a UTF-8 sequence. (A cut inside a shift sequence of ISO-2022-JP would be as bad; who
+ * writes a thousand octets of that without a blank or a line end is better served by long_lines:
+ * reject.) In the header section no piece may be blank, which some readers take for its end, and
+ * the first one must hold the colon: where that cannot be had the message is to be refused, so
+ * has_unfoldable.
  *
- * Speed: octets are looked for with memchr, and what needs no change goes to the sink as one run,
- * over as many lines as there are. A CR that ends a slice is held back in the state until its
- * successor is known; that is all that is ever held, so any slicing of the input gives the same
- * output. The position of the next LF is remembered, so input of mere CRs costs no second look. */
+ * Speed: octets are looked for with memchr, and whole lines that need no change go to the sink as
+ * one run. Everything else is collected in out.octets, or a body of bare LFs would make millions
+ * of calls. What is held back from one call to the next is the line under way, because where it
+ * is folded depends on what follows, and a CR until its successor is known: so any slicing of the
+ * input gives the same output. The position of the next LF is remembered, so input of mere CRs
+ * costs no second look. */
 
 enum in_state {
 	IN_LINE,   /* after a true CRLF or at the start */
@@ -29,11 +38,21 @@ enum in_state {
 	IN_END,    /* the end was seen */
 };
 
+struct out { /* on its way to the sink */
+	struct data_in *in;
+	data_sink *sink;
+	void *arg;
+	size_t len;
+	uint8_t octets[4 * DATA_LINE_MAX];
+};
+
 void
-data_in_init(struct data_in *in)
+data_in_init(struct data_in *in, enum data_kind kind)
 {
-	memset(in, 0, sizeof *in);
+	memset(in, 0, offsetof(struct data_in, line));
+	in->kind = kind;
 	in->state = IN_LINE;
+	in->in_header = true;
 }
 
 static bool
@@ -58,108 +77,291 @@ has_8bit(const uint8_t *data, size_t len)
 }
 
 static void
-emit(struct data_in *in, const uint8_t *from, const uint8_t *to, data_sink *sink, void *arg)
+emit(struct out *out, const uint8_t *data, size_t len)
 {
-	size_t len = (size_t)(to - from);
+	struct data_in *in = out->in;
 
 	if (!len)
 		return;
 	if (!in->has_8bit)
-		in->has_8bit = has_8bit(from, len);
-	if (!in->has_nul)
-		in->has_nul = memchr(from, 0, len);
+		in->has_8bit = has_8bit(data, len);
 	in->size += len;
-	sink(arg, from, len);
+	out->sink(out->arg, data, len);
 }
 
 static void
-emit_crlf(struct data_in *in, data_sink *sink, void *arg)
+flush(struct out *out)
 {
-	in->size += 2;
-	sink(arg, (const uint8_t *)"\r\n", 2);
+	if (!out->in->has_nul)
+		out->in->has_nul = memchr(out->octets, 0, out->len);
+	emit(out, out->octets, out->len);
+	out->len = 0;
+}
+
+static void
+add(struct out *out, const uint8_t *from, const uint8_t *to)
+{
+	size_t len = (size_t)(to - from);
+
+	if (len > sizeof out->octets - out->len)
+		flush(out);
+	if (len <= DATA_LINE_MAX) {
+		memcpy(out->octets + out->len, from, len);
+		out->len += len;
+		return;
+	}
+	flush(out);
+	if (!out->in->has_nul)
+		out->in->has_nul = memchr(from, 0, len);
+	emit(out, from, len);
+}
+
+static void
+add_crlf(struct out *out)
+{
+	static const uint8_t crlf[] = {'\r', '\n'};
+
+	add(out, crlf, crlf + sizeof crlf);
+}
+
+static bool
+is_blank(uint8_t c)
+{
+	return c == ' ' || c == '\t';
+}
+
+/* Where the full line under way, which next follows, is to be cut; see above. */
+static size_t
+find_cut(struct data_in *in, uint8_t next, bool *at_blank)
+{
+	const uint8_t *line = in->line;
+	size_t cut, text = 0, back = 0;
+	uint8_t after = next;
+
+	*at_blank = true;
+	while (text < DATA_LINE_MAX && is_blank(line[text]))
+		text++;
+	for (cut = DATA_LINE_MAX - 1; cut > text; after = line[cut--])
+		if (is_blank(line[cut]) && !is_blank(after))
+			return cut;
+	*at_blank = false;
+	if (is_blank(line[DATA_LINE_MAX - 1])) {
+		in->has_unfoldable |= in->in_header;
+		return DATA_LINE_MAX;
+	}
+	cut = is_blank(next) ? DATA_LINE_MAX - 1 : DATA_LINE_MAX;
+	after = cut < DATA_LINE_MAX ? line[cut] : next;
+	for (; (after & 0xc0) == 0x80 && back < 4; back++)
+		after = line[cut - back - 1];
+	if (back < 4 && !is_blank(after))
+		cut -= back;
+	if (text >= cut)
+		in->has_unfoldable |= in->in_header;
+	return cut;
+}
+
+static void
+fold(struct out *out, uint8_t next)
+{
+	struct data_in *in = out->in;
+	bool at_blank;
+	size_t cut = find_cut(in, next, &at_blank), rest = DATA_LINE_MAX - cut;
+
+	in->has_long = true;
+	if (in->in_header && !in->is_folded && !is_blank(in->line[0]) &&
+	    !memchr(in->line, ':', cut))
+		in->has_unfoldable = true;
+	add(out, in->line, in->line + cut);
+	add_crlf(out);
+	memmove(in->line + !at_blank, in->line + cut, rest);
+	if (!at_blank)
+		in->line[0] = ' ';
+	in->line_len = rest + !at_blank;
+	in->is_folded = true;
+}
+
+/* More of the line under way. */
+static void
+add_text(struct out *out, const uint8_t *from, const uint8_t *to)
+{
+	struct data_in *in = out->in;
+
+	while (from < to) {
+		size_t len = (size_t)(to - from);
+		if (in->line_len == DATA_LINE_MAX)
+			fold(out, *from);
+		if (len > DATA_LINE_MAX - in->line_len)
+			len = DATA_LINE_MAX - in->line_len;
+		memcpy(in->line + in->line_len, from, len);
+		in->line_len += len;
+		from += len;
+	}
+}
+
+/* A whole line that has at most DATA_LINE_MAX octets. */
+static void
+put_line(struct out *out, const uint8_t *from, const uint8_t *to, bool bare)
+{
+	struct data_in *in = out->in;
+
+	in->has_bare |= bare;
+	if (from == to)
+		in->in_header = false;
+	add(out, from, to);
+	add_crlf(out);
+	in->state = bare ? IN_TEXT : IN_LINE;
+}
+
+/* The line under way ends. */
+static void
+end_line(struct out *out, bool bare)
+{
+	struct data_in *in = out->in;
+
+	put_line(out, in->line, in->line + in->line_len, bare);
+	in->line_len = 0;
+	in->is_folded = false;
+}
+
+/* *lf: the last one found, or NULL. */
+static void
+find_lf(const uint8_t *p, const uint8_t *end, const uint8_t **lf)
+{
+	if (*lf && *lf >= p)
+		return;
+	*lf = memchr(p, '\n', (size_t)(end - p));
+	if (!*lf)
+		*lf = end;
+}
+
+/* Whole lines that stay as they are, from p on, where an output line begins; returns where the
+ * first one begins that is not such, or where one begins that is looked at more closely. */
+static const uint8_t *
+add_lines(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
+{
+	struct data_in *in = out->in;
+	const uint8_t *run = p;
+
+	while (p < end) {
+		find_lf(p, end, lf);
+		const uint8_t *cr = memchr(p, '\r', (size_t)(*lf - p));
+		if (*lf == end || !cr || cr + 1 != *lf || cr - p > DATA_LINE_MAX)
+			break;
+		bool is_empty = cr == p;
+		p = *lf + 1;
+		in->state = IN_LINE;
+		if (is_empty && in->in_header) {
+			in->in_header = false;
+			break;
+		}
+		if (p < end && *p == '.' && in->kind == DATA_DOTTED)
+			break;
+	}
+	add(out, run, p);
+	return p;
+}
+
+/* The line under way up to its end, or to that of the input; returns what follows. */
+static const uint8_t *
+take_line(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
+{
+	struct data_in *in = out->in;
+	const uint8_t *stop;
+
+	find_lf(p, end, lf);
+	stop = memchr(p, '\r', (size_t)(*lf - p));
+	if (!stop)
+		stop = *lf;
+	if (stop < end && *stop == '\n' && in->line_len == 0 && stop - p <= DATA_LINE_MAX) {
+		put_line(out, p, stop, true);
+		return stop + 1;
+	}
+	add_text(out, p, stop);
+	in->state = IN_TEXT;
+	if (stop == end)
+		return end;
+	if (*stop == '\r')
+		in->state = IN_CR;
+	else
+		end_line(out, true);
+	return stop + 1;
+}
+
+static const uint8_t *
+step(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
+{
+	struct data_in *in = out->in;
+
+	switch ((enum in_state)in->state) {
+	case IN_CR:
+		end_line(out, *p != '\n');
+		return p + (in->state == IN_LINE);
+	case IN_DOT:
+		in->state = *p == '\r' ? IN_DOT_CR : IN_TEXT;
+		return p + (*p == '\r');
+	case IN_DOT_CR:
+		if (*p == '\n') {
+			in->state = IN_END;
+			return p + 1;
+		}
+		end_line(out, true);
+		return p;
+	case IN_LINE:
+		if (*p == '.' && in->kind == DATA_DOTTED) {
+			in->state = IN_DOT;
+			return p + 1;
+		}
+		break;
+	case IN_TEXT:
+		break;
+	case IN_END:
+		assert(0 && "data after its end");
+	}
+	if (in->line_len == 0) {
+		const uint8_t *after = add_lines(out, p, end, lf);
+		if (after > p)
+			return after;
+	}
+	return take_line(out, p, end, lf);
 }
 
 bool
 data_in_feed(struct data_in *in, const uint8_t *data, size_t len, size_t *used, data_sink *sink,
              void *arg)
 {
-	const uint8_t *p = data, *end = data + len;
-	const uint8_t *run = p; /* seen, and to be handed on as it is */
-	const uint8_t *lf = NULL;
-	const uint8_t *cr;
+	const uint8_t *p = data, *end = data + len, *lf = NULL;
+	struct out out;
 
+	out.in = in;
+	out.sink = sink;
+	out.arg = arg;
+	out.len = 0;
 	assert(in->state != IN_END);
-	while (p < end) {
-		switch ((enum in_state)in->state) {
-		case IN_CR:
-			emit_crlf(in, sink, arg);
-			in->state = *p == '\n' ? IN_LINE : IN_TEXT;
-			if (*p == '\n')
-				p++;
-			run = p;
-			continue;
-		case IN_DOT:
-			in->state = *p == '\r' ? IN_DOT_CR : IN_TEXT;
-			if (*p == '\r')
-				p++;
-			run = p;
-			continue;
-		case IN_DOT_CR:
-			if (*p == '\n') {
-				in->state = IN_END;
-				*used = (size_t)(p + 1 - data);
-				return true;
-			}
-			emit_crlf(in, sink, arg);
-			in->state = IN_TEXT;
-			run = p;
-			continue;
-		case IN_LINE:
-			if (*p == '.') {
-				emit(in, run, p, sink, arg);
-				run = ++p;
-				in->state = IN_DOT;
-				continue;
-			}
-			in->state = IN_TEXT;
-			break;
-		case IN_TEXT:
-			break;
-		case IN_END:
-			assert(0 && "data after its end");
-		}
-		if (!lf || lf < p) {
-			lf = memchr(p, '\n', (size_t)(end - p));
-			if (!lf)
-				lf = end;
-		}
-		cr = memchr(p, '\r', (size_t)(lf - p));
-		if (!cr) {
-			p = lf;
-			if (lf < end) { /* a bare LF */
-				emit(in, run, lf, sink, arg);
-				emit_crlf(in, sink, arg);
-				run = ++p;
-			}
-			continue;
-		}
-		p = cr + 1;
-		if (p == end) {
-			emit(in, run, cr, sink, arg);
-			run = end;
-			in->state = IN_CR;
-		} else if (p == lf) {
-			p++;
-			in->state = IN_LINE;
-		} else { /* a bare CR */
-			emit(in, run, cr, sink, arg);
-			emit_crlf(in, sink, arg);
-			run = p;
-		}
+	while (p < end && in->state != IN_END && (in->in_header || in->kind != DATA_BINARY))
+		p = step(&out, p, end, &lf);
+	flush(&out);
+	if (in->kind == DATA_BINARY && !in->in_header) {
+		emit(&out, p, (size_t)(end - p));
+		p = end;
 	}
-	emit(in, run, end, sink, arg);
-	*used = len;
-	return false;
+	*used = (size_t)(p - data);
+	return in->state == IN_END;
+}
+
+void
+data_in_end(struct data_in *in, data_sink *sink, void *arg)
+{
+	struct out out;
+
+	out.in = in;
+	out.sink = sink;
+	out.arg = arg;
+	out.len = 0;
+	assert(in->kind != DATA_DOTTED);
+	if (in->state == IN_CR || in->line_len > 0)
+		end_line(&out, in->state == IN_CR);
+	flush(&out);
+	in->state = IN_END;
 }
 
 enum out_state {
