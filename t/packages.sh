@@ -16,6 +16,7 @@ for set in "$@"; do
 	run) packages="$packages curl libdb5.3 libicu72 libnsl2"
 		peers="$peers postfix:usr/sbin/smtp-sink" ;;
 	test) packages="$packages perl libio-socket-ssl-perl libauthen-sasl-perl libcmocka-dev swaks msmtp gsasl python3 libmime-tools-perl
+		s-nail git git-email libnet-smtp-ssl-perl libmailtools-perl nodejs node-nodemailer
 		ldnsutils libfstrm0 libprotobuf-c1 libsasl2-modules-db mandoc"
 		peers="$peers nsd:usr/sbin/nsd opensmtpd:usr/sbin/smtpd sasl2-bin:usr/sbin/saslpasswd2" ;;
 	fuzz) packages="$packages clang libclang-rt-14-dev" ;;

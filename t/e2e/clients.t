@@ -6,6 +6,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
+use Clients;
 use Sekisho;
 use Test::More;
 
@@ -14,54 +15,6 @@ $SIG{ALRM} = sub { die "hangs:\n" . $s->log };
 alarm 400;
 my ($dir, $p, $me) = ($s->{dir}, $s->{ports}, 'alice@example.test');
 $s->account($me);
-
-my @rcpt = ('--from', $me, '--to', 'carol@example.org');
-# Each runs one program: (mechanism or undef, implicit TLS, password, file) → exit status 0 when the message was taken.
-my %clients = (
-	swaks => sub {
-		my ($mechanism, $implicit, $password, $file) = @_;
-		return system('swaks', '--silent', 3, '--server', '127.0.0.1', '--port', $implicit ? ($p->{submissions}, '--tls-on-connect') : ($p->{submission}, '--tls'),
-			'--auth', $mechanism // (), '--auth-user', $me, '--auth-password', $password, @rcpt, '--data', "\@$file");
-	},
-	curl => sub {
-		my ($mechanism, $implicit, $password, $file) = @_;
-		return system('curl', '-s', '--cacert', "$dir/cert.pem", ($mechanism ? ('--login-options', "AUTH=$mechanism") : ()), '--user', "$me:$password",
-			'--mail-from', $me, '--mail-rcpt', 'carol@example.org', '--crlf', '--upload-file', $file,
-			$implicit ? ('--url', "smtps://localhost:$p->{submissions}") : ('--ssl-reqd', '--url', "smtp://localhost:$p->{submission}"));
-	},
-	msmtp => sub {
-		my ($mechanism, $implicit, $password, $file) = @_;
-		my ($port, $starttls, $auth) = ($implicit ? $p->{submissions} : $p->{submission}, $implicit ? 'off' : 'on', lc($mechanism // 'on'));
-		return system("msmtp --host=127.0.0.1 --port=$port --auth=$auth --user=$me --passwordeval='echo $password' --tls=on --tls-starttls=$starttls"
-			. " --tls-certcheck=off --from=$me carol\@example.org < $file 2>/dev/null");
-	},
-	python => sub {
-		my ($mechanism, $implicit, $password, $file) = @_;
-		return system('python3', '-c', <<'PYTHON', $implicit, $implicit ? $p->{submissions} : $p->{submission}, $mechanism // '', $me, $password, $file);
-import smtplib, ssl, sys
-implicit, port, mechanism, user, password, path = sys.argv[1:]
-context = ssl.create_default_context()
-context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-client = smtplib.SMTP_SSL("127.0.0.1", int(port), context=context) if implicit == "1" else smtplib.SMTP("127.0.0.1", int(port))
-try:
-    if implicit != "1":
-        client.starttls(context=context)
-    client.ehlo()
-    if mechanism:
-        client.user, client.password = user, password
-        client.auth(mechanism, getattr(client, "auth_" + mechanism.lower()))
-    else:
-        client.login(user, password)
-    client.sendmail(user, "carol@example.org", open(path).read())
-    client.quit()
-except smtplib.SMTPException:
-    sys.exit(1)
-PYTHON
-	},
-);
-my %knows = (swaks => ['PLAIN', 'LOGIN', undef], curl => ['PLAIN', 'LOGIN', undef], msmtp => ['PLAIN', 'LOGIN', 'SCRAM-SHA-256', undef],
-	python => ['PLAIN', 'LOGIN', undef]);
-delete $knows{python} unless `python3 -c 'print(1)' 2>/dev/null` =~ /1/;
 
 # The mechanisms of the logins that the log has gained since the last call.
 my $read = 0;
@@ -72,16 +25,18 @@ sub logins {
 }
 
 my $sent = 0;
-for my $client (sort keys %knows) {
+for my $client (sort keys %Clients::CLIENTS) {
+	my ($mechanisms, $send) = @{$Clients::CLIENTS{$client}}{qw(mechanisms send)};
 	for my $implicit (0, 1) {
-		for my $mechanism (@{$knows{$client}}) {
+		my %how = (service => $s, account => $me, to => 'carol@example.org', implicit => $implicit);
+		for my $mechanism (@$mechanisms) {
 			my $name = "$client, " . ($mechanism // 'as it likes') . ', ' . ($implicit ? 'implicit TLS' : 'STARTTLS');
 			my $file = "$dir/mail$sent";
 			open my $f, '>', $file or die $!;
 			print $f "From: Alice <$me>\nTo: carol\@example.org\nSubject: message $sent of $client\n\nsent by a client\n";
 			close $f;
 			logins();
-			is($clients{$client}->($mechanism, $implicit, $Sekisho::PASSWORD, $file), 0, $name);
+			is($send->({ %how, mechanism => $mechanism, password => $Sekisho::PASSWORD }, $file), 0, $name) or diag Clients::say_more();
 			my @by = logins();
 			is(scalar @by, 1, 'one login');
 			is($by[0], $mechanism, 'by that mechanism') if $mechanism;
@@ -89,8 +44,8 @@ for my $client (sort keys %knows) {
 			ok(Sekisho::wait_for(20, sub { grep { /^Subject: \Q$subject\E\r?$/m } $s->delivered }), 'and the message arrives');
 			$sent++;
 		}
-		isnt($clients{$client}->($_, $implicit, 'wrong password', "$dir/mail0"), 0, "$client is refused with a wrong password, " . ($_ // 'as it likes'))
-			for @{$knows{$client}};
+		isnt($send->({ %how, mechanism => $_, password => 'wrong password' }, "$dir/mail0"), 0, "$client is refused with a wrong password, " . ($_ // 'as it likes'))
+			for @$mechanisms;
 		is(scalar(my @none = logins()), 0, 'and is not logged in');
 	}
 }
