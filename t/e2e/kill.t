@@ -21,13 +21,14 @@ my $me = 'alice@example.test';
 $s->account($me);
 
 my @clients;
+my $parent = $$;
 for my $n (1 .. 4) {
 	my $pid = fork // die $!;
 	if (!$pid) {
 		open my $out, '>', "$s->{dir}/client.$n" or die $!;
 		$out->autoflush(1);
 		my ($c, $i) = (undef, 0);
-		until (-e "$s->{dir}/enough") {
+		until (-e "$s->{dir}/enough" || getppid != $parent) {
 			$c //= $s->login($me) or do { sleep 0.05; next };
 			my $name = "n$n-" . ++$i . '-end';
 			my $said = $c->send_mail($me, 'carol@example.org', "$name\r\n" . ($i % 10 ? '' : "large body\r\n" x 8000));

@@ -10,7 +10,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
 use Test::More;
-use Time::HiRes qw(time sleep);
+use Time::HiRes qw(time);
 
 my ($minute, $hour) = (60_000, 3_600_000);
 my $slow_port = Sekisho::free_port();
@@ -124,7 +124,7 @@ $s->ctl('queue', 'hold', $late[2]);
 says('flush: held mail is left alone', 0, qr/^would be due now: 3 recipients of 3 messages$/m, 'queue', 'flush', '--all', '--dry-run');
 says('flush of a held one', 0, qr/^due now: 0 /m, 'queue', 'flush', $late[2]);
 $s->ctl('queue', 'release', $late[2]);
-sleep 0.3;
+at_rest();
 is(show($late[2])->{attempts}, 1, 'and waits for its time after the release');
 says('flush of one', 0, qr/^due now: 1 recipients of 1 messages$/m, 'queue', 'flush', $late[0]);
 ok(Sekisho::wait_for(20, sub { show($late[0])->{attempts} == 2 }), 'it was attempted');
