@@ -44,6 +44,7 @@ struct account {
 	uint64_t pending[METERS]; /* charges under way */
 	unsigned resets;          /* under way */
 	msec_t reset_at;          /* the last one: earlier charges that end later do not count */
+	struct pace forgotten;    /* by resets that are under way; if one fails, it counts again */
 	msec_t pace_since;        /* the last one begun: the pace holds no earlier charge */
 	LIST_HEAD(, holder) holders;
 	uint64_t hash;
@@ -452,6 +453,7 @@ ledger_reset_begin(struct ledger *ledger, const char *name, msec_t at)
 	if (!account)
 		return; /* its rows are malformed, which a reset cures */
 	account->resets++;
+	pace_merge(&account->forgotten, &account->pace);
 	account->pace = (struct pace){0};
 	account->pace_since = at;
 	account_settle(ledger, account);
@@ -469,7 +471,11 @@ ledger_reset_end(struct ledger *ledger, const char *name, msec_t at, bool stored
 	if (stored) {
 		window_clear(&account->window);
 		account->reset_at = at;
+	} else {
+		pace_merge(&account->pace, &account->forgotten);
 	}
+	if (stored || account->resets == 0)
+		account->forgotten = (struct pace){0};
 	account_settle(ledger, account);
 }
 

@@ -31,17 +31,22 @@ pace_rate(uint32_t at_once, uint32_t count, msec_t period)
 	return rate;
 }
 
+/* When this meter alone would let a message go. */
+static msec_t
+due_of(const struct pace *pace, const struct pace_rate *rate, enum meter meter, msec_t now)
+{
+	const int64_t ahead = pace->full[meter] - rate->slack;
+
+	return rate->interval && ahead > now * 1000 ? (ahead + 999) / 1000 : now;
+}
+
 msec_t
 pace_due(const struct pace *pace, const struct pace_rate rates[METERS], msec_t now)
 {
 	msec_t due = now;
 
-	for (int m = 0; m < METERS; m++) {
-		const int64_t ahead = pace->full[m] - rates[m].slack;
-
-		if (rates[m].interval && ahead > due * 1000)
-			due = (ahead + 999) / 1000;
-	}
+	for (int m = 0; m < METERS; m++)
+		due = due_of(pace, &rates[m], (enum meter)m, due);
 	return due;
 }
 
@@ -50,7 +55,10 @@ pace_left(const struct pace *pace, const struct pace_rate rates[METERS], enum me
           msec_t now)
 {
 	const struct pace_rate *rate = &rates[meter];
-	const int64_t used = pace->full[meter] > now * 1000 ? pace->full[meter] - now * 1000 : 0;
+	/* What another meter delays fills this bucket when it goes, not now. */
+	const msec_t due = pace_due(pace, rates, now);
+	const int64_t from = (due_of(pace, rate, meter, now) < due ? due : now) * 1000;
+	const int64_t used = pace->full[meter] > from ? pace->full[meter] - from : 0;
 
 	if (rate->interval == 0)
 		return 0;

@@ -28,7 +28,8 @@ struct pace {
 
 /* The first moment >= now at which a message may go, whatever its size. */
 msec_t pace_due(const struct pace *pace, const struct pace_rate rates[METERS], msec_t now);
-/* Units that may go at once; below 0: debt. 0 without a limit. */
+/* Units that may go at once, as far as this meter is concerned; below 0: debt. 0 without a limit.
+ */
 int64_t pace_left(const struct pace *pace, const struct pace_rate rates[METERS], enum meter meter,
                   msec_t now);
 /* A message of these units goes at due. debt is what it added, for pace_give_back. */

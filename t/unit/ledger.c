@@ -68,6 +68,7 @@ struct reference {
 	uint32_t held[SESSIONS]; /* sessions 0-2 on channel 1, 3-5 on channel 2 */
 	struct spent pace[METERS];
 	struct spent stored_pace[METERS];
+	struct spent forgotten[METERS]; /* by the reset under way */
 	bool resetting;
 	msec_t reset_at; /* of the reset under way */
 	msec_t pace_since;
@@ -445,12 +446,17 @@ property(void)
 					disk_reset(a, account->reset_at);
 					cleared++;
 				}
+				for (int m = 0; m < METERS && !stored; m++)
+					account->pace[m] =
+					    worse(account->pace[m], account->forgotten[m]);
 				ledger_reset_end(ledger, names[a], account->reset_at, stored);
 				account->resetting = false;
 			} else if (next(60) == 0) {
 				ledger_reset_begin(ledger, names[a], now);
 				account->resetting = true;
 				account->reset_at = account->pace_since = now;
+				memcpy(account->forgotten, account->pace,
+				       sizeof account->forgotten);
 				pace_fresh(a, account->pace);
 			} else if (next(20) == 0) {
 				ledger_drop_channel(ledger, channel);
@@ -594,6 +600,10 @@ burst(void)
 		pace_take(&pace, rates, due, one, &debt);
 	}
 	ok(good, "then one every six seconds");
+	/* What waits for the recipients' rate has not used up the messages'. */
+	ok(pace_left(&pace, rates, METER_RECIPIENTS, now) == -20 &&
+	       pace_left(&pace, rates, METER_MESSAGES, now) == 30,
+	   "each meter tells its own debt");
 	pace = (struct pace){0};
 	good = true;
 	for (int i = 0; i < 30; i++) {
