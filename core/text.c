@@ -1,7 +1,5 @@
 #include "core/text.h"
 
-#include <stdint.h>
-
 /* Problem: text of strangers reaches terminals, log lines and other servers' commands. Idea: one
  * decoder that knows nothing but well-formed UTF-8, and one short list of what is well formed and
  * still must not pass. Characters that Unicode has not assigned yet pass: the list does not grow
@@ -28,6 +26,16 @@ static const struct {
     {0xe0000, 0xe00ff}, /* tags */
 };
 
+uint32_t
+text_code(const char *text, size_t n)
+{
+	uint32_t c = (unsigned char)text[0] & (n == 1 ? 0x7fu : 0x7fu >> n);
+
+	for (size_t i = 1; i < n; i++)
+		c = c << 6 | ((unsigned char)text[i] & 0x3fu);
+	return c;
+}
+
 size_t
 text_char(const char *text, size_t len)
 {
@@ -44,12 +52,10 @@ text_char(const char *text, size_t len)
 	more = p[0] < 0xe0 ? 1 : p[0] < 0xf0 ? 2 : 3;
 	if (len <= more)
 		return 0;
-	c = p[0] & (0x3fu >> more);
-	for (size_t i = 1; i <= more; i++) {
+	for (size_t i = 1; i <= more; i++)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
-		c = c << 6 | (p[i] & 0x3fu);
-	}
+	c = text_code(text, more + 1);
 	if (c < (more == 1   ? 0x80u
 	         : more == 2 ? 0x800u
 	                     : 0x10000u) ||

@@ -6,6 +6,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/text.h"
 
 /* DATA: content streams to the queue as it comes, while the header section is looked at on the way;
  * the verdict falls at the end.
@@ -116,7 +117,7 @@ check(struct session *session)
 		session_say(session, REPLY_BAD_FROM);
 		return false;
 	}
-	if (header_has_utf8_author(transaction->header)) {
+	if (header_has_utf8_author(transaction->header) && !transaction->mail.envelope.smtputf8) {
 		session_say(session, REPLY_AUTHOR_NON_ASCII);
 		return false;
 	}
@@ -154,6 +155,15 @@ on_verdict(void *arg, enum queue_verdict verdict, const struct queue_quota *quot
 	session_done(session, HANDLED_REPLY);
 }
 
+/* A header section with 8-bit octets from a client that did not say SMTPUTF8 is what many programs
+ * send and every server takes: it needs nothing. */
+static bool
+needs_smtputf8(const struct transaction *transaction, struct buf *prefix)
+{
+	return address_is_utf8(&transaction->mail.from) || !text_is_ascii(buf_str(prefix)) ||
+	       (transaction->mail.envelope.smtputf8 && header_is_8bit(transaction->header));
+}
+
 static void
 commit(struct session *session)
 {
@@ -164,7 +174,7 @@ commit(struct session *session)
 	    .ehlo = session->ehlo,
 	    .client_ip = transaction->conf->mask_client ? NULL : session->ip,
 	    .hostname = session->msa->conf->hostname,
-	    .protocol = "ESMTPSA",
+	    .protocol = transaction->mail.envelope.smtputf8 ? "UTF8SMTPSA" : "ESMTPSA",
 	    .tls_version = conn_tls_version(session->conn),
 	    .tls_cipher = conn_tls_cipher(session->conn),
 	    .id = transaction->id,
@@ -191,6 +201,7 @@ commit(struct session *session)
 	    .client_port = session->port,
 	    .ehlo = session->ehlo,
 	};
+	envelope.envelope.smtputf8 = needs_smtputf8(transaction, &text);
 	if (envelope.envelope.body == BODY_7BIT && transaction->in.has_8bit)
 		envelope.envelope.body = BODY_8BITMIME;
 	queue_submission_commit(transaction->submission, &envelope, on_verdict, session);

@@ -26,8 +26,8 @@ cmd_mail(struct session *session, const char *args, size_t len)
 {
 	const struct conf *conf = session->msa->conf;
 	struct transaction *transaction = &session->transaction;
+	struct command_mail *mail = &transaction->mail;
 	const struct command_opts opts = command_opts(session);
-	struct command_mail mail = {0};
 	enum address_error why = ADDRESS_OK;
 	char text[ADDRESS_TEXT_SIZE];
 
@@ -37,7 +37,7 @@ cmd_mail(struct session *session, const char *args, size_t len)
 		session_say(session, REPLY_TOO_MANY_MESSAGES, (unsigned long long)conf->messages);
 		return HANDLED_HANG_UP;
 	}
-	switch (command_parse_mail(args, len, &opts, &mail, &why)) {
+	switch (command_parse_mail(args, len, &opts, mail, &why)) {
 	case COMMAND_OK:
 		break;
 	case COMMAND_BAD_ADDRESS:
@@ -50,16 +50,15 @@ cmd_mail(struct session *session, const char *args, size_t len)
 		session_say(session, REPLY_BAD_ARGUMENTS);
 		return HANDLED_REPLY;
 	}
-	if (!address_is_null(&mail.from) && !session_owns(session, &mail.from)) {
+	if (!address_is_null(&mail->from) && !session_owns(session, &mail->from)) {
 		session_say(session, REPLY_SENDER_NOT_OWNED,
-		            address_format(&mail.from, text, sizeof(text)));
+		            address_format(&mail->from, text, sizeof(text)));
 		return HANDLED_REPLY;
 	}
-	if (mail.has_size && mail.size > conf->message_size) {
+	if (mail->has_size && mail->size > conf->message_size) {
 		session_say(session, REPLY_TOO_BIG, (unsigned long long)conf->message_size);
 		return HANDLED_REPLY;
 	}
-	transaction->mail = mail;
 	transaction->arena = arena_new();
 	transaction->conf = conf_ref(conf);
 	transaction->submission =

@@ -65,6 +65,7 @@ struct command_opts
 command_opts(const struct session *session)
 {
 	return (struct command_opts){.extensions = session->extensions,
+	                             .utf8 = session->transaction.mail.envelope.smtputf8,
 	                             .now = clock_wall(),
 	                             .hostname = session->msa->conf->hostname};
 }

@@ -80,7 +80,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(SENDER_UNQUALIFIED, "501 5.1.7 Sender address needs a fully qualified domain"),
     BLAME(SENDER_NOT_OWNED, "553 5.7.1 <%s>: Sender address not owned by this account"),
     BLAME(ADDRESS_NON_ASCII,
-          "553 5.6.7 Internationalized address needs SMTPUTF8, which is not offered"),
+          "553 5.6.7 Internationalized address: MAIL must say SMTPUTF8, or use an ASCII address"),
     BLAME(TOO_BIG, "552 5.3.4 Message size exceeds limit of %llu octets"),
 
     SAY(RECIPIENT_OK, "250 2.1.5 Recipient OK"),
@@ -103,8 +103,8 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(HEADER_TOO_BIG, "552 5.3.4 Header section exceeds limit of %llu octets"),
     BLAME(LOOP, "554 5.4.6 Too many Received fields, this looks like a mail loop"),
     BLAME(BAD_FROM, "554 5.6.0 From or Sender field is malformed or stands twice"),
-    BLAME(AUTHOR_NON_ASCII, "550 5.6.7 Internationalized address in From or Sender needs SMTPUTF8, "
-                            "which is not offered"),
+    BLAME(AUTHOR_NON_ASCII, "550 5.6.7 Internationalized address in From or Sender: MAIL must say "
+                            "SMTPUTF8, or use an ASCII address there"),
     BLAME(AUTHOR_NOT_OWNED, "550 5.7.1 <%s>: From/Sender address not owned by this account"),
     SAY(QUEUED, "250 2.0.0 Queued as %s"),
     SAY(QUEUED_PACED, "250 2.0.0 Queued as %s; paced, expected start within %llu min"),

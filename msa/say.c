@@ -5,8 +5,10 @@
 #include <stdio.h>
 
 #include "core/log.h"
+#include "core/text.h"
 
-/* The one place that turns a row of the reply table into octets. */
+/* The one place that turns a row of the reply table into octets. UTF-8 is for clients that said
+ * SMTPUTF8 (RFC 6531 section 3.7.4.1). */
 
 void
 session_say(struct session *session, enum reply_name name, ...)
@@ -18,9 +20,13 @@ session_say(struct session *session, enum reply_name name, ...)
 	int n = vsnprintf(line, sizeof(line), reply_format(name), ap);
 	va_end(ap);
 	assert(n > 0 && (size_t)n < sizeof(line));
-	for (int i = 0; i < n; i++)
-		if (line[i] < ' ' || line[i] > '~')
+	for (size_t i = 0, len; i < (size_t)n; i += len) {
+		len = text_char(line + i, (size_t)n - i);
+		if (len == 0 || (len > 1 && !session->transaction.mail.envelope.smtputf8)) {
 			line[i] = '?';
+			len = 1;
+		}
+	}
 	buf_add(&session->out, line, (size_t)n);
 	buf_add(&session->out, "\r\n", 2);
 	if (reply_is_client_error(name)) {

@@ -4,12 +4,15 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/text.h"
+
 /* Problem: a command line comes from anybody. Idea: lines end at CRLF alone, hold no control
- * octet, and are then taken apart by position, without copies. An 8-bit octet can be read, for the
- * sake of an address that has a reply of its own; no grammar here accepts one. The one lenience is
- * a blank after "FROM:" and "TO:" and at the end of a line, which real programs send and which
- * cannot mean anything else (RFC 5321 section 4.1.1 asks to tolerate the latter). Everything else
- * that is not in the grammar is refused, so that no two readers of the same command disagree. */
+ * octet, and are then taken apart by position, without copies. An 8-bit octet can be read:
+ * SMTPUTF8 allows it in addresses, and without it an address has a reply of its own. The one
+ * lenience is a blank after "FROM:" and "TO:" and at the end of a line, which real programs send
+ * and which cannot mean anything else (RFC 5321 section 4.1.1 asks to tolerate the latter).
+ * Everything else that is not in the grammar is refused, so that no two readers of the same command
+ * disagree. */
 
 size_t
 command_line(const uint8_t *data, size_t len, size_t *line)
@@ -44,8 +47,8 @@ command_split(const char *line, size_t len, size_t *verb_len, const char **args,
 
 /* "FROM:" or "TO:", blanks, a path; leaves *args at what follows it. */
 static enum command_error
-parse_path(const char *keyword, bool null_ok, const char **args, size_t *len, struct address *out,
-           enum address_error *why)
+parse_path(const char *keyword, bool null_ok, bool utf8, const char **args, size_t *len,
+           struct address *out, enum address_error *why)
 {
 	size_t skip = strlen(keyword), used;
 
@@ -56,7 +59,7 @@ parse_path(const char *keyword, bool null_ok, const char **args, size_t *len, st
 		skip++;
 	*args += skip;
 	*len -= skip;
-	if ((*why = address_parse_path(*args, *len, null_ok, false, out, &used)))
+	if ((*why = address_parse_path(*args, *len, null_ok, utf8, out, &used)))
 		return COMMAND_BAD_ADDRESS;
 	*args += used;
 	*len -= used;
@@ -91,9 +94,12 @@ is_param(const char *text, size_t len, size_t *keyword_len)
 		return i;
 	if (text[i] != '=' || i + 1 == len)
 		return false;
-	while (++i < len)
-		if (text[i] < 33 || text[i] > 126 || text[i] == '=')
+	for (i++; i < len;) {
+		size_t n = text_char(text + i, len - i); /* RFC 6531 section 3.3 lets UTF-8 by */
+		if (!n || text[i] == ' ' || text[i] == '=')
 			return false;
+		i += n;
+	}
 	return true;
 }
 
@@ -385,13 +391,23 @@ enum command_error
 command_parse_mail(const char *args, size_t len, const struct command_opts *opts,
                    struct command_mail *out, enum address_error *why)
 {
+	const bool utf8 = opts->extensions & COMMAND_SMTPUTF8;
 	enum command_error error;
+	const char *path = args;
 
 	memset(out, 0, sizeof *out);
-	if ((error = parse_path("FROM:", true, &args, &len, &out->from, why)))
+	if ((error = parse_path("FROM:", true, utf8, &args, &len, &out->from, why)))
 		return error;
-	return parse_params(args, len, mail_params, sizeof mail_params / sizeof *mail_params, opts,
-	                    out);
+	const char *end = args;
+	if ((error = parse_params(args, len, mail_params, sizeof mail_params / sizeof *mail_params,
+	                          opts, out)))
+		return error;
+	for (; path < end && !out->envelope.smtputf8; path++)
+		if ((unsigned char)*path > 127) {
+			*why = ADDRESS_NON_ASCII;
+			return COMMAND_BAD_ADDRESS;
+		}
+	return COMMAND_OK;
 }
 
 struct rcpt { /* what its parameters are read into */
@@ -424,18 +440,18 @@ read_notify(const char *value, size_t len, const struct command_opts *opts, void
 	}
 }
 
-/* Section 4.2. */
+/* Section 4.2; RFC 6533 section 3 has the type "utf-8", whose ASCII form every server understands.
+ */
 static bool
 read_orcpt(const char *value, size_t len, const struct command_opts *opts, void *out)
 {
 	char *orcpt = ((struct rcpt *)out)->orcpt;
+	const bool utf8 = opts->utf8 && len > 6 && !strncasecmp(value, "utf-8;", 6);
 
-	(void)opts;
-	if (!envelope_is_orcpt(value, len))
+	if (!envelope_utf8_xtext(value, len, "", orcpt, ENVELOPE_ORCPT_MAX + 1) ||
+	    (!utf8 && strlen(orcpt) != len))
 		return false;
-	memcpy(orcpt, value, len);
-	orcpt[len] = 0;
-	return true;
+	return envelope_is_orcpt(orcpt, strlen(orcpt));
 }
 
 static const struct param rcpt_params[] = {
@@ -478,7 +494,7 @@ command_parse_rcpt(const char *args, size_t len, const struct command_opts *opts
 	*orcpt = 0;
 	out->orcpt = orcpt;
 	if (!take_postmaster(&args, &len, opts->hostname, &out->address) &&
-	    (error = parse_path("TO:", false, &args, &len, &out->address, why)))
+	    (error = parse_path("TO:", false, opts->utf8, &args, &len, &out->address, why)))
 		return error;
 	return parse_params(args, len, rcpt_params, sizeof rcpt_params / sizeof *rcpt_params, opts,
 	                    &rcpt);

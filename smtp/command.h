@@ -41,6 +41,7 @@ enum {
 };
 struct command_opts {         /* all borrowed for the call */
 	unsigned extensions;  /* COMMAND_* that were offered; what belongs to others is unknown */
+	bool utf8;            /* of RCPT: MAIL said SMTPUTF8 */
 	msec_t now;           /* wall clock that HOLDFOR and BY are counted from */
 	const char *hostname; /* ours: whose postmaster "RCPT TO:<postmaster>" is */
 };
@@ -59,7 +60,8 @@ enum command_error {
 };
 enum command_error command_parse_mail(const char *args, size_t len, const struct command_opts *opts,
                                       struct command_mail *out, enum address_error *why);
-/* out->orcpt is then the text in orcpt. */
+/* out->orcpt is then the text in orcpt; what came in UTF-8 (RFC 6533) is there in its ASCII form.
+ */
 enum command_error command_parse_rcpt(const char *args, size_t len, const struct command_opts *opts,
                                       struct envelope_recipient *out,
                                       char orcpt[ENVELOPE_ORCPT_MAX + 1], enum address_error *why);

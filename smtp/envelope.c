@@ -1,5 +1,10 @@
 #include "smtp/envelope.h"
 
+#include <stdio.h>
+#include <string.h>
+
+#include "core/text.h"
+
 /* The texts of a message's envelope, for the parser that reads them from a client and for the queue
  * that trusts no parser. */
 
@@ -64,6 +69,30 @@ envelope_is_orcpt(const char *text, size_t len)
 		type++;
 	return len <= ENVELOPE_ORCPT_MAX && type && type < len && text[type] == ';' &&
 	       is_xtext(text + type + 1, len - type - 1, true);
+}
+
+bool
+envelope_utf8_xtext(const char *text, size_t len, const char *also, char *out, size_t size)
+{
+	size_t used = 0;
+
+	out[0] = '\0';
+	for (size_t n; len; text += n, len -= n) {
+		char hex[16];
+
+		n = text_char(text, len);
+		if (!n)
+			return false;
+		if (n == 1 && !strchr(also, *text))
+			snprintf(hex, sizeof hex, "%c", *text);
+		else
+			snprintf(hex, sizeof hex, "\\x{%X}", (unsigned)text_code(text, n));
+		if (used + strlen(hex) >= size)
+			return false;
+		strcpy(out + used, hex);
+		used += strlen(hex);
+	}
+	return true;
 }
 
 bool

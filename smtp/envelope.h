@@ -21,8 +21,9 @@ enum envelope_by { BY_NONE, BY_NOTIFY, BY_RETURN };  /* RFC 2852 section 4 */
 
 struct envelope { /* of a message; all zero: nothing was asked for */
 	enum envelope_body body;
-	bool smtputf8;     /* the message needs it (RFC 6531): an address or the header section is
-	                      not ASCII; MAIL's word alone does not make it so */
+	bool smtputf8;     /* the message needs it (RFC 6531): its sender or header section is not
+	                      ASCII; MAIL's word alone does not make it so. Recipients tell for
+	                      themselves (address_is_utf8) */
 	bool requiretls;   /* RFC 8689: every hop by TLS, or back to the sender */
 	bool tls_optional; /* "TLS-Required: No" (section 5): rather in clear than not at all */
 	enum envelope_ret ret;
@@ -49,6 +50,9 @@ bool envelope_is_xtext(const char *text, size_t len);
 bool envelope_is_envid(const char *text, size_t len);
 /* addr-type ";" xtext of printable ASCII, at most ENVELOPE_ORCPT_MAX. */
 bool envelope_is_orcpt(const char *text, size_t len);
+/* utf-8-addr-xtext (RFC 6533 section 3) of printable text: what is not ASCII, or one of the octets
+ * in also, as \x{HEX}. False when it has no room. */
+bool envelope_utf8_xtext(const char *text, size_t len, const char *also, char *out, size_t size);
 /* Whether NOTIFY_* bits go together: NEVER stands alone. */
 bool envelope_is_notify(unsigned notify);
 

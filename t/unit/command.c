@@ -89,7 +89,7 @@ static const struct {
 #define X100 X50 X50
 #define X400 X100 X100 X100 X100
 
-static const struct command_opts everything = {COMMAND_ALL, NOW, "mail.example.test"};
+static const struct command_opts everything = {COMMAND_ALL, false, NOW, "mail.example.test"};
 
 /* One parameter behind MAIL FROM:<a@x.example>, with every extension offered: what becomes of it.
  */
@@ -451,6 +451,46 @@ rcpt(const char *args, const struct command_opts *opts, struct envelope_recipien
 	return command_parse_rcpt(args, strlen(args), opts, out, orcpt, why);
 }
 
+#define OE "\xc3\xb6"
+static const struct { /* RFC 6531 and RFC 6533; MAIL's with all extensions */
+	const char *args;
+	bool utf8; /* of RCPT: MAIL said so */
+	enum command_error error;
+	enum address_error why;
+	const char *orcpt;
+} international[] = {
+    {"FROM:<" OE "@x.example> SMTPUTF8", false, COMMAND_OK, ADDRESS_OK, NULL},
+    {"FROM:<" OE "@x.example> SIZE=1 smtputf8 BODY=8BITMIME", false, COMMAND_OK, ADDRESS_OK, NULL},
+    {"FROM:<a@" OE ".example> SMTPUTF8", false, COMMAND_OK, ADDRESS_OK, NULL},
+    {"FROM:<" OE "@x.example>", false, COMMAND_BAD_ADDRESS, ADDRESS_NON_ASCII, NULL},
+    {"FROM:<" OE "@x.example> BODY=8BITMIME", false, COMMAND_BAD_ADDRESS, ADDRESS_NON_ASCII, NULL},
+    {"FROM:<a@" OE ".example>", false, COMMAND_BAD_ADDRESS, ADDRESS_NON_ASCII, NULL},
+    {"FROM:<@" OE ".example:a@x.example>", false, COMMAND_BAD_ADDRESS, ADDRESS_NON_ASCII, NULL},
+    {"FROM:<\xe9@x.example> SMTPUTF8", false, COMMAND_BAD_ADDRESS, ADDRESS_SYNTAX, NULL},
+    {"FROM:<" OE "@x.example> FOO", false, COMMAND_UNKNOWN_PARAM, ADDRESS_OK, NULL},
+    {"FROM:<a@x.example> SMTPUTF8=1", false, COMMAND_SYNTAX, ADDRESS_OK, NULL},
+    {"FROM:<a@x.example> SMTPUTF8 SMTPUTF8", false, COMMAND_SYNTAX, ADDRESS_OK, NULL},
+    {"FROM:<a@x.example> SMTPUTF8 ENVID=" OE, false, COMMAND_SYNTAX, ADDRESS_OK, NULL},
+    {"FROM:<a@x.example> SMTPUTF8 AUTH=" OE, false, COMMAND_SYNTAX, ADDRESS_OK, NULL},
+    {"FROM:<a@x.example> SMTPUTF8 SIZE=\xc2\xb2", false, COMMAND_SYNTAX, ADDRESS_OK, NULL},
+    {"TO:<" OE "@x.example>", true, COMMAND_OK, ADDRESS_OK, ""},
+    {"TO:<" OE "@x.example>", false, COMMAND_BAD_ADDRESS, ADDRESS_NON_ASCII, NULL},
+    {"TO:<a@" OE ".example>", true, COMMAND_OK, ADDRESS_OK, ""},
+    {"TO:<a@" OE ".example>", false, COMMAND_BAD_ADDRESS, ADDRESS_NON_ASCII, NULL},
+    {"TO:<\xff@x.example>", true, COMMAND_BAD_ADDRESS, ADDRESS_SYNTAX, NULL},
+    {"TO:<a@x.example> SMTPUTF8", true, COMMAND_UNKNOWN_PARAM, ADDRESS_OK, NULL},
+    {"TO:<a@x.example> ORCPT=utf-8;" OE "@x.example", true, COMMAND_OK, ADDRESS_OK,
+     "utf-8;\\x{F6}@x.example"},
+    {"TO:<a@x.example> ORCPT=UTF-8;\xf0\x9f\x92\xa9@x.example", true, COMMAND_OK, ADDRESS_OK,
+     "UTF-8;\\x{1F4A9}@x.example"},
+    {"TO:<a@x.example> ORCPT=utf-8;\\x{F6}@x.example", false, COMMAND_OK, ADDRESS_OK,
+     "utf-8;\\x{F6}@x.example"},
+    {"TO:<a@x.example> ORCPT=utf-8;" OE "@x.example", false, COMMAND_SYNTAX, ADDRESS_OK, NULL},
+    {"TO:<a@x.example> ORCPT=rfc822;" OE "@x.example", true, COMMAND_SYNTAX, ADDRESS_OK, NULL},
+    {"TO:<a@x.example> ORCPT=utf-8;\xff@x.example", true, COMMAND_SYNTAX, ADDRESS_OK, NULL},
+    {"TO:<a@x.example> ORCPT=" OE ";a@x.example", true, COMMAND_SYNTAX, ADDRESS_OK, NULL},
+};
+
 static void
 test_params(void)
 {
@@ -474,7 +514,7 @@ test_params(void)
 		opts.extensions = extensions[i].extension;
 		ok(!mail_with(extensions[i].text, &opts, &mail), "and alone it is");
 	}
-	struct command_opts plain = {0, NOW, "mail.example.test"};
+	struct command_opts plain = {0, false, NOW, "mail.example.test"};
 	ok(mail_with("BODY=BINARYMIME", &plain, &mail) == COMMAND_SYNTAX,
 	   "BINARYMIME, which is not offered, is no value of BODY");
 	ok(!mail_with("MT-PRIORITY=0", &everything, &mail) && mail.has_priority &&
@@ -497,6 +537,22 @@ test_params(void)
 	ok(rcpt("TO:<b@x.example> NOTIFY=NEVER", &plain, &to, &why) == COMMAND_UNKNOWN_PARAM &&
 	       rcpt("TO:<b@x.example> ORCPT=a;b", &plain, &to, &why) == COMMAND_UNKNOWN_PARAM,
 	   "NOTIFY and ORCPT, which are not offered");
+	struct command_opts utf8 = everything;
+	utf8.utf8 = true;
+	for (size_t i = 0; i < sizeof international / sizeof *international; i++) {
+		const bool is_mail = !strncmp(international[i].args, "FROM", 4);
+		enum command_error error =
+		    is_mail
+		        ? command_parse_mail(international[i].args, strlen(international[i].args),
+		                             &everything, &mail, &why)
+		        : rcpt(international[i].args, international[i].utf8 ? &utf8 : &everything,
+		               &to, &why);
+		ok(error == international[i].error && why == international[i].why &&
+		       (!international[i].orcpt || !strcmp(to.orcpt, international[i].orcpt)),
+		   international[i].args);
+	}
+	ok(mail_with("SMTPUTF8", &everything, &mail) == COMMAND_OK && mail.envelope.smtputf8,
+	   "an ASCII address with SMTPUTF8");
 	for (size_t i = 0; i < sizeof postmasters / sizeof *postmasters; i++)
 		ok(rcpt(postmasters[i].text, &everything, &to, &why) == postmasters[i].error &&
 		       (postmasters[i].error || (!strcmp(to.address.local, postmasters[i].local) &&

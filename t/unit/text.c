@@ -110,6 +110,10 @@ main(void)
 		   chars[i].text);
 	ok(text_char("\xe9\x96\xa2", 2) == 0 && text_char("\xe9\x96\xa2x", 4) == 3,
 	   "looks no further than it may", "");
+	ok(text_code("a", 1) == 'a' && text_code("\xc3\xb6", 2) == 0xf6 &&
+	       text_code("\xe9\x96\xa2", 3) == 0x95a2 &&
+	       text_code("\xf0\x9f\x92\xa9", 4) == 0x1f4a9,
+	   "code points", "");
 	ok(text_is_printable("", 0) && text_is_printable("j\xc3\xb6rg", 5) &&
 	       !text_is_printable("j\xc3\xb6rg", 2) && !text_is_printable("a\0b", 3),
 	   "text", "");
