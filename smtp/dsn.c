@@ -5,6 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "smtp/command.h"
+#include "smtp/envelope.h"
+#include "smtp/idna.h"
+
 /* Three parts (RFC 6522): words for a tired person, the fields of RFC 3464 for programs, and the
  * header section of the mail, by which its sender knows it again.
  *
@@ -13,6 +17,12 @@
  * reverse-path keep other machines from answering (RFC 3834). Status and action agree (RFC 3464
  * section 2.3.4): a recipient that failed after temporary replies is 4.4.7, delivery time expired,
  * and the last reply stays in Diagnostic-Code.
+ *
+ * Whoever has an ASCII address is told by means that every server passes on and every mail program
+ * reads: international addresses in the fields are written in ASCII (RFC 6533 section 3), and a
+ * header section in UTF-8 comes back in base64. Only the words are UTF-8, in the body, where each
+ * name stands as people write it. Whoever has an international address gets all of it as it is
+ * (message/global-*), which needs SMTPUTF8, as his address does anyway.
  *
  * Boundaries are made of our own queue id, which no stranger can foresee, so no mail
  * that is returned can end its part early. */
@@ -77,7 +87,7 @@ add_reply(const char *reply, struct buf *out)
 static void
 add_words(const struct dsn *dsn, struct buf *out)
 {
-	char text[ADDRESS_TEXT_SIZE];
+	char domain[IDNA_UNICODE_SIZE];
 
 	switch (dsn->action) {
 	case DSN_FAILED:
@@ -105,8 +115,8 @@ add_words(const struct dsn *dsn, struct buf *out)
 	for (size_t i = 0; i < dsn->count; i++) {
 		const struct dsn_recipient *recipient = &dsn->recipients[i];
 
-		buf_printf(out, "\r\n  %s\r\n    ",
-		           address_format(&recipient->address, text, sizeof(text)));
+		buf_printf(out, "\r\n  %s@%s\r\n    ", recipient->address.local,
+		           idna_to_unicode(recipient->address.domain, domain));
 		if (recipient->expired)
 			buf_add_str(
 			    out,
@@ -152,10 +162,24 @@ add_original_recipient(const char *orcpt, struct buf *out)
 }
 
 static void
+add_final_recipient(const struct dsn *dsn, const struct address *address, struct buf *out)
+{
+	char text[ADDRESS_TEXT_SIZE], ascii[8 * sizeof(text)];
+
+	address_format(address, text, sizeof(text));
+	if (address_is_utf8(address) && !address_is_utf8(&dsn->to) &&
+	    envelope_utf8_xtext(text, strlen(text), " +=\\", ascii, sizeof(ascii)))
+		buf_printf(out, "Final-Recipient: utf-8; %s\r\n", ascii);
+	else
+		buf_printf(out, "Final-Recipient: %s; %s\r\n",
+		           address_is_utf8(address) ? "utf-8" : "rfc822", text);
+}
+
+static void
 add_fields(const struct dsn *dsn, struct buf *out)
 {
 	static const char *const actions[] = {"failed", "delayed", "relayed"};
-	char text[ADDRESS_TEXT_SIZE], status[DSN_STATUS_SIZE];
+	char status[DSN_STATUS_SIZE];
 
 	if (dsn->envid && dsn->envid[0]) {
 		buf_add_str(out, "Original-Envelope-Id: ");
@@ -170,9 +194,8 @@ add_fields(const struct dsn *dsn, struct buf *out)
 		buf_add_str(out, "\r\n");
 		if (recipient->orcpt)
 			add_original_recipient(recipient->orcpt, out);
-		buf_printf(out, "Final-Recipient: rfc822; %s\r\nAction: %s\r\nStatus: %s\r\n",
-		           address_format(&recipient->address, text, sizeof(text)),
-		           actions[dsn->action],
+		add_final_recipient(dsn, &recipient->address, out);
+		buf_printf(out, "Action: %s\r\nStatus: %s\r\n", actions[dsn->action],
 		           recipient->expired ? "4.4.7"
 		                              : dsn_status(recipient->reply, dsn->action, status));
 		buf_add_str(out, is_smtp(recipient->reply) ? "Diagnostic-Code: smtp; "
@@ -200,6 +223,74 @@ section(const uint8_t *data, size_t len, size_t max)
 	return end;
 }
 
+static bool
+is_8bit(const uint8_t *data, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (data[i] > 0x7f)
+			return true;
+	return false;
+}
+
+static void
+add_base64(const uint8_t *data, size_t len, struct buf *out)
+{
+	char line[COMMAND_BASE64_SIZE(57)];
+
+	for (size_t n; len > 0; data += n, len -= n) {
+		n = len < 57 ? len : 57;
+		command_base64_encode(data, n, line);
+		buf_printf(out, "%s\r\n", line);
+	}
+}
+
+static void
+begin_part(const struct dsn *dsn, const char *type, const char *encoding, struct buf *out)
+{
+	buf_printf(out, "%s--=_%s\r\nContent-Type: %s\r\n", out->len > 0 ? "\r\n" : "", dsn->id,
+	           type);
+	if (encoding)
+		buf_printf(out, "Content-Transfer-Encoding: %s\r\n", encoding);
+	buf_add_str(out, "\r\n");
+}
+
+static void
+add_parts(const struct dsn *dsn, struct buf *out)
+{
+	const size_t head =
+	    dsn->is_whole ? dsn->head_len : section(dsn->head, dsn->head_len, DSN_HEADER_MAX);
+	const bool global = address_is_utf8(&dsn->to);
+	const bool head_8bit = is_8bit(dsn->head, head), head_utf8 = head_8bit && dsn->smtputf8;
+	struct buf words;
+
+	buf_init(&words);
+	add_words(dsn, &words);
+	if (is_8bit(words.data, words.len))
+		begin_part(dsn, "text/plain; charset=utf-8", "8bit", out);
+	else
+		begin_part(dsn, "text/plain; charset=us-ascii", NULL, out);
+	buf_add(out, words.data, words.len);
+	buf_clear(&words);
+	if (global)
+		begin_part(dsn, "message/global-delivery-status", "8bit", out);
+	else
+		begin_part(dsn, "message/delivery-status", NULL, out);
+	add_fields(dsn, out);
+	begin_part(dsn,
+	           dsn->is_whole ? head_utf8 ? "message/global" : "message/rfc822"
+	           : head_utf8   ? "message/global-headers"
+	                         : "text/rfc822-headers",
+	           head_utf8 && !global ? "base64"
+	           : head_8bit          ? "8bit"
+	                                : "7bit",
+	           out);
+	if (head_utf8 && !global)
+		add_base64(dsn->head, head, out);
+	else
+		buf_add(out, dsn->head, head);
+	buf_printf(out, "\r\n--=_%s--\r\n", dsn->id);
+}
+
 bool
 dsn_compose(const struct dsn *dsn, struct buf *out)
 {
@@ -207,14 +298,14 @@ dsn_compose(const struct dsn *dsn, struct buf *out)
 	                                       "Delayed mail (still being tried)",
 	                                       "Mail handed on, without confirmation"};
 	char to[ADDRESS_TEXT_SIZE];
-	const size_t head =
-	    dsn->is_whole ? dsn->head_len : section(dsn->head, dsn->head_len, DSN_HEADER_MAX);
-	bool is_8bit = false;
+	struct buf parts;
+	bool parts_8bit;
 
 	assert(dsn->count > 0 && !address_is_null(&dsn->to));
 	assert(!dsn->is_whole || dsn->head_len <= DSN_WHOLE_MAX);
-	for (size_t i = 0; i < head; i++)
-		is_8bit = is_8bit || dsn->head[i] > 0x7f;
+	buf_init(&parts);
+	add_parts(dsn, &parts);
+	parts_8bit = is_8bit(parts.data, parts.len);
 	address_format(&dsn->to, to, sizeof(to));
 	buf_printf(out,
 	           "Received: by %s id %s;\r\n\t%s\r\n"
@@ -228,19 +319,10 @@ dsn_compose(const struct dsn *dsn, struct buf *out)
 	           "Content-Type: multipart/report; report-type=delivery-status;\r\n"
 	           "\tboundary=\"=_%s\"\r\n"
 	           "Content-Transfer-Encoding: %s\r\n"
-	           "\r\n"
-	           "--=_%s\r\n"
-	           "Content-Type: text/plain; charset=us-ascii\r\n"
 	           "\r\n",
 	           dsn->hostname, dsn->id, dsn->date, dsn->hostname, to, subjects[dsn->action],
-	           dsn->date, dsn->id, dsn->hostname, dsn->id, is_8bit ? "8bit" : "7bit", dsn->id);
-	add_words(dsn, out);
-	buf_printf(out, "\r\n--=_%s\r\nContent-Type: message/delivery-status\r\n\r\n", dsn->id);
-	add_fields(dsn, out);
-	buf_printf(out, "\r\n--=_%s\r\nContent-Type: %s\r\nContent-Transfer-Encoding: %s\r\n\r\n",
-	           dsn->id, dsn->is_whole ? "message/rfc822" : "text/rfc822-headers",
-	           is_8bit ? "8bit" : "7bit");
-	buf_add(out, dsn->head, head);
-	buf_printf(out, "\r\n--=_%s--\r\n", dsn->id);
-	return is_8bit;
+	           dsn->date, dsn->id, dsn->hostname, dsn->id, parts_8bit ? "8bit" : "7bit");
+	buf_add(out, parts.data, parts.len);
+	buf_clear(&parts);
+	return parts_8bit;
 }

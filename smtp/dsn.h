@@ -41,17 +41,20 @@ struct dsn { /* all borrowed for the call; dates are RFC 5322 texts */
 	const uint8_t *head; /* the mail from its first octet on: its header section is returned,
 	                        cut at DSN_HEADER_MAX, and nothing of its body */
 	size_t head_len;
+	bool smtputf8; /* the mail needed SMTPUTF8: 8-bit octets in its header section are UTF-8 */
 	bool is_whole; /* that is the whole mail, and all of it is returned: at most
 	                  DSN_WHOLE_MAX, and in lines */
 };
 
 #define DSN_HEADER_MAX (16u * 1024)
 #define DSN_WHOLE_MAX  (64u * 1024)
-/* Never more than that, whatever the recipients' replies are; and with is_whole DSN_WHOLE_MAX. */
-#define DSN_SIZE_MAX(count) (DSN_HEADER_MAX + 4096u + (size_t)(count)*2048u)
+/* Never more than that, whatever the recipients' replies are; and with is_whole twice
+ * DSN_WHOLE_MAX.
+ */
+#define DSN_SIZE_MAX(count) (2 * DSN_HEADER_MAX + 4096u + (size_t)(count)*4096u)
 
 /* Appends the whole message, CRLF lines of at most 998 octets. Returns whether it holds 8-bit
- * octets (they come from the mail that is returned). */
+ * octets. It needs SMTPUTF8 (RFC 6533) if address_is_utf8(&to), and never otherwise. */
 bool dsn_compose(const struct dsn *dsn, struct buf *out);
 
 /* The status code (RFC 3463) of a reply as above: the server's own if it gave one, else one that

@@ -131,6 +131,85 @@ has(struct buf *out, const char *what)
 	return strstr(buf_str(out), what) != NULL;
 }
 
+#define OE "\xc3\xb6"
+
+/* About a mail that needed SMTPUTF8. */
+static void
+compose_utf8(const char *to, const char *recipient, const char *head, struct buf *out,
+             bool *is_8bit)
+{
+	const struct dsn_recipient recipients[] = {
+	    {.address = address(recipient), .reply = "5.6.7 no SMTPUTF8"}};
+	const struct dsn dsn = {
+	    .action = DSN_FAILED,
+	    .hostname = "mail.example.test",
+	    .id = "01new",
+	    .original = "01old",
+	    .to = address(to),
+	    .date = "Wed, 25 Nov 2026 10:00:00 +0900",
+	    .arrival = "Sat, 21 Nov 2026 10:00:00 +0900",
+	    .recipients = recipients,
+	    .count = 1,
+	    .head = (const uint8_t *)head,
+	    .head_len = strlen(head),
+	    .smtputf8 = true,
+	};
+	buf_init(out);
+	*is_8bit = dsn_compose(&dsn, out);
+}
+
+static void
+test_utf8(void)
+{
+	struct buf out;
+	bool is_8bit;
+
+	compose_utf8("alice@example.test", "j" OE "rg+a@b" OE "rse.example",
+	             "To: j" OE "rg\r\nX: y\r\n\r\nsecret", &out, &is_8bit);
+	ok(lines_are_good(&out) && is_8bit &&
+	       has(&out, "Content-Type: text/plain; charset=utf-8\r\n"
+	                 "Content-Transfer-Encoding: 8bit\r\n\r\n") &&
+	       has(&out, "\r\n  j" OE "rg+a@b" OE "rse.example\r\n"),
+	   "an international address in words, as people write it");
+	ok(has(&out, "Content-Type: message/delivery-status\r\n\r\n") &&
+	       has(&out, "\r\nFinal-Recipient: utf-8; j\\x{F6}rg\\x{2B}a@xn--brse-5qa.example\r\n"),
+	   "and in ASCII for who has an ASCII address");
+	ok(has(&out, "Content-Type: message/global-headers\r\n"
+	             "Content-Transfer-Encoding: base64\r\n\r\n"
+	             "VG86IGrDtnJnDQpYOiB5DQo=\r\n"),
+	   "with the header section in base64");
+	buf_clear(&out);
+
+	compose_utf8("alice@example.test", "bob@b" OE "rse.example", "Subject: x\r\n", &out,
+	             &is_8bit);
+	ok(has(&out, "Final-Recipient: rfc822; bob@xn--brse-5qa.example\r\n") &&
+	       has(&out, "\r\n  bob@b" OE "rse.example\r\n") &&
+	       has(&out, "Content-Type: text/rfc822-headers\r\n"
+	                 "Content-Transfer-Encoding: 7bit\r\n\r\nSubject: x\r\n"),
+	   "a name with U-labels is told as A-labels");
+	buf_clear(&out);
+
+	compose_utf8("j" OE "rg@example.test", "j" OE "rg@x.example", "To: j" OE "rg\r\n", &out,
+	             &is_8bit);
+	ok(lines_are_good(&out) && is_8bit && has(&out, "To: <j" OE "rg@example.test>\r\n"),
+	   "to an international address");
+	ok(has(&out, "Content-Type: message/global-delivery-status\r\n"
+	             "Content-Transfer-Encoding: 8bit\r\n\r\n") &&
+	       has(&out, "\r\nFinal-Recipient: utf-8; j" OE "rg@x.example\r\n") &&
+	       has(&out, "Content-Type: message/global-headers\r\n"
+	                 "Content-Transfer-Encoding: 8bit\r\n\r\nTo: j" OE "rg\r\n"),
+	   "everything as it is");
+	buf_clear(&out);
+
+	static char large[2 * DSN_HEADER_MAX];
+	for (size_t i = 0; i + 8 < sizeof(large); i += 8)
+		memcpy(large + i, "X: " OE "b\r\n", 8);
+	compose_utf8("alice@example.test", "bob@x.example", large, &out, &is_8bit);
+	ok(lines_are_good(&out) && !is_8bit && out.len <= DSN_SIZE_MAX(1),
+	   "base64 within the bound");
+	buf_clear(&out);
+}
+
 int
 main(void)
 {
@@ -140,6 +219,7 @@ main(void)
 	bool is_8bit;
 
 	test_statuses();
+	test_utf8();
 	compose(DSN_FAILED, head, sizeof(head) - 1, &out, &is_8bit);
 	ok(lines_are_good(&out) && !is_8bit, "failed: CRLF lines, no 8-bit");
 	ok(out.len <= DSN_SIZE_MAX(2), "within its bound");
