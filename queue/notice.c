@@ -60,6 +60,7 @@ compose(struct store *store, const struct notice *notice, const struct store_mes
 	    .retry_until = clock_rfc5322(notice->retry_until, until),
 	    .recipients = recipients,
 	    .count = count,
+	    .smtputf8 = about->envelope.smtputf8,
 	};
 	struct buf head;
 	bool is_8bit;
@@ -101,6 +102,7 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
 	buf_init(&body);
 	if (compose(store, notice, about, recipients, count, &body))
 		message.envelope.body = BODY_8BITMIME;
+	message.envelope.smtputf8 = address_is_utf8(&about->from);
 	txn->rc = appender_append(&txn->lane->appender, body.data, body.len, &notice->body);
 	buf_clear(&body);
 	if (txn->rc)
