@@ -204,6 +204,9 @@ commit(struct session *session)
 	envelope.envelope.smtputf8 = needs_smtputf8(transaction, &text);
 	if (envelope.envelope.body == BODY_7BIT && transaction->in.has_8bit)
 		envelope.envelope.body = BODY_8BITMIME;
+	/* Who asks for both is taken at the safer word (RFC 8689 section 5). */
+	envelope.envelope.tls_optional =
+	    header_is_tls_optional(header) && !envelope.envelope.requiretls;
 	queue_submission_commit(transaction->submission, &envelope, on_verdict, session);
 	buf_clear(&text);
 }

@@ -317,17 +317,35 @@ hand_on(const void *octets, size_t len, data_sink *sink, void *arg)
 		sink(arg, octets, len);
 }
 
+/* How many of the next octets, all in one line, change nothing but the size. */
+static size_t
+count_plain(const struct header *header, const uint8_t *data, size_t len)
+{
+	const uint8_t *lf;
+
+	if (header->keep || header->fate == OPEN ||
+	    (header->state != BODY && header->state != JUNK))
+		return 0;
+	lf = memchr(data, '\n', len);
+	return lf ? (size_t)(lf - data) : len;
+}
+
 void
 header_feed(struct header *header, const uint8_t *data, size_t len, data_sink *sink, void *arg)
 {
 	const uint8_t *p = data, *end = data + len, *run = data; /* to be handed on as it is */
+	size_t n;
 
-	for (; p < end && header->state != DONE; p++) {
-		if (header->size++ == header->opts.size_max) {
+	for (; p < end && header->state != DONE; p += n) {
+		const size_t plain = count_plain(header, p, (size_t)(end - p));
+		n = plain ? plain : 1;
+		header->size += n;
+		if (header->size > header->opts.size_max) {
 			fail(header, HEADER_TOO_BIG);
 			break;
 		}
-		octet(header, (char)*p);
+		if (!plain)
+			octet(header, (char)*p);
 		if (header->fate == KEEP) {
 			if (header->held.len > 0) {
 				hand_on(header->held.octets, header->held.len, sink, arg);
@@ -336,7 +354,7 @@ header_feed(struct header *header, const uint8_t *data, size_t len, data_sink *s
 			continue;
 		}
 		hand_on(run, (size_t)(p - run), sink, arg);
-		run = p + 1;
+		run = p + n;
 		if (header->fate == OPEN)
 			add_octet(header, &header->held, (char)*p);
 		else
