@@ -17,6 +17,8 @@
 #   S: regex               reads one line, which must match from start to end
 #   S*: regex              reads lines up to and including the last line of a reply ("250 " rather than "250-"); one must match
 #   S!: regex              likewise, and none may match
+#   L: regex               a line of the mail that was queued last, as it leaves; one must match from start to end
+#   L!: regex              likewise, and none may match
 #   !maybe regex           if the server says a line before it closes, it must match
 #   !eof                   the server must have closed
 #   !sleep seconds
@@ -28,6 +30,8 @@
 #   whole    all that is sent up to the next !tls, !sleep, !maybe or !eof in one piece, pipelining everything
 #   random   the same, cut at random; the cuts follow from --seed and the file's name
 # Several, joined by commas, play each file once each. --jobs plays so many at a time.
+#
+# --left is where mail that leaves arrives, a file for each message; without it nobody looks, and L lines prove nothing.
 use strict;
 use warnings;
 use Getopt::Long;
@@ -42,13 +46,14 @@ my %port = (587 => '127.0.0.1:1587', 465 => '127.0.0.1:1465');
 my $timeout = 20;
 my $account = 'alice@example.test';
 my $password = 'sekisho-demo';
-my ($slices, $seed, $jobs) = ('lines', 1, 1);
+my ($slices, $seed, $jobs, $left) = ('lines', 1, 1, '');
 GetOptions('submission=s' => \$port{587}, 'submissions=s' => \$port{465}, 'timeout=f' => \$timeout,
-	'account=s' => \$account, 'password=s' => \$password, 'slices=s' => \$slices, 'seed=i' => \$seed, 'jobs=i' => \$jobs) && @ARGV
+	'account=s' => \$account, 'password=s' => \$password, 'slices=s' => \$slices, 'seed=i' => \$seed, 'jobs=i' => \$jobs, 'left=s' => \$left) && @ARGV
 	or die "usage: dialog.pl --submission host:port --submissions host:port [--slices lines,octets,whole,random] file...\n";
 $SIG{PIPE} = 'IGNORE';
 
 my ($sock, $buf, $slicing, $sent);
+my ($queued, %mail, %looked_at); # the id that was said last; mail that has left, by id; files that were read
 
 sub secure {
 	die "clear text is left over before TLS\n" if length $buf;
@@ -78,7 +83,24 @@ sub line {
 	$buf =~ s/^([^\n]*)\n//;
 	my $line = $1;
 	$line =~ s/\r$// or die "bare LF in '$line'\n";
+	$queued = $1 if $line =~ /^250 2\.0\.0 Queued as ([0-9a-z]+)/;
 	return $line;
+}
+
+# The lines of the mail that was queued last.
+sub lines_left {
+	my $end = time + $timeout;
+	for (;;) {
+		for my $path (grep { !$looked_at{$_}++ } glob "$left/*") {
+			local $/;
+			open my $in, '<:raw', $path or next;
+			my $text = <$in>;
+			$mail{$1} = $text if $text =~ /^\tid ([0-9a-z]+);\r$/m;
+		}
+		return split /\r\n/, $mail{$queued} if $mail{$queued};
+		die "message $queued has not left within $timeout s\n" if time >= $end;
+		select undef, undef, undef, 0.02;
+	}
 }
 
 sub send_all {
@@ -128,7 +150,7 @@ sub steps {
 		$$title = $1 if $. == 1 && $text =~ /^#\s*(.*)/;
 		for ($text =~ /^!(\w+)$/ && $macro{$1} ? @{$macro{$1}} : $text) {
 			if (/^\s*(#|$)/) { next }
-			elsif (/^!(connect) (587|465)$/ || /^!(tls|eof)$/ || /^!(sleep) ([\d.]+)$/ || /^!(maybe) (.*)$/ || /^(S[*!]?): (.*)$/) {
+			elsif (/^!(connect) (587|465)$/ || /^!(tls|eof)$/ || /^!(sleep) ([\d.]+)$/ || /^!(maybe) (.*)$/ || /^(S[*!]?|L!?): (.*)$/) {
 				push @steps, [$., $1, $2];
 			}
 			elsif (/^C: ?(.*)$/) { push @steps, [$., 'send', expand($1) . "\r\n"] }
@@ -174,6 +196,13 @@ sub step {
 	elsif ($what eq 'eof') {
 		while (!length $buf) { fill() or return }
 		die "expected the end, got '$buf'\n";
+	}
+	elsif ($what eq 'L' || $what eq 'L!') {
+		return unless length $left;
+		my @all = lines_left();
+		my ($hit) = grep { /^(?:$text)$/ } @all;
+		die "expected /$text/ in the mail that left: @all[0 .. ($#all < 30 ? $#all : 30)]\n" if $what eq 'L' && !defined $hit;
+		die "did not expect '$hit' in the mail that left\n" if $what eq 'L!' && defined $hit;
 	}
 	elsif ($what eq 'S') {
 		my $got = line();

@@ -26,12 +26,12 @@ while (my $peer = $listener->accept) {
 				$message .= $line;
 			}
 			last unless defined $line;
-			open my $f, '>:raw', "$directory/new.$$" or die $!;
+			open my $f, '>:raw', "$directory/.$$" or die $!;
 			print $f $message;
 			close $f;
 			my $n = 1;
-			$n++ until link "$directory/new.$$", "$directory/$n";
-			unlink "$directory/new.$$";
+			$n++ until link "$directory/.$$", "$directory/$n";
+			unlink "$directory/.$$";
 			$say->('250 kept');
 		}
 	}
