@@ -17,6 +17,8 @@
  *     Never part of a signature by intent (RFC 4871 section 5.5). An operator may keep it.
  *   - Return-Path: the last server's to write; originators must not (RFC 5321 section 4.4).
  *   - Date and Message-ID without a value: we add one that has, and the field may stand once.
+ *   - "From alice Wed Nov 25 10:00:00 2026" as the first line, where a field follows: a file of
+ *     mails or of patches was sent as it is. Where none follows it is the beginning of a text.
  * Everything else leaves as it came.
  *
  * An octet's fate is known or OPEN: the name of a field until its colon, and the white space
@@ -34,6 +36,7 @@ enum state {
 	LINE,     /* at the start of a line */
 	NAME,     /* in a field's name */
 	NAME_GAP, /* white space between name and colon, obsolete but seen */
+	MBOX,     /* in a first line "From something" */
 	BODY,     /* in a field's body, continuation lines included */
 	JUNK,     /* in a line that is no field */
 	DONE,
@@ -78,7 +81,8 @@ struct header {
 	enum header_error error;
 	size_t size;
 	unsigned received;
-	bool first;   /* still in the first line */
+	bool first;   /* no field yet, and no line but one of an mbox */
+	size_t mbox;  /* octets of that line, at the beginning of what is held; 0 */
 	bool missing; /* no section at all */
 	bool seen[FIELDS];
 	bool is_8bit;     /* an octet over 127 anywhere in the section */
@@ -199,7 +203,7 @@ static void
 end_name(struct header *header)
 {
 	header->field = field_of(header);
-	if (fate_of(header, header->field) == KEEP)
+	if (fate_of(header, header->field) == KEEP && !header->first)
 		header->fate = KEEP;
 }
 
@@ -209,6 +213,11 @@ begin_body(struct header *header)
 {
 	enum field field = header->field;
 
+	if (header->mbox > 0) {
+		header->held.len -= header->mbox;
+		memmove(header->held.octets, header->held.octets + header->mbox, header->held.len);
+		header->mbox = 0;
+	}
 	header->state = BODY;
 	header->first = false;
 	header->in_field = true;
@@ -227,10 +236,32 @@ begin_body(struct header *header)
 		header->seen[field] = true;
 }
 
+/* "From alice Wed Nov 25 10:00:00 2026": what is held, but for its line end. */
+static bool
+is_mbox_line(const struct text *held)
+{
+	const char *end = held->octets + held->len;
+
+	while (end > held->octets && end[-1] == '\r')
+		end--;
+	if (end - held->octets < 5 || end[-5] != ' ' ||
+	    !memchr(held->octets, ':', (size_t)(end - held->octets)))
+		return false;
+	for (int i = 1; i <= 4; i++)
+		if (end[-i] < '0' || end[-i] > '9')
+			return false;
+	return true;
+}
+
 /* This line is no field. If it is the first, there is no section. */
 static void
 not_a_field(struct header *header, char c)
 {
+	if (header->first && header->mbox == 0 && header->state == NAME_GAP &&
+	    header->field == FIELD_FROM && c != '\n') {
+		header->state = MBOX;
+		return;
+	}
 	header->in_field = false;
 	header->fate = KEEP;
 	if (header->first) {
@@ -255,7 +286,8 @@ octet(struct header *header, char c)
 				add_octet(header, header->keep, c);
 			break;
 		}
-		header->held.len = 0; /* a field that ended without a value */
+		if (header->mbox == 0)
+			header->held.len = 0; /* a field that ended without a value */
 		header->keep = NULL;
 		header->name_len = 0;
 		header->state = NAME;
@@ -266,6 +298,7 @@ octet(struct header *header, char c)
 			break;
 		if (c == '\n' && header->name_len == 0) {
 			header->fate = KEEP;
+			header->missing = header->mbox > 0;
 			finish(header);
 		} else if (c <= 32 || c > 126 || c == ':') {
 			end_name(header);
@@ -277,7 +310,7 @@ octet(struct header *header, char c)
 				not_a_field(header, c);
 		} else if (header->name_len++ < NAME_KEPT) {
 			header->name[header->name_len - 1] = c;
-		} else {
+		} else if (!header->first) {
 			header->fate = KEEP;
 		}
 		break;
@@ -300,6 +333,15 @@ octet(struct header *header, char c)
 		}
 		if (header->keep)
 			add_octet(header, header->keep, c);
+		break;
+	case MBOX:
+		if (c != '\n')
+			break;
+		header->mbox = header->held.len + 1;
+		if (is_mbox_line(&header->held))
+			header->state = LINE;
+		else
+			not_a_field(header, c);
 		break;
 	case JUNK:
 		if (c == '\n')
@@ -368,9 +410,9 @@ header_end(struct header *header, data_sink *sink, void *arg)
 {
 	if (header->state == DONE)
 		return;
-	if (header->state == NAME || header->state == NAME_GAP) /* a line without a colon */
+	if (header->first || header->state == NAME || header->state == NAME_GAP)
 		hand_on(header->held.octets, header->held.len, sink, arg);
-	/* Still in the first line without a colon, or nothing came at all. */
+	/* Nothing came, or nothing that a field could be told from. */
 	if (header->first) {
 		header->missing = true;
 		header->state = DONE;
