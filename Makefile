@@ -65,7 +65,7 @@ endef
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
 FUZZERS = $(filter-out replay,$(patsubst t/fuzz/%.c,%,$(wildcard t/fuzz/*.c)))
-SESSION = $(filter-out msa/main.c,$(wildcard msa/*.c))
+SESSION = $(filter-out msa/main.c msa/balancer.c,$(wildcard msa/*.c))
 REQUEST = $(addprefix admin/,protocol.c process.c roles.c)
 UNIT = $(patsubst t/unit/%.c,$(B)/unit/%.t,$(wildcard t/unit/*.c))
 $(B)/unit/%.t: $(B)/obj/t/unit/%.o $(LIBS)

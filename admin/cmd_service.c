@@ -95,6 +95,7 @@ on_processes(void *arg, const struct service_state *state, const struct service_
 		json_object_set_new(one, "uptime", seconds_since(list[i].since));
 		json_object_set_new(one, "restarts", json_number(list[i].restarts));
 		json_object_set_new(one, "log", json_string(log_level_name(list[i].level)));
+		json_object_set_new(one, "load", json_string(service_load_name(list[i].load)));
 		json_object_set_new(one, "layers", json_text(list[i].layers));
 		json_array_append_new(processes, one);
 	}

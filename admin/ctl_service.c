@@ -39,6 +39,18 @@ print_trouble(const json_t *result)
 		       ctl_show(row, "restarts"));
 		some = true;
 	}
+	json_array_foreach(json_object_get(result, "processes"), index, row)
+	{
+		const char *load = ctl_show(row, "load");
+
+		if (strcmp(load, "normal") == 0)
+			continue;
+		printf("%-*s %s %s is %s, and %s\n", CTL_TITLE, "LOAD", ctl_show(row, "role"),
+		       ctl_show(row, "index"), load,
+		       strcmp(load, "full") == 0 ? "refuses new sessions"
+		                                 : "gives clients less time");
+		some = true;
+	}
 	if (json_array_size(json_object_get(result, "processes")) == 0)
 		some = printf("%-*s sekishod does not answer\n", CTL_TITLE, "SEKISHOD") > 0;
 	if (!json_is_object(queue))

@@ -1,6 +1,7 @@
 #include "core/conf_int.h"
 
 #include <assert.h>
+#include <netinet/in.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,10 +25,11 @@
  * Deliberately not done: anchors, aliases and several documents. They would let one line of the
  * file mean two things, and an error's place would be ambiguous. */
 
-static const char *const type_names[] = {"hostname", "path",  "user",     "level",     "zone",
-                                         "text",     "count", "size",     "mode",      "quota",
-                                         "choice",   "burst", "duration", "durations", "addresses",
-                                         "servers",  "names", "classes",  "routes"};
+static const char *const type_names[] = {"hostname", "path",      "user",      "level",
+                                         "zone",     "text",      "count",     "size",
+                                         "mode",     "quota",     "choice",    "burst",
+                                         "duration", "durations", "addresses", "servers",
+                                         "networks", "names",     "classes",   "routes"};
 const char *const conf_levels[] = {"error", "warn", "info", "debug"};
 
 #define F(name) offsetof(struct conf, name)
@@ -42,6 +44,12 @@ const struct option conf_options[] = {
      "listeners with STARTTLS"},
     {"listen.submissions", TYPE_ADDRESSES, F(submissions), ":465", 0, 0, true,
      "listeners with TLS from the start"},
+    {"listen.balancers", TYPE_NETWORKS, F(balancers), "", 0, 0, true,
+     "load balancers: each connection from there must begin with a PROXY header, version 1 or 2"},
+    {"listen.banner", TYPE_TEXT, F(banner), "Sekisho", 0, 0, true,
+     "what the greeting says behind \"220 hostname ESMTP\""},
+    {"listen.greeting_delay", TYPE_DURATION, F(greeting_delay), "0s", 0, SECONDS(30), true,
+     "wait before the greeting; a client that has not waited for it by then is refused"},
     {"tls.certificate", TYPE_PATH, F(tls_certificate), "/etc/sekisho/tls/certificate.pem", 0, 0,
      true, "PEM certificate chain"},
     {"tls.key", TYPE_PATH, F(tls_key), "/etc/sekisho/tls/key.pem", 0, 0, true, "PEM private key"},
@@ -88,8 +96,8 @@ const struct option conf_options[] = {
      "octets per second a client must keep up while sending data"},
     {"timeouts.command", TYPE_DURATION, F(command_timeout), "300s", 100, HOURS(1), true,
      "wait for a command"},
-    {"timeouts.data", TYPE_DURATION, F(data_timeout), "180s", 100, HOURS(1), true,
-     "wait for a block of data"},
+    {"timeouts.data", TYPE_DURATION, F(data_timeout), "300s", 100, HOURS(1), true,
+     "wait for a block of data, and what a message may take beyond limits.data_rate"},
     {"timeouts.handshake", TYPE_DURATION, F(handshake_timeout), "60s", 100, HOURS(1), true,
      "wait for a TLS handshake"},
     {"content.bcc",
@@ -233,7 +241,7 @@ bool
 conf_is_list(enum type type)
 {
 	return type == TYPE_DURATIONS || type == TYPE_ADDRESSES || type == TYPE_SERVERS ||
-	       type == TYPE_NAMES;
+	       type == TYPE_NETWORKS || type == TYPE_NAMES;
 }
 
 const struct option *
@@ -280,6 +288,7 @@ conf_free(const struct conf *held)
 			free(*(char **)conf_field(conf, &conf_options[i]));
 	free(conf->submission.list);
 	free(conf->submissions.list);
+	free(conf->balancers.list);
 	free(conf->dns_servers.list);
 	free(conf->retry_schedule.list);
 	free(conf->delay_notice.list);
@@ -341,6 +350,36 @@ conf_class(const struct conf *conf, const char *name)
 		if (strcmp(conf->classes.list[i].name, name) == 0)
 			return &conf->classes.list[i];
 	return &conf->standard;
+}
+
+static bool
+holds(const struct conf_network *network, int family, const uint8_t *address)
+{
+	const size_t whole = network->bits / 8;
+	const unsigned rest = network->bits % 8;
+	return network->family == family && memcmp(network->prefix, address, whole) == 0 &&
+	       (rest == 0 || (network->prefix[whole] ^ address[whole]) >> (8 - rest) == 0);
+}
+
+bool
+conf_networks_hold(const struct conf_networks *networks, const struct sockaddr *address)
+{
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)address;
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)address;
+	const uint8_t *octets = v6->sin6_addr.s6_addr;
+	int family = address->sa_family;
+	if (family == AF_INET)
+		octets = (const uint8_t *)&v4->sin_addr;
+	else if (family != AF_INET6)
+		return false;
+	if (family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+		family = AF_INET;
+		octets += 12;
+	}
+	for (size_t i = 0; i < networks->count; i++)
+		if (holds(&networks->list[i], family, octets))
+			return true;
+	return false;
 }
 
 /* Whether pattern, "*.suffix" or "*", covers the domain. */

@@ -73,6 +73,15 @@ struct conf_name { /* who may use the admin socket */
 	uint32_t id; /* filled in by sekishod's checking child; CONF_NO_ID before */
 };
 #define CONF_NO_ID UINT32_MAX
+struct conf_network { /* "192.0.2.0/24", "2001:db8::/32"; without a length, one address */
+	int family;
+	uint8_t prefix[16]; /* of an IPv4 network the first 4 */
+	uint8_t bits;
+};
+struct conf_networks {
+	struct conf_network *list;
+	size_t count;
+};
 struct conf_names {
 	struct conf_name *list;
 	size_t count;
@@ -85,13 +94,17 @@ struct conf {
 	char *contact;                     /* contact: whom a suspended account is sent to */
 	struct conf_addresses submission;  /* listen.submission: STARTTLS */
 	struct conf_addresses submissions; /* listen.submissions: implicit TLS */
-	char *tls_certificate;             /* tls.certificate: path */
-	char *tls_key;                     /* tls.key: path */
-	char *spool;                       /* spool: directory of the queue */
-	char *accounts;                    /* accounts: directory of the account store */
-	char *admin_socket;                /* admin.socket: path */
-	uint64_t admin_socket_mode;        /* admin.mode: octal, default 0666 */
-	struct conf_names admin_look;      /* admin.look: may see */
+	struct conf_networks balancers;    /* listen.balancers: who must send a PROXY header */
+	char *banner;                      /* listen.banner: behind "220 hostname ESMTP" */
+	msec_t
+	    greeting_delay; /* listen.greeting_delay: who speaks before it is over is refused, 0s */
+	char *tls_certificate;           /* tls.certificate: path */
+	char *tls_key;                   /* tls.key: path */
+	char *spool;                     /* spool: directory of the queue */
+	char *accounts;                  /* accounts: directory of the account store */
+	char *admin_socket;              /* admin.socket: path */
+	uint64_t admin_socket_mode;      /* admin.mode: octal, default 0666 */
+	struct conf_names admin_look;    /* admin.look: may see */
 	struct conf_names admin_operate; /* admin.operate: may steer the queue and sessions, too */
 	struct conf_names admin_admin;   /* admin.admin: may do everything */
 	char *user; /* privilege.user: owner of spool and accounts; used when started as root */
@@ -115,7 +128,7 @@ struct conf {
 	bool refuse_bare_line_ends; /* content.bare_line_ends: normalize or reject */
 	bool refuse_long_lines;     /* content.long_lines: fold or reject */
 	msec_t command_timeout;     /* timeouts.command: 300s */
-	msec_t data_timeout;        /* timeouts.data: 180s between two blocks of data */
+	msec_t data_timeout;        /* timeouts.data: 300s, see msa/driver.c */
 	msec_t handshake_timeout;   /* timeouts.handshake: 60s */
 	uint64_t data_rate; /* limits.data_rate: octets per second a client must keep up while
 	                       sending data, 500 */
@@ -160,6 +173,8 @@ struct conf {
 unsigned conf_msa_count(const struct conf *conf);
 /* The class of that name, "standard" when there is none of that name; never NULL. */
 const struct conf_class *conf_class(const struct conf *conf, const char *name);
+/* Whether an address, which may be an IPv4 one in IPv6 clothes, is in one of the networks. */
+bool conf_networks_hold(const struct conf_networks *networks, const struct sockaddr *address);
 /* The route for a domain in lower case: its own line, else the longest "*.suffix", else "*"; NULL
  * when none fits, which means by MX. */
 const struct conf_route *conf_route(const struct conf *conf, const char *domain);

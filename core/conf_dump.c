@@ -101,6 +101,18 @@ conf_print_value(const struct conf *conf, const struct option *option, struct bu
 		buf_add_char(out, ']');
 		break;
 	}
+	case TYPE_NETWORKS: {
+		const struct conf_networks *networks = from;
+		char host[INET6_ADDRSTRLEN];
+		buf_add_char(out, '[');
+		for (size_t i = 0; i < networks->count; i++)
+			buf_printf(out, "%s\"%s/%u\"", i > 0 ? ", " : "",
+			           inet_ntop(networks->list[i].family, networks->list[i].prefix,
+			                     host, sizeof(host)),
+			           networks->list[i].bits);
+		buf_add_char(out, ']');
+		break;
+	}
 	case TYPE_NAMES: {
 		const struct conf_names *names = from;
 		buf_add_char(out, '[');

@@ -41,6 +41,7 @@ enum type {
 	TYPE_DURATIONS, /* struct conf_durations */
 	TYPE_ADDRESSES, /* struct conf_addresses: to listen on */
 	TYPE_SERVERS,   /* struct conf_addresses: to ask, on port 53 unless told */
+	TYPE_NETWORKS,  /* struct conf_networks */
 	TYPE_NAMES,     /* struct conf_names */
 	TYPE_CLASSES,   /* struct conf_classes */
 	TYPE_ROUTES,    /* struct conf_routes */

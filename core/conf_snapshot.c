@@ -59,6 +59,17 @@ conf_encode(const struct conf *conf, struct buf *out)
 				wire_put_bytes(out, &list->list[j].addr, list->list[j].len);
 			break;
 		}
+		case TYPE_NETWORKS: {
+			const struct conf_networks *networks = from;
+			wire_put_u32(out, (uint32_t)networks->count);
+			for (size_t j = 0; j < networks->count; j++) {
+				const struct conf_network *network = &networks->list[j];
+				wire_put_bytes(out, network->prefix,
+				               network->family == AF_INET6 ? 16 : 4);
+				wire_put_u8(out, network->bits);
+			}
+			break;
+		}
 		case TYPE_NAMES: {
 			const struct conf_names *names = from;
 			wire_put_u32(out, (uint32_t)names->count);
@@ -157,6 +168,24 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 			if (list->list[i].addr.ss_family !=
 			    (len == sizeof(struct sockaddr_in) ? AF_INET : AF_INET6))
 				return false;
+		}
+		return true;
+	}
+	case TYPE_NETWORKS: {
+		struct conf_networks *networks = to;
+		uint32_t count = wire_u32(wire);
+		if (count > LIST_MAX)
+			return false;
+		networks->list = xcalloc(count + 1, sizeof(*networks->list));
+		for (; networks->count < count; networks->count++) {
+			struct conf_network *network = &networks->list[networks->count];
+			size_t len;
+			const uint8_t *prefix = wire_bytes(wire, &len);
+			network->bits = wire_u8(wire);
+			if ((len != 4 && len != 16) || network->bits > len * 8)
+				return false;
+			network->family = len == 16 ? AF_INET6 : AF_INET;
+			memcpy(network->prefix, prefix, len);
 		}
 		return true;
 	}

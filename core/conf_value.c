@@ -192,6 +192,37 @@ parse_server(const char *text, struct conf_addresses *list)
 	return NULL;
 }
 
+/* "192.0.2.0/24": octets that the length leaves out are a slip, and which half of it was meant is
+ * for the operator to say. */
+static const char *
+parse_network(const char *text, struct conf_networks *networks)
+{
+	struct conf_network network = {.family = strchr(text, ':') != NULL ? AF_INET6 : AF_INET};
+	const unsigned most = network.family == AF_INET6 ? 128 : 32;
+	char host[INET6_ADDRSTRLEN];
+	uint64_t bits = most;
+	size_t len = strcspn(text, "/");
+	if (len >= sizeof(host))
+		return "not a network";
+	memcpy(host, text, len);
+	host[len] = '\0';
+	if (inet_pton(network.family, host, network.prefix) != 1)
+		return "not a network";
+	if (text[len] == '/' &&
+	    (digits(text + len + 1, &bits) != strlen(text + len + 1) || text[len + 1] == '\0'))
+		return "not a network";
+	if (bits > most)
+		return "longer than an address";
+	for (unsigned bit = (unsigned)bits; bit < most; bit++)
+		if (network.prefix[bit / 8] & 0x80u >> bit % 8)
+			return "an address within the network";
+	network.bits = (uint8_t)bits;
+	networks->list =
+	    xreallocarray(networks->list, networks->count + 1, sizeof(*networks->list));
+	networks->list[networks->count++] = network;
+	return NULL;
+}
+
 static const char *
 parse_name(const char *text, struct conf_names *names)
 {
@@ -447,6 +478,8 @@ conf_parse_scalar(const struct option *option, const char *text, struct conf *co
 		return parse_address(text, to);
 	case TYPE_SERVERS:
 		return parse_server(text, to);
+	case TYPE_NETWORKS:
+		return parse_network(text, to);
 	case TYPE_NAMES:
 		return parse_name(text, to);
 	case TYPE_BURST:
@@ -518,6 +551,9 @@ conf_print_advice(const struct option *option, struct buf *out)
 	case TYPE_SERVERS:
 		buf_add_str(out,
 		            "write \"192.0.2.53\", \"127.0.0.1:5353\" or \"[2001:db8::53]:53\"");
+		return;
+	case TYPE_NETWORKS:
+		buf_add_str(out, "write \"192.0.2.0/24\", \"2001:db8::/32\" or an address");
 		return;
 	case TYPE_NAMES:
 		buf_add_str(out, "write a list of users and groups such as [alice, \"@noc\"]");

@@ -54,6 +54,13 @@ static struct {
 } self;
 
 const char *
+service_load_name(enum service_load load)
+{
+	static const char *const names[SERVICE_LOADS] = {"normal", "busy", "full"};
+	return load < SERVICE_LOADS ? names[load] : "?";
+}
+
+const char *
 service_role_name(enum service_role role)
 {
 	static const char *const names[SERVICE_ROLES] = {"sekishod", "msa",  "auth", "queue",
@@ -136,6 +143,17 @@ uint64_t
 service_generation(void)
 {
 	return self.generation;
+}
+
+void
+service_report_load(enum service_load load)
+{
+	struct buf fields;
+	buf_init(&fields);
+	wire_put_u8(&fields, (uint8_t)load);
+	/* What finds the channel full is told with the next change. */
+	(void)service_frame_send(SERVICE_CONTROL_FD, SERVICE_FRAME_LOAD, &fields, -1);
+	buf_clear(&fields);
 }
 
 void

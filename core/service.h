@@ -46,6 +46,16 @@ enum service_file {
 	                      directory */
 };
 
+/* How much of what it can bear a process has to bear. */
+enum service_load {
+	SERVICE_NORMAL,
+	SERVICE_BUSY, /* it saves: clients get less time */
+	SERVICE_FULL, /* it takes in nobody any more */
+	SERVICE_LOADS
+};
+/* "normal", "busy", "full" */
+const char *service_load_name(enum service_load load);
+
 struct service;
 
 /* Every callback is borrowed; those a program has no use for are NULL. */
@@ -87,6 +97,8 @@ unsigned service_index(void);
 /* The generation in force, counted from 1; within on_prepare the one being prepared. The same in
  * all processes. */
 uint64_t service_generation(void);
+/* For the status; a process that says nothing is SERVICE_NORMAL. */
+void service_report_load(enum service_load load);
 /* Said once by on_stop's work when it is done: leaves the loop. */
 void service_stopped(void);
 
@@ -98,6 +110,7 @@ struct service_process {
 	msec_t since; /* wall clock of the last start */
 	unsigned restarts;
 	enum log_level level;
+	enum service_load load;
 	char layers[128]; /* active sandbox layers, comma-separated:
 	                     "no-new-privs,seccomp,landlock:7" */
 };

@@ -174,6 +174,7 @@ take_processes(struct wire *wire)
 		list[i].since = (msec_t)wire_u64(wire);
 		list[i].restarts = wire_u32(wire);
 		list[i].level = (enum log_level)wire_u8(wire);
+		list[i].load = (enum service_load)wire_u8(wire);
 		wire_str(wire, list[i].layers, sizeof(list[i].layers));
 	}
 	if (ask != NULL && wire_done(wire)) {

@@ -38,13 +38,15 @@ enum service_frame {
 	SERVICE_FRAME_TAP,        /* nothing; fd: where log lines go, too */
 	SERVICE_FRAME_PROCESSES,  /* u32 ask, u64 generation, u64 loaded, string file, u64 expires,
 	                             u8 log level,  u32  count, then per process: u8 role, u32 index,
-	                             u32 pid, u64  since,  u32 restarts, u8 log level, string layers
+	                             u32 pid, u64  since,  u32 restarts, u8 log level, u8 load,
+	                             string layers
 	                           */
 	SERVICE_FRAME_RELOADED,   /* u32 ask, u64 generation in force, string mistakes */
 	SERVICE_FRAME_LEVEL_SET,  /* u32 ask, u32 how many processes */
 	SERVICE_FRAME_TAPPED,     /* u8 role, u32 index; fd: that process's log lines */
 	/* to sekishod */
 	SERVICE_FRAME_READY,         /* string layers */
+	SERVICE_FRAME_LOAD,          /* u8 enum service_load */
 	SERVICE_FRAME_PREPARED,      /* u32 offer, string refusal ("": prepared) */
 	SERVICE_FRAME_ASK_PROCESSES, /* u32 ask */
 	SERVICE_FRAME_ASK_STOP,      /* nothing */

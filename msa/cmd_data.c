@@ -65,9 +65,9 @@ cmd_data(struct session *session, const char *args, size_t len)
 	                                       .received_max = (unsigned)conf->received_hops,
 	                                       .remove_bcc = !conf->keep_bcc,
 	                                   });
-	transaction->started = clock_mono();
 	queue_submission_body_start(transaction->submission, on_ready, session);
 	session->state = SESSION_DATA;
+	session_begin_data(session);
 	session->messages++;
 	session_say(session, REPLY_DATA_GO);
 	return HANDLED_REPLY;

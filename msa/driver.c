@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "msa/command.h"
+#include "msa/load.h"
 
 /* Problem: a client sends many commands at once (PIPELINING) while answers come late, from other
  * processes; it may vanish, dawdle or lie at any moment, and replies must leave in the order of the
@@ -24,19 +25,82 @@
  * octet by octet cannot hold a session. Command lines are overwritten in place before they are
  * consumed, because any of them may hold a password. AUTH lines are never logged.
  *
- * The rate check counts from 354, without the time for which we ourselves paused the client. */
+ * Who speaks before our greeting is no mail program that waits for answers, and what it sends was
+ * written without knowing whom it speaks with; also the TLS handshake of a client that is set up
+ * for the other port. What has arrived when we are about to greet is looked at, and never waited
+ * for unless listen.greeting_delay says so: honest clients would wait with it.
+ *
+ * Content has one deadline, for all of a message (BDAT chunks and the waits between them, too): the
+ * client may take timeouts.data, octets give back what they are worth at limits.data_rate, and
+ * never more than timeouts.data is left. So neither one octet now and then nor a fast beginning
+ * buys more time than that. Time for which we ourselves paused the client is not counted. */
 
-#define RATE_GRACE    30000
 #define SOFT_DELAY    1000
-#define OVERSIZE_READ 10 /* times limits.message_size */
+#define OVERSIZE_READ 10      /* times limits.message_size */
+#define LOGIN_TIME    300000  /* msec in which a client has to log in, whatever it says meanwhile */
+#define NSEC          1000000 /* in a msec */
+
+/* How long the client may take for what it has to do now. */
+static msec_t
+patience(const struct session *session)
+{
+	const struct msa *msa = session->msa;
+	const struct transaction *transaction = &session->transaction;
+	const msec_t login_left = session->came + LOGIN_TIME - session->awaited;
+	const msec_t most =
+	    load_timeout(msa, session->state == SESSION_HANDSHAKE ? msa->conf->handshake_timeout
+	                                                          : msa->conf->command_timeout);
+
+	if (transaction->begun)
+		return load_timeout(msa, (msec_t)(transaction->allowance / NSEC));
+	return session->account == NULL && most > login_left ? login_left : most;
+}
 
 void
 driver_await_client(struct session *session)
 {
-	const struct conf *conf = session->msa->conf;
+	session->awaited = clock_mono();
+	loop_timer_arm(session->deadline, patience(session));
+}
 
-	loop_timer_arm(session->deadline,
-	               session->state == SESSION_DATA ? conf->data_timeout : conf->command_timeout);
+void
+driver_await_client_again(struct session *session)
+{
+	if (loop_timer_is_armed(session->deadline) && !session->ending)
+		loop_timer_arm(session->deadline,
+		               session->awaited + patience(session) - clock_mono());
+}
+
+static void
+greet(struct session *session)
+{
+	session->state = SESSION_GREETED;
+	session_say(session, REPLY_GREETING, session->msa->conf->hostname,
+	            session->msa->conf->banner);
+	session_flush(session);
+	driver_await_client(session);
+}
+
+/* Also without a delay it takes a turn of the loop, in which descriptors are looked at. */
+void
+driver_greet(struct session *session)
+{
+	session->state = SESSION_CONNECTED;
+	session_delay(session, session->msa->conf->greeting_delay, greet);
+}
+
+static void
+refuse_early(struct session *session, const uint8_t *data, size_t len)
+{
+	const bool is_tls = data[0] == 0x16;
+	const bool is_proxied = len > 5 && memcmp(data, "PROXY", 5) == 0;
+
+	log_info(session->id, "refused", "rule=early-talker ip=%s sent=%s", session->ip,
+	         is_tls       ? "tls-handshake"
+	         : is_proxied ? "proxy-header"
+	                      : "text");
+	session_say(session, REPLY_EARLY);
+	session_hang_up(session);
 }
 
 void
@@ -51,7 +115,7 @@ driver_start_tls(struct session *session)
 		session_hang_up(session);
 		return;
 	}
-	loop_timer_arm(session->deadline, session->msa->conf->handshake_timeout);
+	driver_await_client(session);
 }
 
 static void
@@ -192,14 +256,33 @@ take_line(struct session *session, const uint8_t *data, size_t len)
 	return true;
 }
 
-static bool
-is_too_slow(const struct session *session)
+void
+session_begin_data(struct session *session)
 {
-	const struct transaction *transaction = &session->transaction;
-	msec_t elapsed = clock_mono() - transaction->started - transaction->paused;
+	struct transaction *transaction = &session->transaction;
 
-	return elapsed > RATE_GRACE &&
-	       transaction->received * 1000 < session->msa->conf->data_rate * (uint64_t)elapsed;
+	if (transaction->begun)
+		return;
+	transaction->begun = true;
+	transaction->allowance = (int64_t)session->msa->conf->data_timeout * NSEC;
+}
+
+/* Since it was the client's turn, time has passed and octets have come. */
+static void
+count_time(struct session *session, size_t octets)
+{
+	struct transaction *transaction = &session->transaction;
+	const struct conf *conf = session->msa->conf;
+	const int64_t most = (int64_t)load_timeout(session->msa, conf->data_timeout) * NSEC;
+	int64_t *allowance = &transaction->allowance;
+	const msec_t now = clock_mono();
+
+	*allowance -= (now - session->awaited) * NSEC;
+	*allowance +=
+	    conf->data_rate > 0 ? (int64_t)(octets * (uint64_t)1000000000 / conf->data_rate) : most;
+	if (*allowance > most)
+		*allowance = most;
+	session->awaited = now;
 }
 
 /* A message over the limit is read to its end so that its sender hears why; but not for ever. */
@@ -219,6 +302,7 @@ take_data(struct session *session, const uint8_t *data, size_t len)
 
 	session->transaction.received += used;
 	conn_consume(session->conn, used);
+	count_time(session, used);
 	if (at_end) {
 		session_unpause(session);
 		settle(session, cmd_data_end(session), errors);
@@ -226,13 +310,7 @@ take_data(struct session *session, const uint8_t *data, size_t len)
 		session_say(session, REPLY_TOO_BIG,
 		            (unsigned long long)session->transaction.conf->message_size);
 		session_hang_up(session);
-	} else if (is_too_slow(session)) {
-		log_info(session->id, "refused", "rule=data_rate account=%s received=%" PRIu64,
-		         session->account, session->transaction.received);
-		session_say(session, REPLY_SLOW, session->msa->conf->hostname,
-		            (unsigned long long)session->msa->conf->data_rate);
-		session_hang_up(session);
-	} else if (session->transaction.paused_at == 0)
+	} else if (!session->transaction.paused)
 		driver_await_client(session);
 }
 
@@ -241,13 +319,14 @@ driver_run(struct session *session)
 {
 	session_enter(session);
 	while (!session->waiting && !session->closing && !session->ended &&
-	       session->transaction.paused_at == 0 &&
-	       conn_pending(session->conn) <= CONN_OUTPUT_HIGH) {
+	       !session->transaction.paused && conn_pending(session->conn) <= CONN_OUTPUT_HIGH) {
 		size_t len = 0;
 		const uint8_t *data = conn_input(session->conn, &len);
 		if (data == NULL || len == 0)
 			break;
-		if (session->state == SESSION_DATA)
+		if (session->state == SESSION_CONNECTED)
+			refuse_early(session, data, len);
+		else if (session->state == SESSION_DATA)
 			take_data(session, data, len);
 		else if (!take_line(session, data, len))
 			break;
@@ -258,11 +337,9 @@ driver_run(struct session *session)
 void
 session_pause(struct session *session)
 {
-	struct transaction *transaction = &session->transaction;
-
-	if (transaction->paused_at != 0)
+	if (session->transaction.paused)
 		return;
-	transaction->paused_at = clock_mono();
+	session->transaction.paused = true;
 	conn_pause_input(session->conn, true);
 	loop_timer_cancel(session->deadline);
 }
@@ -270,15 +347,12 @@ session_pause(struct session *session)
 void
 session_unpause(struct session *session)
 {
-	struct transaction *transaction = &session->transaction;
-
-	if (transaction->paused_at == 0 || session->closing || session->ended)
+	if (!session->transaction.paused || session->closing || session->ended)
 		return;
-	transaction->paused += clock_mono() - transaction->paused_at;
-	transaction->paused_at = 0;
+	session->transaction.paused = false;
 	conn_pause_input(session->conn, false);
 	if (session->depth > 0)
-		return; /* run is on the stack and goes on by itself */
+		return; /* driver_run is on the stack and goes on by itself */
 	driver_await_client(session);
 	driver_run(session);
 }
@@ -287,16 +361,29 @@ void
 driver_on_deadline(void *arg)
 {
 	struct session *session = arg;
+	const struct msa *msa = session->msa;
+	const struct conf *conf = msa->conf;
+	const bool is_data = session->transaction.begun;
+	const msec_t idle = clock_mono() - session->awaited;
 
 	session_enter(session);
+	if (is_data && conf->data_rate > 0 && idle < load_timeout(msa, conf->data_timeout) / 2) {
+		log_info(session->id, "refused", "rule=data_rate account=%s received=%" PRIu64,
+		         session->account, session->transaction.received);
+		session_say(session, REPLY_SLOW, conf->hostname,
+		            (unsigned long long)conf->data_rate);
+		session_hang_up(session);
+		session_leave(session);
+		return;
+	}
 	log_info(session->id, "timeout", "ip=%s state=%s", session->ip,
 	         session->state == SESSION_HANDSHAKE ? "handshake"
-	         : session->state == SESSION_DATA    ? "data"
+	         : is_data                           ? "data"
 	                                             : "command");
 	if (session->state == SESSION_HANDSHAKE)
 		session->ended = true;
 	else {
-		session_say(session, REPLY_TIMEOUT, session->msa->conf->hostname);
+		session_say(session, REPLY_TIMEOUT, conf->hostname);
 		session_hang_up(session);
 	}
 	session_leave(session);
@@ -320,10 +407,10 @@ on_secure(void *arg)
 	log_debug(session->id, "secure", "tls=%s cipher=%s", conn_tls_version(session->conn),
 	          conn_tls_cipher(session->conn));
 	if (session->implicit_tls) {
-		session_say(session, REPLY_GREETING, session->msa->conf->hostname);
-		session_flush(session);
-	}
-	driver_await_client(session);
+		loop_timer_cancel(session->deadline);
+		driver_greet(session);
+	} else
+		driver_await_client(session);
 	driver_run(session);
 	session_leave(session);
 }

@@ -4,13 +4,15 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/log.h"
 #include "core/sandbox.h"
 #include "keys/client.h"
-#include "msa/session.h"
+#include "msa/balancer.h"
+#include "msa/load.h"
 
 /* sekisho-msa: accepts clients and lets sessions run. Introduces auth, queue and keys to each
  * other's callers, and holds no secret and no file once it runs.
@@ -19,7 +21,9 @@
  * turn of the loop, so that running sessions are not starved by new ones; whoever is awake first
  * takes the next. At limits.sessions a client is told to come again, with what fits its socket
  * buffer at once (on the port with implicit TLS nothing can be said before a handshake, so it is
- * closed). When descriptors run out, accepting rests for a second instead of spinning.
+ * closed). A session may take two descriptors, its socket and the file of a large body, and there
+ * are no more sessions than these suffice for. When descriptors run out all the same (the system
+ * has none), accepting rests for a second instead of spinning.
  *
  * Stop: listeners close, idle sessions get 421, data in flight has STOP_TIME to finish. */
 
@@ -27,6 +31,7 @@
 #define ACCEPT_REST   1000
 #define STOP_TIME     25000
 #define LISTENERS_MAX 64
+#define KEPT          256 /* descriptors for what is no session */
 
 struct listener {
 	int fd;
@@ -47,7 +52,7 @@ static struct {
 	struct tls_server *next_tls; /* prepared, or NULL */
 	struct loop_timer *rest;     /* armed while accepting rests */
 	struct loop_timer *stop;
-	bool full; /* at limits.sessions: logged once per time it is reached */
+	size_t room; /* sessions that descriptors suffice for */
 	bool stopped;
 } self = {.certificate = -1};
 
@@ -63,8 +68,7 @@ check_stopped(void)
 static void
 on_session_gone(struct msa *msa)
 {
-	if (msa->session_count < msa->conf->sessions)
-		self.full = false;
+	load_update(msa);
 	check_stopped();
 }
 
@@ -227,10 +231,6 @@ turn_away(int fd_take, bool implicit_tls)
 {
 	char text[512];
 
-	if (!self.full)
-		log_warn("-", "refused", "rule=sessions limit=%llu",
-		         (unsigned long long)self.msa.conf->sessions);
-	self.full = true;
 	if (!implicit_tls) {
 		int n = snprintf(text, sizeof(text) - 2, reply_format(REPLY_OVERLOAD),
 		                 self.msa.conf->hostname);
@@ -241,6 +241,19 @@ turn_away(int fd_take, bool implicit_tls)
 		(void)!sendmsg(fd_take, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
 	close(fd_take);
+}
+
+static void
+take(int fd_take, const struct sockaddr *peer, bool implicit_tls)
+{
+	struct msa *msa = &self.msa;
+
+	if (msa->session_count >= msa->session_limit)
+		turn_away(fd_take, implicit_tls);
+	else if (conf_networks_hold(&msa->conf->balancers, peer))
+		balancer_take(msa, fd_take, peer, implicit_tls);
+	else
+		session_new(msa, fd_take, peer, NULL, implicit_tls);
 }
 
 static void
@@ -255,11 +268,7 @@ on_acceptable(void *arg, unsigned ready)
 		int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len,
 		                 SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
-			if (self.msa.session_count >= self.msa.conf->sessions)
-				turn_away(fd, listener->implicit_tls);
-			else
-				session_new(&self.msa, fd, (struct sockaddr *)&peer,
-				            listener->implicit_tls);
+			take(fd, (struct sockaddr *)&peer, listener->implicit_tls);
 			continue;
 		}
 		if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -313,6 +322,17 @@ close_listeners(struct listener *list, size_t *count)
 	*count = 0;
 }
 
+static void
+set_limit(void)
+{
+	const size_t wanted = self.msa.conf->sessions;
+
+	self.msa.session_limit = wanted < self.room ? wanted : self.room;
+	if (wanted > self.room)
+		log_warn("-", "descriptors", "limits.sessions=%zu sessions=%zu", wanted, self.room);
+	load_update(&self.msa);
+}
+
 /* Sessions go on with what they began with; a socket that stays is the same under its new number.
  */
 static void
@@ -333,6 +353,7 @@ on_commit(void *arg, const struct conf *conf)
 		self.listeners[i].watch = loop_watch_new(self.msa.loop, self.listeners[i].fd,
 		                                         on_acceptable, &self.listeners[i]);
 	set_accepting(!loop_timer_is_armed(self.rest));
+	set_limit();
 }
 
 static void
@@ -347,6 +368,16 @@ on_drop(void *arg)
 	close_listeners(self.next_listeners, &self.next_count);
 }
 
+static size_t
+count_room(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+		return SIZE_MAX;
+	return limit.rlim_cur > 2 * KEPT ? (limit.rlim_cur - KEPT) / 2 : KEPT / 2;
+}
+
 static int
 on_start(void *arg)
 {
@@ -357,6 +388,7 @@ on_start(void *arg)
 		return -1;
 	}
 	self.rest = loop_timer_new(self.msa.loop, on_rested, NULL);
+	self.room = count_room();
 	on_commit(arg, self.msa.conf);
 	return 0;
 }
@@ -379,6 +411,7 @@ on_stop(void *arg)
 		return;
 	self.msa.stopping = true;
 	close_listeners(self.listeners, &self.listener_count);
+	balancer_stop(&self.msa);
 	self.stop = loop_timer_new(self.msa.loop, on_stop_time, NULL);
 	loop_timer_arm(self.stop, STOP_TIME);
 	for (struct session *session = self.msa.sessions, *next; session != NULL; session = next) {

@@ -22,7 +22,10 @@ struct reply_row {
 #define BLAME(name, text) [REPLY_##name] = {text, true}
 
 static const struct reply_row rows[REPLY_NAMES] = {
-    SAY(GREETING, "220 %s ESMTP Sekisho"),
+    SAY(GREETING, "220 %s ESMTP %s"),
+    SAY(EARLY,
+        "554 5.5.1 Your mail program spoke before the greeting, closing connection; check its "
+        "port and its TLS setting"),
     SAY(OVERLOAD, "421 4.3.2 %s Too many connections, try again later"),
     SAY(STOPPING, "421 4.3.2 %s Service is shutting down, try again later"),
     SAY(TIMEOUT, "421 4.4.2 %s Timeout, closing connection"),

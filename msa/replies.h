@@ -6,7 +6,8 @@
 #include <stdbool.h>
 
 enum reply_name {
-	REPLY_GREETING, /* hostname */
+	REPLY_GREETING, /* hostname, banner */
+	REPLY_EARLY,
 	REPLY_OVERLOAD, /* hostname */
 	REPLY_STOPPING, /* hostname */
 	REPLY_TIMEOUT,  /* hostname */

@@ -9,6 +9,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "msa/load.h"
 
 /* The life of a session, and what the handlers do with it; what it reads and when it waits is in
  * driver.c.
@@ -179,22 +180,24 @@ on_delay(void *arg)
 	session_leave(session);
 }
 
-static void
-note_peer(struct session *session, const struct sockaddr *peer)
+uint16_t
+session_peer(const struct sockaddr *peer, char ip[INET6_ADDRSTRLEN])
 {
+	const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)peer;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)peer;
+
+	ip[0] = '\0';
 	if (peer->sa_family == AF_INET) {
-		const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)peer;
-		inet_ntop(AF_INET, &in4->sin_addr, session->ip, sizeof(session->ip));
-		session->port = ntohs(in4->sin_port);
-	} else if (peer->sa_family == AF_INET6) {
-		const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)peer;
-		session->port = ntohs(in6->sin6_port);
-		if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
-			inet_ntop(AF_INET, &in6->sin6_addr.s6_addr[12], session->ip,
-			          sizeof(session->ip));
-		else
-			inet_ntop(AF_INET6, &in6->sin6_addr, session->ip, sizeof(session->ip));
+		inet_ntop(AF_INET, &in4->sin_addr, ip, INET6_ADDRSTRLEN);
+		return ntohs(in4->sin_port);
 	}
+	if (peer->sa_family != AF_INET6)
+		return 0;
+	if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+		inet_ntop(AF_INET, &in6->sin6_addr.s6_addr[12], ip, INET6_ADDRSTRLEN);
+	else
+		inet_ntop(AF_INET6, &in6->sin6_addr, ip, INET6_ADDRSTRLEN);
+	return ntohs(in6->sin6_port);
 }
 
 /* sekisho-auth counts the sessions of a client over all processes. While it is down each process
@@ -218,18 +221,21 @@ is_over_share(const struct session *session)
 }
 
 void
-session_new(struct msa *msa, int fd_take, const struct sockaddr *peer, bool implicit_tls)
+session_new(struct msa *msa, int fd_take, const struct sockaddr *client, const struct sockaddr *via,
+            bool implicit_tls)
 {
 	struct session *session = xcalloc(1, sizeof(*session));
 	struct auth_session description;
+	char balancer[INET6_ADDRSTRLEN];
 
 	session->msa = msa;
 	session->number = ++msa->next_number * 1000 + msa->index;
 	snprintf(session->id, sizeof(session->id), "%" PRIu64, session->number);
 	session->implicit_tls = implicit_tls;
-	note_peer(session, peer);
+	session->port = session_peer(client, session->ip);
 	prefix_of(session->ip, session->prefix);
 	session->since = clock_wall();
+	session->came = clock_mono();
 	buf_init(&session->out);
 	session->deadline = loop_timer_new(msa->loop, driver_on_deadline, session);
 	session->delay = loop_timer_new(msa->loop, on_delay, session);
@@ -238,23 +244,24 @@ session_new(struct msa *msa, int fd_take, const struct sockaddr *peer, bool impl
 		session->next->prev = session;
 	msa->sessions = session;
 	msa->session_count++;
-	log_info(session->id, "connect", "ip=%s port=%u listener=%s", session->ip, session->port,
-	         implicit_tls ? "submissions" : "submission");
+	if (via != NULL)
+		session_peer(via, balancer);
+	log_info(session->id, "connect", "ip=%s port=%u listener=%s%s%s", session->ip,
+	         session->port, implicit_tls ? "submissions" : "submission",
+	         via != NULL ? " via=" : "", via != NULL ? balancer : "");
 
 	session_enter(session);
-	session->state = SESSION_GREETED;
+	session->state = SESSION_CONNECTED;
 	session->conn = conn_accept(msa->loop, fd_take, INPUT_MAX, &driver_events, session);
 	if (implicit_tls)
 		driver_start_tls(session);
-	else {
-		session_say(session, REPLY_GREETING, msa->conf->hostname);
-		session_flush(session);
-		driver_await_client(session);
-	}
+	else
+		driver_greet(session);
 	session_describe(session, &description);
 	auth_session_open(msa->auth, &description);
 	if (is_over_share(session))
 		session_end(session, REPLY_TOO_MANY_OF_CLIENT, NULL);
+	load_update(msa);
 	session_leave(session);
 }
 

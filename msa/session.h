@@ -19,6 +19,7 @@
 #include "core/conf.h"
 #include "core/conn.h"
 #include "core/loop.h"
+#include "core/service.h"
 #include "core/tls.h"
 #include "msa/replies.h"
 #include "queue/client.h"
@@ -40,20 +41,24 @@ struct msa {
 	struct queue_client *queue;
 	unsigned index, processes; /* which of the msa processes, of how many */
 	struct session *sessions;  /* head of the list */
-	size_t session_count;
+	struct balanced *balanced; /* likewise: connections that will be sessions, see balancer.h */
+	size_t session_count;      /* of both */
+	size_t session_limit;      /* limits.sessions, or what descriptors suffice for */
+	enum service_load load;
 	uint64_t next_number;
 	bool stopping;
 	void (*on_session_gone)(struct msa *msa);
 };
 
 enum session_state {
-	SESSION_HANDSHAKE = 1, /* TLS is being set up */
-	SESSION_GREETED = 2,   /* no EHLO yet, or forgotten after STARTTLS */
-	SESSION_READY = 4,     /* EHLO said, no transaction */
-	SESSION_SASL = 8,      /* a login waits for the client's answer */
-	SESSION_MAIL = 16,     /* MAIL said, no recipient accepted */
-	SESSION_RCPT = 32,     /* at least one recipient accepted */
-	SESSION_DATA = 64,     /* data flows, or its commit is under way */
+	SESSION_HANDSHAKE = 1,   /* TLS is being set up */
+	SESSION_GREETED = 2,     /* no EHLO yet, or forgotten after STARTTLS */
+	SESSION_READY = 4,       /* EHLO said, no transaction */
+	SESSION_SASL = 8,        /* a login waits for the client's answer */
+	SESSION_MAIL = 16,       /* MAIL said, no recipient accepted */
+	SESSION_RCPT = 32,       /* at least one recipient accepted */
+	SESSION_DATA = 64,       /* data flows, or its commit is under way */
+	SESSION_CONNECTED = 128, /* the client has come, and we have not yet greeted */
 };
 
 /* MAIL to the reply to end-of-data. Everything here ends with session_reset. */
@@ -73,9 +78,9 @@ struct transaction {
 	struct header *header; /* in the arena */
 	bool over_size;        /* content is consumed and dropped */
 	uint64_t received;     /* octets of the data phase as they came */
-	msec_t started;        /* clock_mono of 354 */
-	msec_t paused_at; /* clock_mono since which the queue keeps us waiting; 0: it does not */
-	msec_t paused;    /* total of such time */
+	bool begun;            /* content has begun: allowance has a meaning */
+	int64_t allowance;     /* nsec the client may still take for it, see driver.c */
+	bool paused;           /* the queue takes no more for now */
 };
 
 struct session {
@@ -100,6 +105,8 @@ struct session {
 	unsigned depth;              /* calls of the driver on the stack */
 	struct buf out;              /* replies not yet given to conn */
 	struct loop_timer *deadline; /* the client's */
+	msec_t awaited;              /* clock_mono of the client's turn, for which deadline runs */
+	msec_t came;                 /* clock_mono */
 	struct loop_timer *delay;    /* ours, see session_delay */
 	void (*on_delay)(struct session *session);
 
@@ -120,8 +127,10 @@ struct session {
 	struct transaction transaction;
 };
 
-/* Takes an accepted, non-blocking socket and greets; the session then looks after itself. */
-void session_new(struct msa *msa, int fd_take, const struct sockaddr *peer, bool implicit_tls);
+/* Takes an accepted, non-blocking socket and greets; the session then looks after itself. client is
+ * who is at the other end; via is the balancer between, NULL for none. */
+void session_new(struct msa *msa, int fd_take, const struct sockaddr *client,
+                 const struct sockaddr *via, bool implicit_tls);
 /* Ends it with this reply, which is one that nobody asked for: at once, or where a handshake is
  * under way behind it, or where data flows or its fate is not known yet behind the reply to that.
  * rule is for the log; NULL when it is none, or was told. */
@@ -142,6 +151,8 @@ void session_delay(struct session *session, msec_t delay,
                    void (*on_delay)(struct session *session));
 /* Ends the transaction, if any: reservations are released. */
 void session_reset(struct session *session);
+/* Content begins to flow: from now on limits.data_rate counts, until the transaction ends. */
+void session_begin_data(struct session *session);
 /* The queue takes no more for now / again. */
 void session_pause(struct session *session);
 void session_unpause(struct session *session);

@@ -6,6 +6,8 @@
 
 /* session.c */
 
+/* The address as text, and its port. An IPv4 address in IPv6 clothes is shown as what it is. */
+uint16_t session_peer(const struct sockaddr *peer, char ip[INET6_ADDRSTRLEN]);
 /* Around every call from outside: the session is freed by the outermost leave, once it has ended.
  */
 void session_enter(struct session *session);
@@ -26,7 +28,11 @@ void driver_run(struct session *session);
 void driver_start_tls(struct session *session);
 /* The client's turn: from now on its deadline runs. */
 void driver_await_client(struct session *session);
-/* It has run out; arg is the session. */
+/* The same with what the process' load has become; nothing while it is not the client's turn. */
+void driver_await_client_again(struct session *session);
+/* Our greeting, listen.greeting_delay from now. */
+void driver_greet(struct session *session);
+/* The client's time is over; arg is the session. */
 void driver_on_deadline(void *arg);
 
 #endif

@@ -194,6 +194,7 @@ start_child(struct child *child)
 	child->told = false;
 	child->level = log_level_named(child->all->running->conf->log_level);
 	child->layers[0] = '\0';
+	child->load = SERVICE_NORMAL;
 	child->started = clock_mono();
 	child->since = clock_wall();
 	child->watch = loop_watch_new(child->all->loop, child->fd, on_control, child);
@@ -223,6 +224,7 @@ reap(struct child *child, int status)
 	child->ready = false;
 	child->since = 0;
 	child->layers[0] = '\0';
+	child->load = SERVICE_NORMAL;
 	if (child->program->role == SERVICE_ADMIN)
 		children_untap(all);
 	children_reload_lost(all, child);

@@ -29,6 +29,7 @@ answer_processes(struct child *child, uint32_t ask)
 		wire_put_u64(&fields, (uint64_t)each->since);
 		wire_put_u32(&fields, each->restarts);
 		wire_put_u8(&fields, (uint8_t)each->level);
+		wire_put_u8(&fields, (uint8_t)each->load);
 		wire_put_str(&fields, each->layers);
 	}
 	child_send(child, SERVICE_FRAME_PROCESSES, &fields, -1);
@@ -185,7 +186,14 @@ child_frame(struct child *child, enum service_frame type, struct wire *wire)
 {
 	char refusal[512];
 	uint32_t offer;
+	unsigned load;
 	switch (type) {
+	case SERVICE_FRAME_LOAD:
+		load = wire_u8(wire);
+		if (!wire_done(wire) || load >= SERVICE_LOADS)
+			return false;
+		child->load = (enum service_load)load;
+		return true;
 	case SERVICE_FRAME_READY:
 		wire_str(wire, child->layers, sizeof(child->layers));
 		if (!wire_done(wire) || child->ready)

@@ -37,6 +37,7 @@ struct child {
 	uint32_t offered; /* the last generation it was offered */
 	bool agreed;      /* to that */
 	enum log_level level;
+	enum service_load load;
 	char layers[128];
 };
 

@@ -141,7 +141,7 @@ ok($s->json('queue', 'audit')->{conserved}, 'queue audit: JSON');
 says('status', 0, qr/\Anothing needs attention\n.*^PROCESS +NO +PID +STATE +UPTIME +SINCE +RESTARTS +LOG +LAYERS\n.*^queue +0 +\d+ +up +\d.* $time +0 +.*\S.*^LANE +MESSAGES +RECIPIENTS\n.*^accepted +205$/ms, 'status');
 my $status = $s->json('status');
 keys_of('status', $status, qw(now processes queue configuration));
-keys_of('a process', $status->{processes}[0], qw(role index pid state since uptime restarts log layers));
+keys_of('a process', $status->{processes}[0], qw(role index pid state since uptime restarts log load layers));
 ok(exists $status->{queue}{$_}, "status: $_") for qw(lanes refusing refusing_why ledger_held ledger_time accepted in_flight oldest);
 
 # The manual and --help tell of the same commands.

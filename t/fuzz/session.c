@@ -22,6 +22,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum event {
+	EARLY = 0xed,     /* as the first octet: nothing waits for our greeting */
 	SUSPENDED = 0xee, /* the login was right, but the account is suspended */
 	END,              /* the authenticator has the session ended */
 	TLS_DONE = 0xf0,  /* the handshake ends well */
@@ -79,7 +80,7 @@ static struct {
 	struct loop_timer *deadline, *delay; /* in this order session.c makes them */
 	struct auth_login *login;
 	struct queue_submission *submission;
-	bool unread, full, logged_in, opened;
+	bool unread, full, logged_in, opened, greeted;
 	msec_t now;
 } world;
 
@@ -243,6 +244,12 @@ loop_timer_cancel(struct loop_timer *timer)
 	timer->armed = false;
 }
 
+bool
+loop_timer_is_armed(const struct loop_timer *timer)
+{
+	return timer->armed;
+}
+
 static void
 fire(struct loop_timer *timer)
 {
@@ -296,6 +303,19 @@ log_event(enum log_level level, const char *id, const char *event, const char *f
 		quotes += *p == '"';
 	}
 	assert(quotes % 2 == 0);
+}
+
+const char *
+service_load_name(enum service_load load)
+{
+	(void)load;
+	return "busy";
+}
+
+void
+service_report_load(enum service_load load)
+{
+	assert(load < SERVICE_LOADS);
 }
 
 /* The authenticator. */
@@ -566,6 +586,8 @@ happen(struct msa *msa, enum event event)
 		conn->handshake = false;
 		conn->secure = true;
 		conn->events->on_secure(conn->arg);
+		if (world.greeted)
+			fire(world.delay);
 		break;
 	case YES:
 	case NO:
@@ -616,6 +638,7 @@ happen(struct msa *msa, enum event event)
 		conn->events->on_end(conn->arg, event == GONE ? CONN_EOF : CONN_ERROR);
 		break;
 	case SLICE:
+	case EARLY:
 		break;
 	}
 	assert(is_over() || conn->finishing || has_question() || world.deadline->armed ||
@@ -635,6 +658,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	    .conf =
 	        {
 	            .hostname = (char[]){"mail.example.test"},
+	            .banner = (char[]){"Sekisho"},
 	            .contact = (char[]){"the help desk"},
 	            .prefix_sessions = 1,
 	            .message_size = MESSAGE_SIZE,
@@ -653,16 +677,24 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	        },
 	    .references = 1,
 	};
-	struct msa msa = {
-	    .conf = &snapshot.conf, .processes = 1, .on_session_gone = on_session_gone};
+	struct msa msa = {.conf = &snapshot.conf,
+	                  .processes = 1,
+	                  .session_limit = size % 3 + 1,
+	                  .on_session_gone = on_session_gone};
 	const struct sockaddr_in peer = {.sin_family = AF_INET};
 	struct buf wire;
 
 	memset(&world, 0, sizeof(world));
 	buf_init(&wire);
-	session_new(&msa, -1, (const struct sockaddr *)&peer, size > 0 && data[0] == TLS_DONE);
-	for (size_t i = 0; i < size && !is_over(); i++) {
-		if (data[i] < SUSPENDED) {
+	const bool early = size > 0 && data[0] == EARLY;
+	const size_t begin = early ? 1 : 0;
+	world.greeted = !early;
+	session_new(&msa, -1, (const struct sockaddr *)&peer, NULL,
+	            size > begin && data[begin] == TLS_DONE);
+	if (world.greeted)
+		fire(world.delay);
+	for (size_t i = begin; i < size && !is_over(); i++) {
+		if (data[i] < EARLY) {
 			buf_add_char(&wire, (char)data[i]);
 			continue;
 		}

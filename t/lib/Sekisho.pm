@@ -49,7 +49,7 @@ sub wait_for {
 	}
 }
 
-# new(conf => "extra YAML lines", no_start => 1, env => {…}): a directory, certificate, sink and running service.
+# new(conf => "extra YAML lines", listen => "lines of that section", no_start => 1, env => {…}): a directory, certificate, sink and running service.
 sub new {
 	my ($class, %opt) = @_;
 	my $dir = tempdir('sekisho-XXXXXX', TMPDIR => 1, CLEANUP => 1);
@@ -57,7 +57,7 @@ sub new {
 	mkdir "$dir/delivered";
 	chmod 0777, "$dir/delivered";
 	my $self = bless {
-		dir => $dir, owner => $$, env => $opt{env} // {}, extra => $opt{conf} // '', ports => {
+		dir => $dir, owner => $$, env => $opt{env} // {}, extra => $opt{conf} // '', listen => $opt{listen} // '', ports => {
 			submission => free_port(), submissions => free_port(), sink => free_port(), dns => free_port() },
 	}, $class;
 	$self->{env}{SEKISHO_TEST_CLOCK} = $self->clock_file if $opt{clock};
@@ -124,6 +124,7 @@ hostname: mail.example.test
 listen:
   submission: ["127.0.0.1:$p->{submission}"]
   submissions: ["127.0.0.1:$p->{submissions}"]
+  $self->{listen}
 tls: { certificate: $self->{dir}/cert.pem, key: $self->{dir}/key.pem }
 spool: $self->{dir}/spool
 accounts: $self->{dir}/accounts

@@ -1,6 +1,8 @@
 /* The configuration table: what an operator may write, and what the mistakes say. */
 #include "core/conf.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,7 +67,8 @@ test_defaults(void)
 
 static const char full[] =
     "hostname: mx1.example.org\n"
-    "listen: {submission: [\"127.0.0.1:5587\", \"[::1]:0\"], submissions: []}\n"
+    "listen: {submission: [\"127.0.0.1:5587\", \"[::1]:0\"], submissions: [], balancers: "
+    "[192.0.2.0/25, \"2001:db8::/33\", 198.51.100.7]}\n"
     "tls:\n"
     "  certificate: \"we ird\\\\\\\"path\"\n"
     "limits: {message_size: 1MiB, data_rate: 0}\n"
@@ -117,6 +120,30 @@ check_kinds(const struct conf *conf, const char *what)
 	   "and its routes: own line, longest suffix, all others");
 }
 
+static bool
+holds(const struct conf *conf, const char *text)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+	if (inet_pton(AF_INET, text, &v4.sin_addr) == 1)
+		return conf_networks_hold(&conf->balancers, (const struct sockaddr *)&v4);
+	return inet_pton(AF_INET6, text, &v6.sin6_addr) == 1 &&
+	       conf_networks_hold(&conf->balancers, (const struct sockaddr *)&v6);
+}
+
+static void
+check_networks(const struct conf *conf)
+{
+	const struct sockaddr nobody = {.sa_family = AF_UNIX};
+	ok(conf->balancers.count == 3 && holds(conf, "192.0.2.0") && holds(conf, "192.0.2.127") &&
+	       holds(conf, "::ffff:192.0.2.9") && !holds(conf, "192.0.2.128") &&
+	       !holds(conf, "192.0.3.0") && holds(conf, "198.51.100.7") &&
+	       !holds(conf, "198.51.100.6") && holds(conf, "2001:db8:7fff::1") &&
+	       !holds(conf, "2001:db8:8000::") && !holds(conf, "2001:db9::") &&
+	       !holds(conf, "::c000:200") && !conf_networks_hold(&conf->balancers, &nobody),
+	   "networks hold what they hold");
+}
+
 static void
 test_round_trips(void)
 {
@@ -130,6 +157,7 @@ test_round_trips(void)
 	check_full(conf, "units, lists, routes");
 	if (conf != NULL)
 		check_kinds(conf, "classes, names, bursts");
+	check_networks(conf);
 	if (conf == NULL) {
 		printf("# %s\n", buf_str(&errors));
 		return;
@@ -146,6 +174,7 @@ test_round_trips(void)
 	check_full(decoded, "a snapshot travels");
 	if (decoded != NULL)
 		check_kinds(decoded, "with all kinds of values");
+	check_networks(decoded);
 	if (decoded != NULL)
 		conf_where(decoded, "tls.certificate", &line, &column);
 	ok(line == 4 && column == 16, "and keeps its places");
@@ -229,6 +258,13 @@ test_mistakes(void)
 	refused("classes: {a: {recipients: 5}}\n", "not a number per day", "class value");
 	refused("zone: ../etc/passwd\n", "not a time zone", "zone");
 	refused("admin: {look: [\"a b\"]}\n", "not a name", "admin name");
+	refused("listen: {balancers: 192.0.2.0/33}\n", "longer than an address", "network length");
+	refused("listen: {balancers: 192.0.2.1/24}\n",
+	        "an address within the network; write \"192.0.2.0/24\"", "a network's address");
+	refused("listen: {balancers: \"2001:db8::1/127\"}\n", "within the network", "or IPv6");
+	refused("listen: {balancers: [192.0.2.0/]}\n", "not a network", "network without length");
+	refused("listen: {balancers: [192.0.2/24]}\n", "not a network", "half a network");
+	refused("listen: {balancers: [lb.example]}\n", "not a network", "network by name");
 	refused("dns: {servers: [resolver.example]}\n", "not an address", "dns server by name");
 	refused("retry: {expire: 1h}\n", "f.yaml:1:17: retry.expire: shorter",
 	        "options against each other");

@@ -58,12 +58,15 @@ says_what_next(const char *text)
 	return false;
 }
 
+#define BANNER_MAX 100
+
 /* What the format makes of the longest arguments it can get: a hostname of 255 octets is longer
- * than an address, a queue id or a time. Returns its length. */
+ * than an address, a queue id or a time, and only a banner stands behind one. Returns its length.
+ */
 static size_t
 expand(const char *format, char *out)
 {
-	size_t len = 0;
+	size_t len = 0, room = ADDRESS_DOMAIN_MAX;
 
 	for (const char *p = format; *p; p++) {
 		size_t longest = 1;
@@ -74,7 +77,8 @@ expand(const char *format, char *out)
 			longest = 10;
 			p += 1;
 		} else if (!strncmp(p, "%s", 2)) {
-			longest = ADDRESS_DOMAIN_MAX;
+			longest = room;
+			room = BANNER_MAX;
 			p += 1;
 		}
 		memset(out + len, longest > 1 ? 'x' : *p, longest);
