@@ -87,6 +87,8 @@ const struct option conf_options[] = {
      "of one message's header"},
     {"limits.received_hops", TYPE_COUNT, F(received_hops), "50", 1, 1000, true,
      "Received fields that mean a mail loop"},
+    {"limits.future_release", TYPE_DURATION, F(future_release), "30d", 0, DAYS(365), true,
+     "for how long a sender may have a message held (FUTURERELEASE); 0 does not offer it"},
     {"limits.auth_failures", TYPE_COUNT, F(auth_failures), "3", 1, 100, true, "of one session"},
     {"limits.errors_soft", TYPE_COUNT, F(errors_soft), "10", 0, 1000, true,
      "errors in a session after which replies are late"},

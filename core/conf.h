@@ -120,6 +120,7 @@ struct conf {
 	uint64_t prefix_sessions;  /* limits.prefix_sessions: of one IPv4 address or IPv6 /64, 50 */
 	uint64_t header_size;      /* limits.header_size: octets, 128KiB */
 	uint64_t received_hops;    /* limits.received_hops: 50 */
+	msec_t future_release;     /* limits.future_release: RFC 4865, 30d; 0: not offered */
 	uint64_t auth_failures;    /* limits.auth_failures: per session, 3 */
 	uint64_t errors_soft; /* limits.errors_soft: 10, each further one is answered 1 s late */
 	uint64_t errors_hard; /* limits.errors_hard: 20, then 421 */

@@ -144,7 +144,12 @@ on_verdict(void *arg, enum queue_verdict verdict, const struct queue_quota *quot
 		         transaction->id, session->account, transaction->recipient_count,
 		         transaction->in.size);
 		const msec_t wait = quota->start ? quota->start - clock_wall() : 0;
-		if (wait > 0)
+		const msec_t until = transaction->mail.envelope.hold_until;
+		char date[CLOCK_RFC3339_SIZE];
+		if (until > clock_wall())
+			session_say(session, REPLY_QUEUED_HELD, transaction->id,
+			            clock_rfc3339(until, date));
+		else if (wait > 0)
 			session_say(session, REPLY_QUEUED_PACED, transaction->id,
 			            (unsigned long long)(wait + 59999) / 60000);
 		else

@@ -1,6 +1,7 @@
 #include "msa/command.h"
 
 #include <string.h>
+#include <time.h>
 
 /* EHLO and HELO (RFC 5321 section 4.1.1.1). Either ends an open transaction. AUTH is offered only
  * over TLS and STARTTLS only in clear text, so that a client never sees an offer that it would be
@@ -23,6 +24,20 @@ greet(struct session *session, const char *args, size_t len)
 	return true;
 }
 
+/* RFC 4865 section 3: for how long, and until when. */
+static void
+offer_future_release(struct session *session)
+{
+	const msec_t longest = session->msa->conf->future_release;
+	const time_t last = (time_t)((clock_wall() + longest) / 1000);
+	char date[sizeof("9999-12-31T23:59:59Z")];
+	struct tm utc;
+
+	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&last, &utc));
+	session->extensions |= COMMAND_FUTURERELEASE;
+	session_say(session, REPLY_EHLO_FUTURERELEASE, (unsigned long long)longest / 1000, date);
+}
+
 enum handled
 cmd_ehlo(struct session *session, const char *args, size_t len)
 {
@@ -38,6 +53,8 @@ cmd_ehlo(struct session *session, const char *args, size_t len)
 		session_say(session, REPLY_EHLO_LINE, "STARTTLS");
 	else {
 		const char *mechanisms = auth_client_mechanisms(session->msa->auth);
+		if (conf->future_release)
+			offer_future_release(session);
 		session_say(session, REPLY_EHLO_AUTH, mechanisms[0] != '\0' ? mechanisms : "PLAIN");
 	}
 	session_say(session, REPLY_EHLO_LAST);

@@ -59,6 +59,11 @@ cmd_mail(struct session *session, const char *args, size_t len)
 		session_say(session, REPLY_TOO_BIG, (unsigned long long)conf->message_size);
 		return HANDLED_REPLY;
 	}
+	if (mail->envelope.hold_until - opts.now > conf->future_release) {
+		session_say(session, REPLY_HELD_TOO_LONG,
+		            (unsigned long long)conf->future_release / 1000);
+		return HANDLED_REPLY;
+	}
 	transaction->arena = arena_new();
 	transaction->conf = conf_ref(conf);
 	transaction->submission =

@@ -59,6 +59,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     SAY(EHLO_FIRST_LINE, "250-%s"),
     SAY(EHLO_LINE, "250-%s"),
     SAY(EHLO_SIZE, "250-SIZE %llu"),
+    SAY(EHLO_FUTURERELEASE, "250-FUTURERELEASE %llu %s"),
     SAY(EHLO_AUTH, "250-AUTH %s"),
     SAY(EHLO_LAST, "250 ENHANCEDSTATUSCODES"),
 
@@ -84,6 +85,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(SENDER_NOT_OWNED, "553 5.7.1 <%s>: Sender address not owned by this account"),
     BLAME(ADDRESS_NON_ASCII,
           "553 5.6.7 Internationalized address: MAIL must say SMTPUTF8, or use an ASCII address"),
+    BLAME(HELD_TOO_LONG, "501 5.5.4 A message is held for at most %llu seconds, ask for less"),
     BLAME(TOO_BIG, "552 5.3.4 Message size exceeds limit of %llu octets"),
 
     SAY(RECIPIENT_OK, "250 2.1.5 Recipient OK"),
@@ -111,6 +113,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(AUTHOR_NOT_OWNED, "550 5.7.1 <%s>: From/Sender address not owned by this account"),
     SAY(QUEUED, "250 2.0.0 Queued as %s"),
     SAY(QUEUED_PACED, "250 2.0.0 Queued as %s; paced, expected start within %llu min"),
+    SAY(QUEUED_HELD, "250 2.0.0 Queued as %s; held for you until %.40s"),
 
     SAY(OK, "250 2.0.0 OK"),
     SAY(BYE, "221 2.0.0 Bye"),

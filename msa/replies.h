@@ -34,11 +34,12 @@ enum reply_name {
 	REPLY_TLS_FIRST,
 	REPLY_AUTH_FIRST,
 
-	REPLY_HELO,            /* hostname */
-	REPLY_EHLO_FIRST_LINE, /* hostname */
-	REPLY_EHLO_LINE,       /* keyword */
-	REPLY_EHLO_SIZE,       /* octets */
-	REPLY_EHLO_AUTH,       /* mechanisms */
+	REPLY_HELO,               /* hostname */
+	REPLY_EHLO_FIRST_LINE,    /* hostname */
+	REPLY_EHLO_LINE,          /* keyword */
+	REPLY_EHLO_SIZE,          /* octets */
+	REPLY_EHLO_FUTURERELEASE, /* seconds, date */
+	REPLY_EHLO_AUTH,          /* mechanisms */
 	REPLY_EHLO_LAST,
 
 	REPLY_TLS_READY,
@@ -61,7 +62,8 @@ enum reply_name {
 	REPLY_SENDER_UNQUALIFIED,
 	REPLY_SENDER_NOT_OWNED, /* address */
 	REPLY_ADDRESS_NON_ASCII,
-	REPLY_TOO_BIG, /* octets */
+	REPLY_HELD_TOO_LONG, /* seconds */
+	REPLY_TOO_BIG,       /* octets */
 
 	REPLY_RECIPIENT_OK,
 	REPLY_RECIPIENT_SYNTAX,
@@ -85,6 +87,7 @@ enum reply_name {
 	REPLY_AUTHOR_NOT_OWNED, /* address */
 	REPLY_QUEUED,           /* id */
 	REPLY_QUEUED_PACED,     /* id, minutes */
+	REPLY_QUEUED_HELD,      /* id, date */
 
 	REPLY_OK,
 	REPLY_BYE,

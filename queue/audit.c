@@ -106,7 +106,7 @@ audit_messages(struct auditor *auditor, unsigned lane)
 			continue;
 		}
 		key_due(&key, message->due, &id);
-		if (!txn_get(txn, TABLE_DUE, &key, &v))
+		if (!txn_get(txn, table_due(message), &key, &v))
 			out->orphans++;
 		key_account(&key, message->account, &id);
 		if (!txn_get(txn, TABLE_ACCOUNT, &key, &v))
@@ -156,15 +156,15 @@ audit_rows(struct auditor *auditor, unsigned lane, enum table table)
 static int
 audit_run(struct op *op)
 {
-	static const enum table tables[] = {TABLE_RECIPIENT, TABLE_PREFIX, TABLE_DUE,
-	                                    TABLE_ACCOUNT};
+	static const enum table tables[] = {TABLE_RECIPIENT, TABLE_PREFIX, TABLE_DUE, TABLE_ACCOUNT,
+	                                    TABLE_HELD};
 	struct auditor *auditor = (struct auditor *)op;
 	struct queue_audit *out = auditor->out;
 	bool failed = false;
 
 	for (unsigned i = 0; i < QUEUE_LANES; i++) {
 		struct lane_txn *txn = &auditor->txn[i];
-		MDB_stat rows, dues;
+		MDB_stat rows, dues, helds = {0};
 
 		if (txn->rc) {
 			failed = true;
@@ -178,11 +178,14 @@ audit_run(struct op *op)
 		out->removed += txn_counter(txn, COUNTER_REMOVED);
 		audit_messages(auditor, i);
 		for (size_t t = 0; t < sizeof(tables) / sizeof(*tables); t++)
-			audit_rows(auditor, i, tables[t]);
+			if (txn->lane->tables & (1u << tables[t]))
+				audit_rows(auditor, i, tables[t]);
 		/* One due row each: a second one would have passed as belonging to a record. */
 		if (mdb_stat(txn->txn, txn->lane->dbi[TABLE_MESSAGE], &rows) != 0 ||
 		    mdb_stat(txn->txn, txn->lane->dbi[TABLE_DUE], &dues) != 0 ||
-		    rows.ms_entries != dues.ms_entries)
+		    (i == QUEUE_FRESH &&
+		     mdb_stat(txn->txn, txn->lane->dbi[TABLE_HELD], &helds) != 0) ||
+		    rows.ms_entries != dues.ms_entries + helds.ms_entries)
 			out->orphans++;
 		failed |= txn->rc != 0;
 	}

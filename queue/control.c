@@ -433,7 +433,8 @@ queue_ask_audit(struct ipc_link *link, queue_on_audit *on_audit, void *arg)
 const char *
 queue_state_name(enum queue_state state)
 {
-	static const char *const names[] = {"queued", "active", "paced", "deferred", "held"};
+	static const char *const names[] = {"queued",   "active", "paced",
+	                                    "deferred", "held",   "held-by-sender"};
 
 	assert(state < QUEUE_STATES);
 	return names[state];

@@ -106,6 +106,7 @@ enum queue_state {
 	QUEUE_STATE_PACED,    /* accepted, and not due before its account's pace allows */
 	QUEUE_STATE_DEFERRED, /* attempted, and due again later */
 	QUEUE_STATE_HELD,     /* an operator's hold stands before all of it */
+	QUEUE_STATE_SENDER,   /* its sender wants it to leave later: due says when */
 	QUEUE_STATES
 };
 const char *queue_state_name(enum queue_state state); /* "queued" … */
@@ -158,7 +159,8 @@ void queue_ask_detail(struct ipc_link *link, const struct queue_id *id, queue_on
 
 /* Acts upon the queue, each in the name of somebody and for a reason. */
 enum queue_action {
-	QUEUE_FLUSH,   /* what was deferred is due now, once; paced and held mail is left alone */
+	QUEUE_FLUSH,   /* what was deferred is due now, once; paced and held mail, by whomever, is
+	                 left   alone */
 	QUEUE_REMOVE,  /* ends recipients as removed; those being attempted are left alone */
 	QUEUE_HOLD,    /* until it is released or expiry comes */
 	QUEUE_RELEASE, /* ends the hold of exactly that selector */

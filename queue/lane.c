@@ -37,7 +37,7 @@ static const char *const table_names[TABLES] = {
     [TABLE_PREFIX] = "prefix",     [TABLE_RECIPIENT] = "recipient", [TABLE_DUE] = "due",
     [TABLE_ACCOUNT] = "account",   [TABLE_OUTBOX] = "outbox",       [TABLE_LEDGER] = "ledger",
     [TABLE_OVERRIDE] = "override", [TABLE_DIRECTIVE] = "directive", [TABLE_SUMMARY] = "summary",
-    [TABLE_OUTCOME] = "outcome",
+    [TABLE_OUTCOME] = "outcome",   [TABLE_HELD] = "held",
 };
 
 enum store_result
@@ -228,6 +228,12 @@ txn_load(struct lane_txn *txn, const struct queue_id *id, bool whole)
 	return message;
 }
 
+enum table
+table_due(const struct store_message *message)
+{
+	return message->held ? TABLE_HELD : TABLE_DUE;
+}
+
 void
 txn_store(struct lane_txn *txn, const struct store_message *message)
 {
@@ -249,7 +255,7 @@ txn_store(struct lane_txn *txn, const struct store_message *message)
 		txn_put(txn, TABLE_RECIPIENT, &key, buf.data, buf.len);
 	}
 	key_due(&key, message->due, &message->id);
-	txn_put(txn, TABLE_DUE, &key, "", 0);
+	txn_put(txn, table_due(message), &key, "", 0);
 	key_account(&key, message->account, &message->id);
 	txn_put(txn, TABLE_ACCOUNT, &key, "", 0);
 	buf_clear(&buf);
@@ -268,7 +274,7 @@ txn_drop(struct lane_txn *txn, const struct store_message *message)
 		txn_del(txn, TABLE_RECIPIENT, &key);
 	}
 	key_due(&key, message->due, &message->id);
-	txn_del(txn, TABLE_DUE, &key);
+	txn_del(txn, table_due(message), &key);
 	key_account(&key, message->account, &message->id);
 	txn_del(txn, TABLE_ACCOUNT, &key);
 }

@@ -48,7 +48,8 @@ struct accept { /* a commit on its way to the disk */
 	struct queue_id id;
 	char account[PROTO_ACCOUNT_MAX + 1];
 	struct ledger_charge charge;
-	msec_t due; /* on the schedule's clock; 0: at once */
+	msec_t due;  /* on the schedule's clock; 0: at once */
+	msec_t held; /* wall clock until which its sender holds it; 0: not */
 	uint64_t size;
 	struct queue_quota quota;
 };
@@ -69,6 +70,8 @@ struct setting { /* an override, or a reset, on its way to the disk */
 	msec_t at; /* of a reset: ledger time */
 };
 
+#define HOLD_MAX                                                                                   \
+	(INT64_C(366) * 24 * 60 * 60 * 1000) /* msec: above what limits.future_release allows */
 #define LARGE_MAX 10000 /* large bodies at once: far above what msa's session limits allow */
 
 static struct program {
@@ -288,7 +291,11 @@ on_enqueued(void *arg, enum store_result result)
 		log_debug(text, "queued", "account=%s recipients=%u size=%llu", accept->account,
 		          accept->charge.units[METER_RECIPIENTS], (unsigned long long)accept->size);
 		reply_verdict(accept->from, QUEUE_OK, &accept->quota);
-		schedule_new_message(program.schedule, QUEUE_FRESH, &accept->id, accept->due);
+		if (accept->held)
+			schedule_held_message(program.schedule, accept->held);
+		else
+			schedule_new_message(program.schedule, QUEUE_FRESH, &accept->id,
+			                     accept->due);
 	} else {
 		log_error(text, "enqueue-failed", "account=%s error=%s", accept->account,
 		          store_result_text(result));
@@ -331,6 +338,9 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 		log_error(text, "body-damaged", "account=%s size=%llu", commit.account,
 		          (unsigned long long)commit.body_size);
 		verdict = QUEUE_UNAVAILABLE;
+	} else if (commit.envelope.hold_until - clock_wall() > HOLD_MAX) {
+		log_error(text, "hold-too-long", "account=%s", commit.account);
+		verdict = QUEUE_UNAVAILABLE;
 	} else if (is_refusing()) {
 		verdict = QUEUE_FULL;
 	}
@@ -358,6 +368,10 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	msec_t now = clock_wall();
 	if (accept->quota.start)
 		accept->due = schedule_now(program.schedule) + accept->quota.start - now;
+	if (commit.envelope.hold_until > now)
+		accept->held = commit.envelope.hold_until > accept->quota.start
+		                   ? commit.envelope.hold_until
+		                   : accept->quota.start;
 	struct store_message_new message = {
 	    .id = commit.id,
 	    .account = accept->account,
@@ -366,7 +380,10 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	    .recipient_count = commit.recipient_count,
 	    .envelope = commit.envelope,
 	    .created = now,
-	    .due = accept->due ? accept->due : now,
+	    .due = accept->held  ? accept->held
+	           : accept->due ? accept->due
+	                         : now,
+	    .held = accept->held,
 	    .client_ip = commit.client_ip,
 	    .client_port = commit.client_port,
 	    .ehlo = commit.ehlo,
@@ -721,8 +738,8 @@ on_start(void *arg)
 	program.quota = quota_new(service_loop(), program.store, program.conf);
 	program.hub = ipc_hub_new(service_loop(), &hub_events, NULL);
 	program.holds = holds_new(service_loop(), program.store, on_holds_changed, NULL);
-	program.schedule =
-	    schedule_new(service_loop(), program.store, program.hub, program.holds, program.conf);
+	program.schedule = schedule_new(service_loop(), program.store, program.hub, program.holds,
+	                                program.quota, program.conf);
 	program.operate = operate_new(program.hub, program.store, program.schedule, program.holds);
 	while (!TAILQ_EMPTY(&program.early)) {
 		struct early *early = TAILQ_FIRST(&program.early);

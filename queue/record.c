@@ -15,7 +15,7 @@
 #include "core/mem.h"
 #include "queue/proto.h"
 
-enum { FLAG_GENERATED = 1, FLAG_8BIT = 2 /* formats 1 and 2 */ };
+enum { FLAG_GENERATED = 1, FLAG_8BIT = 2 /* formats 1 and 2 */, FLAG_HELD = 4 };
 
 uint64_t
 be_get(const uint8_t *data, size_t len)
@@ -115,7 +115,8 @@ void
 record_encode(const struct store_message *message, struct buf *out)
 {
 	wire_put_u8(out, STORE_FORMAT);
-	wire_put_u8(out, message->generated ? FLAG_GENERATED : 0);
+	wire_put_u8(out, (uint8_t)((message->generated ? FLAG_GENERATED : 0) |
+	                           (message->held ? FLAG_HELD : 0)));
 	wire_put_u64(out, message->generation);
 	put_cut(out, message->account, 255);
 	wire_put_str(out, message->from.local);
@@ -158,6 +159,7 @@ record_decode(const void *data, size_t len)
 	message = xcalloc(1, sizeof(*message));
 	flags = wire_u8(&wire);
 	message->generated = flags & FLAG_GENERATED;
+	message->held = flags & FLAG_HELD;
 	message->generation = wire_u64(&wire);
 	message->account = wire_str_new(&wire, 255);
 	wire_str(&wire, message->from.local, sizeof(message->from.local));

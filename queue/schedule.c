@@ -32,6 +32,8 @@
  *   - Due times are of the schedule's own clock, which follows the wall clock forward and never
  * back. What was due later than any step could make it was written under a clock that has since
  * been set back: it is due now.
+ *   - What its sender holds (RFC 4865) is in an order of its own on disk and in no window. When its
+ * time has come a change puts it among what is due; from then on it is like other mail.
  *   - A round interrupted by a crash is repeated for the recipients that have not ended; the due
  * time does not change within a round. */
 
@@ -299,13 +301,14 @@ schedule_is_active(const struct schedule *schedule, const struct queue_id *id)
 
 struct schedule *
 schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct holds *holds,
-             const struct conf *conf)
+             struct quota *quota, const struct conf *conf)
 {
 	struct schedule *schedule = xcalloc(1, sizeof(*schedule));
 	schedule->loop = loop;
 	schedule->store = store;
 	schedule->hub = hub;
 	schedule->holds = holds;
+	schedule->quota = quota;
 	schedule->conf = conf;
 	schedule->longest = longest_wait(conf);
 	schedule->now = clock_wall();
@@ -319,6 +322,7 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct
 		TAILQ_INIT(&lane->turns);
 		lane->timer = loop_timer_new(loop, on_lane_timer, lane);
 	}
+	held_open(schedule);
 	return schedule;
 }
 
@@ -348,6 +352,7 @@ schedule_stop(struct schedule *schedule)
 	schedule->stopped = true;
 	for (size_t i = 0; i < QUEUE_LANES; i++)
 		loop_timer_cancel(schedule->lanes[i].timer);
+	loop_timer_cancel(schedule->held_timer);
 }
 
 void
@@ -365,5 +370,6 @@ schedule_free(struct schedule *schedule)
 			job_free(LIST_FIRST(&lane->jobs));
 		loop_timer_free(lane->timer);
 	}
+	held_close(schedule);
 	free(schedule);
 }

@@ -9,13 +9,14 @@
 #include "core/ipc.h"
 #include "core/loop.h"
 #include "queue/hold.h"
+#include "queue/quota.h"
 #include "queue/store.h"
 
 struct schedule;
 
 /* All borrowed, the configuration until the next one. */
 struct schedule *schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub,
-                              struct holds *holds, const struct conf *conf);
+                              struct holds *holds, struct quota *quota, const struct conf *conf);
 /* Its schedule holds for every attempt that ends from now on; due times that are set stay. */
 void schedule_reload(struct schedule *schedule, const struct conf *conf);
 /* Hands nothing out any more; what the store still completes is taken in. */
@@ -29,6 +30,8 @@ msec_t schedule_now(struct schedule *schedule);
  * once). */
 void schedule_new_message(struct schedule *schedule, enum queue_lane lane,
                           const struct queue_id *id, msec_t due);
+/* A message was committed that its sender holds until then (wall clock). */
+void schedule_held_message(struct schedule *schedule, msec_t until);
 /* Frames and end of a relay's channel. */
 void schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame);
 void schedule_gone(struct schedule *schedule, struct ipc_from peer);

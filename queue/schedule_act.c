@@ -92,6 +92,8 @@ schedule_state(struct schedule *schedule, const struct store_message *stored,
 	store_message_free(whole);
 	if (*hold)
 		return QUEUE_STATE_HELD;
+	if (stored->held)
+		return QUEUE_STATE_SENDER;
 	if (stored->due <= schedule_now(schedule))
 		return QUEUE_STATE_QUEUED;
 	return stored->lane == QUEUE_FRESH && stored->attempts == 0 ? QUEUE_STATE_PACED

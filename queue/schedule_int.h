@@ -105,6 +105,10 @@ struct schedule {
 	unsigned strays; /* jobs of no round */
 	LIST_HEAD(, message) ids[BUCKETS];
 	struct lane lanes[QUEUE_LANES];
+	struct quota *quota;           /* whose clock is believed */
+	struct loop_timer *held_timer; /* the next look at what senders hold */
+	msec_t held_wake;              /* what it is armed for; 0: nothing */
+	unsigned releasing;            /* changes under way */
 };
 
 /* --- schedule.c --- */
@@ -163,6 +167,13 @@ bool round_is_over(const struct message *message);
 void to_stored(const struct queue_outcome *in, msec_t expired_after, struct store_outcome *out);
 void log_outcome(const struct queue_id *id, const struct store_message *stored,
                  const struct store_outcome *outcome, unsigned attempt);
+
+/* --- schedule_held.c --- */
+
+void held_open(struct schedule *schedule);
+void held_close(struct schedule *schedule);
+/* Since when it is on its way: its acceptance, or the end of its sender's hold. */
+msec_t begun(const struct store_message *stored);
 
 /* --- schedule_relay.c --- */
 

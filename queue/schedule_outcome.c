@@ -31,12 +31,12 @@ choose_next(struct message *message, msec_t now)
 	if (schedule->count > 0)
 		wait = schedule->list[step < schedule->count ? step : schedule->count - 1];
 	wait += (msec_t)random_below((uint64_t)(wait / 5) + 1) - wait / 10;
-	msec_t last = message->stored->created + keep_of(message) + 1;
+	msec_t last = begun(message->stored) + keep_of(message) + 1;
 	if (wait > last - now && last > now)
 		wait = last - now; /* one attempt at the very end */
 	message->chosen = true;
 	message->next_due = schedule_now(message->schedule) + wait;
-	message->target = now - message->stored->created > conf->retry_fallback ||
+	message->target = now - begun(message->stored) > conf->retry_fallback ||
 	                          message->lane->lane == QUEUE_FALLBACK
 	                      ? QUEUE_FALLBACK
 	                      : QUEUE_RETRY;
@@ -50,7 +50,7 @@ delay_to_tell(const struct message *message, msec_t now)
 	msec_t reached = 0;
 
 	for (size_t i = 0; i < ages->count; i++)
-		if (ages->list[i] <= now - message->stored->created && ages->list[i] > reached)
+		if (ages->list[i] <= now - begun(message->stored) && ages->list[i] > reached)
 			reached = ages->list[i];
 	return reached > message->stored->warned ? reached : 0;
 }
@@ -206,7 +206,7 @@ log_outcome(const struct queue_id *id, const struct store_message *stored,
 	log_info(queue_id_format(id, text), events[outcome->state],
 	         "to=%s index=%u attempt=%u delay=%lld reply=\"%s\"",
 	         log_word(to, word, sizeof(word)), outcome->index, attempt,
-	         stored ? (long long)(clock_wall() - stored->created) : 0LL,
+	         stored ? (long long)(clock_wall() - begun(stored)) : 0LL,
 	         log_text(outcome->reply, said, sizeof(said)));
 }
 
@@ -256,7 +256,7 @@ job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
 	struct store_outcome stored[PROTO_JOB_MAX];
 	msec_t now = clock_wall();
 	const msec_t keep = keep_of(message);
-	const msec_t expired_after = now - message->stored->created > keep ? keep : 0;
+	const msec_t expired_after = now - begun(message->stored) > keep ? keep : 0;
 	struct store_batch batch = {.lane = lane->lane,
 	                            .id = job->id,
 	                            .attempt = message->attempt,
@@ -264,7 +264,7 @@ job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
 	                            .count = count,
 	                            .when = now,
 	                            .due = message->stored->due,
-	                            .retry_until = message->stored->created + keep};
+	                            .retry_until = begun(message->stored) + keep};
 
 	job_leave_flight(job);
 	domain_settle(job->domain);

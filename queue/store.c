@@ -39,6 +39,11 @@
  *                                                                   operator begins again
  *   a hold's directive              after its commit                held again before anything is
  *                                                                   handed out
+ *   a message in the order of       after (4), before the commit    its sender holds it: released
+ *   what senders hold               that released it                when its time has come, which
+ *                                                                   may be now
+ *   a message in the order of due   after that commit               attempted like other mail
+ *   times whose sender held it
  *
  * A notification's body is appended inside the transaction that ends the recipient (notice.c), by
  * the same writer to its own segment, and synced before that transaction commits; so the order is
@@ -75,7 +80,8 @@
 	 (1u << TABLE_PREFIX) | (1u << TABLE_RECIPIENT) | (1u << TABLE_DUE) |                      \
 	 (1u << TABLE_ACCOUNT) | (1u << TABLE_OUTBOX))
 #define FRESH_TABLES                                                                               \
-	(LANE_TABLES | (1u << TABLE_LEDGER) | (1u << TABLE_OVERRIDE) | (1u << TABLE_DIRECTIVE))
+	(LANE_TABLES | (1u << TABLE_HELD) | (1u << TABLE_LEDGER) | (1u << TABLE_OVERRIDE) |        \
+	 (1u << TABLE_DIRECTIVE))
 #define HISTORY_TABLES ((1u << TABLE_META) | (1u << TABLE_SUMMARY) | (1u << TABLE_OUTCOME))
 
 const char *

@@ -87,6 +87,7 @@ struct store_message_new { /* all borrowed for the call */
 	size_t recipient_count; /* 1 to QUEUE_RECIPIENTS_MAX */
 	struct envelope envelope;
 	msec_t created, due; /* wall clock */
+	bool held;           /* until due, for its sender: see store_scan_held */
 	const char *client_ip;
 	uint16_t client_port;
 	const char *ehlo;
@@ -137,7 +138,7 @@ struct store_batch { /* all borrowed for the call */
  * bounced or expired, and, once per age, that the others are still being tried. */
 void store_finish(struct store *store, const struct store_batch *batch, store_on_done *on_done,
                   void *arg);
-/* Changes when the message is due. */
+/* Changes when the message is due; if its sender held it, that ends with it. */
 void store_set_due(struct store *store, enum queue_lane lane, const struct queue_id *id, msec_t due,
                    store_on_done *on_done, void *arg);
 /* Moves the message's unfinished recipients: commits in `to` under the next generation, then
@@ -149,12 +150,16 @@ struct store_key { /* a place in the order of due times; all zero is before the 
 	msec_t due;
 	struct queue_id id;
 };
-/* Calls on_due for at most max entries behind *from in order of due time, until one returns false;
- * *from becomes the last one seen. Returns the number of entries seen: fewer than max means the end
- * (or that on_due stopped). */
+/* Calls on_due for at most max entries of what is not held, behind *from in order of due time,
+ * until one returns false; *from becomes the last one seen. Returns the number of entries seen:
+ * fewer than max means the end (or that on_due stopped). */
 typedef bool store_on_due(void *arg, const struct store_key *key);
 size_t store_scan_due(struct store *store, enum queue_lane lane, struct store_key *from, size_t max,
                       store_on_due *on_due, void *arg);
+
+/* The same of what senders hold (RFC 4865): it is due in no lane before store_set_due says so. */
+size_t store_scan_held(struct store *store, struct store_key *from, size_t max,
+                       store_on_due *on_due, void *arg);
 
 struct store_recipient {
 	uint16_t index;
@@ -171,6 +176,7 @@ struct store_message { /* owns everything in it; free with store_message_free */
 	enum queue_lane lane; /* means nothing when finished */
 	bool finished;        /* found in history only */
 	bool generated;
+	bool held; /* by its sender; due says until when */
 	uint64_t generation;
 	char *account;
 	struct address from;

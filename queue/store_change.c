@@ -159,6 +159,7 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 	message->from = in->from;
 	message->created = in->created;
 	message->due = in->due;
+	message->held = in->held;
 	message->client_ip = xstrdup(in->client_ip ? in->client_ip : "");
 	message->client_port = in->client_port;
 	message->ehlo = xstrdup(in->ehlo ? in->ehlo : "");
@@ -360,10 +361,11 @@ finish_apply(struct op *op, struct lane_txn *txn)
 		txn_drop(txn, message);
 		finish->last = true;
 		finish->body = message->body;
-	} else if (batch->due && message->due != batch->due) {
+	} else if (batch->due && (message->held || message->due != batch->due)) {
 		key_due(&key, message->due, &message->id);
-		txn_del(txn, TABLE_DUE, &key);
+		txn_del(txn, table_due(message), &key);
 		message->due = batch->due;
+		message->held = false;
 		key_due(&key, message->due, &message->id);
 		txn_put(txn, TABLE_DUE, &key, "", 0);
 	}
@@ -505,6 +507,7 @@ move_put(struct op *op, struct lane_txn *txn)
 		return STORE_EXISTS;
 	next.generation++;
 	next.due = move->due;
+	next.held = false;
 	txn_store(txn, &next);
 	txn_count(txn, COUNTER_MOVED_IN, next.unfinished);
 	return STORE_OK;

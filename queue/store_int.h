@@ -26,6 +26,7 @@ enum table {
 	TABLE_PREFIX,    /* id -> octets */
 	TABLE_RECIPIENT, /* id, u16 index -> recipient */
 	TABLE_DUE,       /* u64 due, id -> nothing */
+	TABLE_HELD,      /* fresh: the same of what its sender holds, instead */
 	TABLE_ACCOUNT,   /* account, 0, id -> nothing */
 	TABLE_OUTBOX, /* id, u16 index, u32 attempt -> recipient; the last of an id -> its record */
 	TABLE_LEDGER, /* account, 0, u32 row -> row; the last of an account -> its reset */
@@ -201,6 +202,8 @@ void txn_count(struct lane_txn *txn, enum counter counter, uint64_t n);
 MDB_cursor *txn_cursor(struct lane_txn *txn, enum table table);
 /* A message with prefix and recipients as asked; NULL when it is not there (or rc is set). */
 struct store_message *txn_load(struct lane_txn *txn, const struct queue_id *id, bool whole);
+/* In which order of due times it stands. */
+enum table table_due(const struct store_message *message);
 /* Record, prefix, unfinished recipients and indexes. */
 void txn_store(struct lane_txn *txn, const struct store_message *message);
 /* All that txn_store wrote, and finished recipients. */

@@ -7,9 +7,9 @@
 
 /* --- reading --- */
 
-size_t
-store_scan_due(struct store *store, enum queue_lane lane, struct store_key *from, size_t max,
-               store_on_due *on_due, void *arg)
+static size_t
+scan(struct lane *lane, enum table table, struct store_key *from, size_t max, store_on_due *on_due,
+     void *arg)
 {
 	struct lane_txn txn;
 	MDB_cursor *cursor;
@@ -18,8 +18,8 @@ store_scan_due(struct store *store, enum queue_lane lane, struct store_key *from
 	size_t count = 0;
 	int rc;
 
-	txn_read(&store->lanes[lane], &txn);
-	cursor = txn_cursor(&txn, TABLE_DUE);
+	txn_read(lane, &txn);
+	cursor = txn_cursor(&txn, table);
 	if (cursor) {
 		key_due(&key, from->due, &from->id);
 		k = (MDB_val){key.len, key.data};
@@ -37,6 +37,20 @@ store_scan_due(struct store *store, enum queue_lane lane, struct store_key *from
 	}
 	txn_abort(&txn);
 	return count;
+}
+
+size_t
+store_scan_due(struct store *store, enum queue_lane lane, struct store_key *from, size_t max,
+               store_on_due *on_due, void *arg)
+{
+	return scan(&store->lanes[lane], TABLE_DUE, from, max, on_due, arg);
+}
+
+size_t
+store_scan_held(struct store *store, struct store_key *from, size_t max, store_on_due *on_due,
+                void *arg)
+{
+	return scan(&store->lanes[QUEUE_FRESH], TABLE_HELD, from, max, on_due, arg);
 }
 
 struct store_message *

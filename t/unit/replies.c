@@ -76,6 +76,9 @@ expand(const char *format, char *out)
 		} else if (!strncmp(p, "%u", 2)) {
 			longest = 10;
 			p += 1;
+		} else if (!strncmp(p, "%.40s", 5)) {
+			longest = 40;
+			p += 4;
 		} else if (!strncmp(p, "%s", 2)) {
 			longest = room;
 			room = BANNER_MAX;
