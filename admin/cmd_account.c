@@ -2,8 +2,6 @@
 
 /* account: sekisho-auth owns them. */
 
-#include <string.h>
-
 #include "auth/name.h"
 
 static void
@@ -28,70 +26,57 @@ on_accounts(void *arg, enum auth_result result, const char *error, const struct 
 	                                  next[0] != '\0' ? json_text(next) : json_null()));
 }
 
+static void
+ask(struct request *request, enum auth_verb verb, const char *text)
+{
+	auth_account_ask(request_peers(request)->auth, verb, request_account(request), text,
+	                 on_accounts, request);
+}
+
 void
 cmd_account_add(struct request *request)
 {
-	const char *account = request_account(request),
-	           *password = request_text(request, "password");
-
-	auth_account_add(request_peers(request)->auth, account, password, strlen(password),
-	                 on_accounts, request);
+	ask(request, AUTH_ADD, request_text(request, "password"));
 }
 
 void
 cmd_account_passwd(struct request *request)
 {
-	const char *account = request_account(request),
-	           *password = request_text(request, "password");
-
-	auth_account_passwd(request_peers(request)->auth, account, password, strlen(password),
-	                    on_accounts, request);
+	ask(request, AUTH_PASSWD, request_text(request, "password"));
 }
 
 void
 cmd_account_suspend(struct request *request)
 {
-	const char *account = request_account(request);
-
-	auth_account_suspend(request_peers(request)->auth, account, request_text(request, "reason"),
-	                     on_accounts, request);
+	ask(request, AUTH_SUSPEND, request_text(request, "reason"));
 }
 
 void
 cmd_account_resume(struct request *request)
 {
-	const char *account = request_account(request);
-
-	auth_account_resume(request_peers(request)->auth, account, on_accounts, request);
+	ask(request, AUTH_RESUME, NULL);
 }
 
 void
 cmd_account_class(struct request *request)
 {
-	const char *account = request_account(request);
-
-	auth_account_class(request_peers(request)->auth, account, request_text(request, "class"),
-	                   on_accounts, request);
+	ask(request, AUTH_CLASS, request_text(request, "class"));
 }
 
 void
 cmd_account_remove(struct request *request)
 {
-	const char *account = request_account(request);
-
-	auth_account_remove(request_peers(request)->auth, account, on_accounts, request);
+	ask(request, AUTH_REMOVE, NULL);
 }
 
 void
 cmd_account_show(struct request *request)
 {
-	auth_account_show(request_peers(request)->auth, request_account(request), on_accounts,
-	                  request);
+	ask(request, AUTH_SHOW, NULL);
 }
 
 void
 cmd_account_list(struct request *request)
 {
-	auth_account_list(request_peers(request)->auth, request_account(request), on_accounts,
-	                  request);
+	ask(request, AUTH_LIST, NULL);
 }

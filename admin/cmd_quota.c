@@ -130,22 +130,22 @@ on_known_reset(void *arg, enum auth_result result, const char *error, const stru
 void
 cmd_quota_show(struct request *request)
 {
-	auth_account_show(request_peers(request)->auth, request_account(request), on_known_show,
-	                  request);
+	auth_account_ask(request_peers(request)->auth, AUTH_SHOW, request_account(request), NULL,
+	                 on_known_show, request);
 }
 
 void
 cmd_quota_set(struct request *request)
 {
-	auth_account_show(request_peers(request)->auth, request_account(request), on_known_set,
-	                  request);
+	auth_account_ask(request_peers(request)->auth, AUTH_SHOW, request_account(request), NULL,
+	                 on_known_set, request);
 }
 
 void
 cmd_quota_reset(struct request *request)
 {
-	auth_account_show(request_peers(request)->auth, request_account(request), on_known_reset,
-	                  request);
+	auth_account_ask(request_peers(request)->auth, AUTH_SHOW, request_account(request), NULL,
+	                 on_known_reset, request);
 }
 
 /* Also for an account that is gone. */

@@ -41,7 +41,6 @@ struct client {
 	struct roles_peer peer;
 };
 
-static struct ipc_link *auth_link, *queue_link;
 static struct protocol_peers peers;
 static int listener = -1;
 static struct client *clients;
@@ -286,25 +285,15 @@ on_connection(void *arg, unsigned ready)
 	conn_set_timeout(client->conn, IDLE_TIMEOUT);
 }
 
-static void
-on_auth_push(void *arg, struct ipc_frame *frame)
-{
-	(void)arg;
-	auth_client_on_push(peers.auth, frame);
-}
-
-static const struct ipc_link_events auth_events = {.on_push = on_auth_push};
-static const struct ipc_link_events queue_events = {NULL, NULL, NULL};
+static const struct ipc_link_events quiet_events = {NULL, NULL, NULL};
 
 static void
 on_config(void *arg, const struct conf *snapshot)
 {
 	(void)arg;
 	peers.conf = snapshot;
-	auth_link = ipc_link_new(service_loop(), "auth", &auth_events, NULL);
-	queue_link = ipc_link_new(service_loop(), "queue", &queue_events, NULL);
-	peers.auth = auth_client_new(auth_link);
-	peers.queue = queue_link;
+	peers.auth = ipc_link_new(service_loop(), "auth", &quiet_events, NULL);
+	peers.queue = ipc_link_new(service_loop(), "queue", &quiet_events, NULL);
 }
 
 static void
@@ -336,9 +325,9 @@ on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
 	(void)arg;
 	(void)index;
 	if (peer == SERVICE_AUTH)
-		ipc_link_attach(auth_link, fd_take);
+		ipc_link_attach(peers.auth, fd_take);
 	else if (peer == SERVICE_QUEUE)
-		ipc_link_attach(queue_link, fd_take);
+		ipc_link_attach(peers.queue, fd_take);
 	else
 		close(fd_take);
 }

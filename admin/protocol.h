@@ -11,15 +11,14 @@
 
 #include "admin/roles.h"
 #include "admin/watch.h"
-#include "auth/client.h"
+#include "auth/control.h"
 #include "core/ipc.h"
 
 #define PROTOCOL_VERSION  1
 #define PROTOCOL_LINE_MAX (64u * 1024)
 
 struct protocol_peers { /* borrowed for the process's life */
-	struct auth_client *auth;
-	struct ipc_link *queue;
+	struct ipc_link *auth, *queue;
 	const struct conf *conf; /* in force */
 };
 

@@ -8,7 +8,7 @@
 #define ADMIN_WATCH_H
 
 #include "admin/process.h"
-#include "auth/client.h"
+#include "auth/control.h"
 #include "core/conn.h"
 
 #define WATCH_PENDING_MAX (256u * 1024)

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "auth/client.h"
+#include "auth/control.h"
 #include "auth/verify.h"
 
 struct accounts;

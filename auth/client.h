@@ -1,4 +1,4 @@
-/* Asking sekisho-auth: the client side for msa (logins, sessions) and admin (accounts, sessions).
+/* Asking sekisho-auth: the client side for msa (logins, sessions); admin has auth/control.h.
  *
  * The interface fits every SASL mechanism: a login is an exchange of opaque octets with an end. One
  * exchange is one handle; its answers come through on_step, never from inside a call. */
@@ -102,58 +102,5 @@ struct auth_client_events {
 /* events and arg are borrowed for the client's life. */
 void auth_client_set_events(struct auth_client *client, const struct auth_client_events *events,
                             void *arg);
-
-/* For admin. */
-enum auth_result {
-	AUTH_DONE,
-	AUTH_EXISTS,
-	AUTH_UNKNOWN,
-	AUTH_INVALID,
-	AUTH_FAILED /* down or disk */
-};
-struct auth_entry {
-	char account[AUTH_ACCOUNT_MAX + 1];
-	char class[32];
-	bool suspended;
-	char reason[AUTH_REASON_MAX + 1]; /* of the suspension, or "" */
-	msec_t created;                   /* wall clock */
-	msec_t changed;
-};
-/* error is a sentence for people when result is not AUTH_DONE. list is borrowed for the callback;
- * next is "" at the end, else the account to continue after. */
-typedef void auth_on_result(void *arg, enum auth_result result, const char *error,
-                            const struct auth_entry *list, size_t count, const char *next);
-void auth_account_add(struct auth_client *client, const char *account, const char *password,
-                      size_t password_len, auth_on_result *on_result, void *arg);
-/* New logins need it at once; open sessions go on. */
-void auth_account_passwd(struct auth_client *client, const char *account, const char *password,
-                         size_t password_len, auth_on_result *on_result, void *arg);
-/* Logins fail at once and open sessions end; the queue keeps what was promised. */
-void auth_account_suspend(struct auth_client *client, const char *account, const char *reason,
-                          auth_on_result *on_result, void *arg);
-void auth_account_resume(struct auth_client *client, const char *account, auth_on_result *on_result,
-                         void *arg);
-/* The class must be one of the configuration; open sessions have it at once. */
-void auth_account_class(struct auth_client *client, const char *account, const char *class,
-                        auth_on_result *on_result, void *arg);
-/* As suspended, and for good. */
-void auth_account_remove(struct auth_client *client, const char *account, auth_on_result *on_result,
-                         void *arg);
-void auth_account_show(struct auth_client *client, const char *account, auth_on_result *on_result,
-                       void *arg);
-/* In order of name, at most 500 a call, after the given name ("" at first). */
-void auth_account_list(struct auth_client *client, const char *after, auth_on_result *on_result,
-                       void *arg);
-
-/* In order of arrival, at most 200 a call, those of account or with "" all; after is 0 at first,
- * then what next was, which is 0 at the end. list is borrowed for the callback. */
-typedef void auth_on_sessions(void *arg, enum auth_result result, const char *error,
-                              const struct auth_session *list, size_t count, uint64_t next);
-void auth_sessions_list(struct auth_client *client, const char *account, uint64_t after,
-                        auth_on_sessions *on_sessions, void *arg);
-/* Ends one session, or with number 0 all of account; ended is how many there were. */
-typedef void auth_on_killed(void *arg, enum auth_result result, const char *error, unsigned ended);
-void auth_session_kill(struct auth_client *client, uint64_t number, const char *account,
-                       auth_on_killed *on_killed, void *arg);
 
 #endif

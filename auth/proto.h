@@ -5,7 +5,7 @@
 #ifndef AUTH_PROTO_H
 #define AUTH_PROTO_H
 
-#include "auth/client.h"
+#include "auth/control.h"
 #include "core/buf.h"
 
 enum auth_frame {

@@ -1,0 +1,54 @@
+/* What the NOC may see and change in sekisho-auth: the client side for admin. Every answer comes
+ * through a callback, once. */
+#ifndef AUTH_CONTROL_H
+#define AUTH_CONTROL_H
+
+#include "auth/client.h"
+#include "core/ipc.h"
+
+enum auth_result {
+	AUTH_DONE,
+	AUTH_EXISTS,
+	AUTH_UNKNOWN,
+	AUTH_INVALID,
+	AUTH_FAILED /* down or disk */
+};
+struct auth_entry {
+	char account[AUTH_ACCOUNT_MAX + 1];
+	char class[32];
+	bool suspended;
+	char reason[AUTH_REASON_MAX + 1]; /* of the suspension, or "" */
+	msec_t created;                   /* wall clock */
+	msec_t changed;
+};
+/* error is a sentence for people when result is not AUTH_DONE. list is borrowed for the callback;
+ * next is "" at the end, else the account to continue after. */
+typedef void auth_on_result(void *arg, enum auth_result result, const char *error,
+                            const struct auth_entry *list, size_t count, const char *next);
+/* What is asked about an account, and what text then is; NULL where nothing is said. */
+enum auth_verb {
+	AUTH_ADD,     /* the password */
+	AUTH_PASSWD,  /* the password: new logins need it at once, open sessions go on */
+	AUTH_SUSPEND, /* the reason: logins fail at once and open sessions end; the queue keeps what
+	                 was promised */
+	AUTH_RESUME,
+	AUTH_CLASS,  /* one of the configuration's; open sessions have it at once */
+	AUTH_REMOVE, /* as suspended, and for good */
+	AUTH_SHOW,
+	AUTH_LIST, /* in order of name, at most 500 a call, after the given name ("" at first) */
+};
+void auth_account_ask(struct ipc_link *link, enum auth_verb verb, const char *account,
+                      const char *text, auth_on_result *on_result, void *arg);
+
+/* In order of arrival, at most 200 a call, those of account or with "" all; after is 0 at first,
+ * then what next was, which is 0 at the end. list is borrowed for the callback. */
+typedef void auth_on_sessions(void *arg, enum auth_result result, const char *error,
+                              const struct auth_session *list, size_t count, uint64_t next);
+void auth_sessions_list(struct ipc_link *link, const char *account, uint64_t after,
+                        auth_on_sessions *on_sessions, void *arg);
+/* Ends one session, or with number 0 all of account; ended is how many there were. */
+typedef void auth_on_killed(void *arg, enum auth_result result, const char *error, unsigned ended);
+void auth_session_kill(struct ipc_link *link, uint64_t number, const char *account,
+                       auth_on_killed *on_killed, void *arg);
+
+#endif
