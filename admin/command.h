@@ -30,6 +30,8 @@ enum argument_type {
 	ARGUMENT_NUMBER,   /* any number above 0, of something: request_number */
 	ARGUMENT_DOMAIN,   /* request_domain gives it in its canonical spelling */
 	ARGUMENT_FLAG,     /* true or false: request_flag */
+	ARGUMENT_ADDRESS,  /* request_identity, of the kind ADDRESS */
+	ARGUMENT_IDENTITY, /* an address, a domain or all below one: request_identity */
 };
 #define ARGUMENT_TEXT_MAX 127
 
@@ -56,6 +58,7 @@ const struct queue_id *request_message(const struct request *request);
 const char *request_text(const struct request *request, const char *name);
 uint32_t request_count(const struct request *request, const char *name);
 const char *request_domain(const struct request *request);
+const struct identity *request_identity(const struct request *request);
 bool request_flag(const struct request *request, const char *name);
 uint64_t request_number(const struct request *request, const char *name);
 msec_t request_duration(const struct request *request, const char *name);
@@ -91,6 +94,9 @@ json_t *json_hold(const struct queue_hold *hold);
 
 void cmd_account_add(struct request *request);
 void cmd_account_class(struct request *request);
+void cmd_account_identity_add(struct request *request);
+void cmd_account_identity_list(struct request *request);
+void cmd_account_identity_remove(struct request *request);
 void cmd_account_list(struct request *request);
 void cmd_account_passwd(struct request *request);
 void cmd_account_remove(struct request *request);
@@ -114,6 +120,7 @@ void cmd_quota_clock(struct request *request);
 void cmd_quota_set(struct request *request);
 void cmd_quota_show(struct request *request);
 void cmd_reload(struct request *request);
+void cmd_sender_explain(struct request *request);
 void cmd_session_kill(struct request *request);
 void cmd_session_list(struct request *request);
 void cmd_status(struct request *request);

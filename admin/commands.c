@@ -42,6 +42,11 @@ const struct command commands[] = {
     {"account.resume", ROLE_OPERATE, PATIENCE,       cmd_account_resume, NULL, {ACCOUNT}},
     {"account.remove", ROLE_ADMIN,   PATIENCE,       cmd_account_remove, NULL, {ACCOUNT}},
 
+    {"account.identity.list", ROLE_LOOK, PATIENCE,   cmd_account_identity_list, NULL, {ACCOUNT}},
+    {"account.identity.add", ROLE_ADMIN, PATIENCE,   cmd_account_identity_add, NULL, {ACCOUNT, {"identity", ARGUMENT_IDENTITY, true}, {"details", ARGUMENT_FLAG, false}, {"delegate", ARGUMENT_FLAG, false}}},
+    {"account.identity.remove", ROLE_ADMIN, PATIENCE, cmd_account_identity_remove, NULL, {ACCOUNT, {"identity", ARGUMENT_IDENTITY, true}}},
+    {"sender.explain", ROLE_LOOK,    PATIENCE,       cmd_sender_explain, NULL, {ACCOUNT, {"sender", ARGUMENT_ADDRESS, true}}},
+
     {"quota.show",     ROLE_LOOK,    PATIENCE,       cmd_quota_show,     NULL, {ACCOUNT}},
     {"quota.set",      ROLE_OPERATE, PATIENCE,       cmd_quota_set,      NULL, {ACCOUNT, {"limit", ARGUMENT_COUNT, true}, REASON}},
     {"quota.clear",    ROLE_OPERATE, PATIENCE,       cmd_quota_clear,    NULL, {ACCOUNT, REASON}},

@@ -39,6 +39,11 @@ void ctl_account_print_added(const json_t *request, const json_t *result);
 void ctl_account_print_removed(const json_t *request, const json_t *result);
 void ctl_password_prepare(json_t *request);
 
+void ctl_identities_print(const json_t *request, const json_t *result);
+void ctl_identity_print_removed(const json_t *request, const json_t *result);
+void ctl_sender_print(const json_t *request, const json_t *result);
+int ctl_sender_finish(const json_t *result);
+
 void ctl_quota_prepare(json_t *request);
 void ctl_quota_print(const json_t *request, const json_t *result);
 void ctl_quota_print_clock(const json_t *request, const json_t *result);

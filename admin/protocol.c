@@ -32,6 +32,7 @@ struct request {
 	json_t *body; /* the whole request */
 	json_t *notes;
 	char account[AUTH_ACCOUNT_MAX + 1], domain[ADDRESS_DOMAIN_MAX + 1];
+	struct identity identity;
 	struct queue_id message;
 	bool has_message;
 	bool starting, answered;
@@ -218,7 +219,8 @@ on_late(void *arg)
 bool
 request_auth_done(struct request *request, enum auth_result result, const char *error)
 {
-	static const char *const codes[] = {"", "exists", "not-found", "invalid", "unavailable"};
+	static const char *const codes[] = {"",        "exists",  "not-found",
+	                                    "invalid", "refused", "unavailable"};
 
 	if (result != AUTH_DONE)
 		request_refuse(request, codes[result], error);
@@ -314,6 +316,12 @@ const char *
 request_domain(const struct request *request)
 {
 	return request->domain;
+}
+
+const struct identity *
+request_identity(const struct request *request)
+{
+	return &request->identity;
 }
 
 bool
@@ -438,6 +446,16 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		return domain_canonical(text, request->domain)
 		           ? NULL
 		           : "is no mail domain like example.net";
+	case ARGUMENT_ADDRESS:
+		return identity_parse(text, strlen(text), &request->identity) &&
+		               request->identity.kind == IDENTITY_ADDRESS
+		           ? NULL
+		           : "is no mail address like user@example.net";
+	case ARGUMENT_IDENTITY:
+		return identity_parse(text, strlen(text), &request->identity)
+		           ? NULL
+		           : "is none; write user@example.net, @example.net for every address "
+		             "there, or @.example.net for those in all domains below it";
 	case ARGUMENT_SECRET:
 	case ARGUMENT_FLAG:
 	case ARGUMENT_COUNT:
@@ -599,12 +617,13 @@ void
 cmd_help(struct request *request)
 {
 	static const char *const types[] = {
-	    [ARGUMENT_ACCOUNT] = "account", [ARGUMENT_MESSAGE] = "message",
-	    [ARGUMENT_TEXT] = "text",       [ARGUMENT_SECRET] = "secret",
-	    [ARGUMENT_COUNT] = "count",     [ARGUMENT_DURATION] = "duration",
-	    [ARGUMENT_NUMBER] = "number",   [ARGUMENT_PROCESS] = "process",
-	    [ARGUMENT_LEVEL] = "level",     [ARGUMENT_DOMAIN] = "domain",
-	    [ARGUMENT_FLAG] = "flag",
+	    [ARGUMENT_ACCOUNT] = "account",   [ARGUMENT_MESSAGE] = "message",
+	    [ARGUMENT_TEXT] = "text",         [ARGUMENT_SECRET] = "secret",
+	    [ARGUMENT_COUNT] = "count",       [ARGUMENT_DURATION] = "duration",
+	    [ARGUMENT_NUMBER] = "number",     [ARGUMENT_PROCESS] = "process",
+	    [ARGUMENT_LEVEL] = "level",       [ARGUMENT_DOMAIN] = "domain",
+	    [ARGUMENT_FLAG] = "flag",         [ARGUMENT_ADDRESS] = "address",
+	    [ARGUMENT_IDENTITY] = "identity",
 	};
 	json_t *list = json_array();
 

@@ -97,12 +97,14 @@ is_in_group(const struct ctl_command *command, const char *group)
 static void
 print_help(const struct words *words)
 {
+	char group[64];
 	bool some = false;
 
+	join(words, words->count, group, sizeof(group));
 	fputs("usage: sekishoctl [-s SOCKET | --socket SOCKET] [--json] COMMAND\n\n", stdout);
 	for (int all = 0; all < 2 && !some; all++)
 		for (const struct ctl_command *c = ctl_commands; c->words != NULL; c++)
-			if (all || (words->count == 1 && is_in_group(c, words->word[0])) ||
+			if (all || (words->count > 0 && is_in_group(c, group)) ||
 			    matches(c, words) > 0) {
 				print_row(c);
 				some = true;
@@ -128,7 +130,6 @@ find_command(const struct words *words)
 	if (words->count == 0)
 		ctl_usage("usage: sekishoctl COMMAND");
 	for (const struct ctl_command *c = ctl_commands; c->words != NULL; c++) {
-		const char *typed_word = words->word[0];
 		size_t far;
 
 		if (matches(c, words) > 0)
@@ -139,10 +140,10 @@ find_command(const struct words *words)
 			best = far;
 			near = c;
 		}
-		if (words->count == 1 && strchr(c->words, ' ') != NULL &&
-		    is_in_group(c, typed_word))
+		join(words, words->count, typed, sizeof(typed));
+		if (words->count < word_count(c->words) && is_in_group(c, typed))
 			ctl_die(CTL_USAGE, "%s what? sekishoctl %s --help lists the commands",
-			        typed_word, typed_word);
+			        typed, typed);
 	}
 	assert(near != NULL);
 	join(words, word_count(near->words), typed, sizeof(typed));

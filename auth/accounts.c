@@ -1,10 +1,12 @@
-#include "auth/accounts.h"
+#include "auth/accounts_int.h"
 
 /* Tables: "account" maps the name to a record in core/buf's encoding, which starts with its own
- * format version; "meta" holds the environment's, and the secret. A newer version than ours refuses
- * to open. An older one is marked as ours when it is opened, so that no older program opens it any
- * more; its records are read as they are (version 1 had no reason) and get the new form when they
- * change.
+ * format version; "meta" holds the environment's, and the secret; the tables of grants.c are in the
+ * same environment, because an account and what it was granted end together. A newer version than
+ * ours refuses to open. An older one is marked as ours when it is opened, so that no older program
+ * opens it any more (version 2 would remove an account and leave what it was granted to the next of
+ * that name); its records are read as they are (version 1 had no reason) and get the new form when
+ * they change.
  *
  * LMDB's ways: the tables are opened in one transaction that commits, before any other; MDB_NOTLS,
  * so that a thread may read while it holds nothing; plain synchronous commits, so ACCOUNTS_OK is
@@ -14,7 +16,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,16 +28,9 @@
 #include "core/random.h"
 
 #define FILE_NAME        "accounts.lmdb"
-#define ACCOUNTS_VERSION 2
+#define ACCOUNTS_VERSION 3
 #define RECORD_VERSION   2
 #define COUNTS_MAX       16 /* different iteration counts that are told apart */
-
-struct accounts {
-	MDB_env *env;
-	MDB_dbi account, meta;
-	uint32_t iterations_most, iterations_usual; /* when opened */
-	uint8_t secret[ACCOUNTS_SECRET_SIZE];
-};
 
 static int
 put_meta(struct accounts *store, MDB_txn *txn, MDB_val key, const void *data, size_t len)
@@ -195,7 +189,7 @@ accounts_open(uint64_t map_size, char *error, size_t size)
 	if ((rc = mdb_env_create(&store->env)) != 0)
 		goto fail;
 	if ((rc = mdb_env_set_mapsize(store->env, map_size)) != 0 ||
-	    (rc = mdb_env_set_maxdbs(store->env, 4)) != 0)
+	    (rc = mdb_env_set_maxdbs(store->env, 8)) != 0)
 		goto fail;
 	if ((rc = mdb_env_open(store->env, FILE_NAME, MDB_NOSUBDIR | MDB_NOTLS, 0600)) != 0)
 		goto fail;
@@ -204,6 +198,8 @@ accounts_open(uint64_t map_size, char *error, size_t size)
 		goto fail;
 	if ((rc = mdb_dbi_open(txn, "account", MDB_CREATE, &store->account)) != 0 ||
 	    (rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &store->meta)) != 0 ||
+	    (rc = mdb_dbi_open(txn, "identity", MDB_CREATE, &store->identity)) != 0 ||
+	    (rc = mdb_dbi_open(txn, "holder", MDB_CREATE, &store->holder)) != 0 ||
 	    (rc = check_version(store, txn, &version)) != 0 || (rc = get_secret(store, txn)) != 0)
 		goto fail;
 	if (version > ACCOUNTS_VERSION) {
@@ -241,8 +237,8 @@ accounts_close(struct accounts *store)
 	free(store);
 }
 
-static enum accounts_result
-failed(const char *what, int rc)
+enum accounts_result
+accounts_failed(const char *what, int rc)
 {
 	log_error("-", "accounts-failed", "doing=%s error=\"%s\"", what, mdb_strerror(rc));
 	return ACCOUNTS_FAILED;
@@ -263,8 +259,8 @@ encode(const struct accounts_record *record, struct buf *out)
 	wire_put_raw(out, record->verifier.server_key, sizeof(record->verifier.server_key));
 }
 
-static MDB_val
-name_key(const char *account)
+MDB_val
+accounts_key(const char *account)
 {
 	size_t len = strlen(account);
 
@@ -275,26 +271,26 @@ name_key(const char *account)
 enum accounts_result
 accounts_get(struct accounts *store, const char *account, struct accounts_record *out)
 {
-	MDB_val key = name_key(account), value;
+	MDB_val key = accounts_key(account), value;
 	MDB_txn *txn;
 	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
 
 	if (rc != 0)
-		return failed("get", rc);
+		return accounts_failed("get", rc);
 	rc = mdb_get(txn, store->account, &key, &value);
 	if (rc == 0 && !decode(&key, &value, out))
 		rc = MDB_CORRUPTED;
 	mdb_txn_abort(txn);
 	if (rc == MDB_NOTFOUND)
 		return ACCOUNTS_UNKNOWN;
-	return rc == 0 ? ACCOUNTS_OK : failed("get", rc);
+	return rc == 0 ? ACCOUNTS_OK : accounts_failed("get", rc);
 }
 
 static int
 put_record(struct accounts *store, MDB_txn *txn, const struct accounts_record *record,
            unsigned flags)
 {
-	MDB_val key = name_key(record->entry.account), value;
+	MDB_val key = accounts_key(record->entry.account), value;
 	struct buf buf;
 	int rc;
 
@@ -306,9 +302,8 @@ put_record(struct accounts *store, MDB_txn *txn, const struct accounts_record *r
 	return rc;
 }
 
-/* Ends a transaction that writes. */
-static enum accounts_result
-finish(MDB_txn *txn, const char *what, int rc)
+enum accounts_result
+accounts_finish(MDB_txn *txn, const char *what, int rc)
 {
 	if (rc == 0)
 		rc = mdb_txn_commit(txn);
@@ -324,7 +319,7 @@ finish(MDB_txn *txn, const char *what, int rc)
 	case MDB_MAP_FULL:
 		return ACCOUNTS_FULL;
 	default:
-		return failed(what, rc);
+		return accounts_failed(what, rc);
 	}
 }
 
@@ -335,20 +330,27 @@ accounts_add(struct accounts *store, const struct accounts_record *record)
 	int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
 
 	if (rc != 0)
-		return failed("add", rc);
-	return finish(txn, "add", put_record(store, txn, record, MDB_NOOVERWRITE));
+		return accounts_failed("add", rc);
+	rc = put_record(store, txn, record, MDB_NOOVERWRITE);
+	/* Whoever has it may write as the account that is to be. */
+	if (rc == 0 &&
+	    (rc = grants_check_name(store, txn, record->entry.account)) == MDB_KEYEXIST) {
+		mdb_txn_abort(txn);
+		return ACCOUNTS_GRANTED;
+	}
+	return accounts_finish(txn, "add", rc);
 }
 
 enum accounts_result
 accounts_change(struct accounts *store, const char *account, const struct accounts_change *change,
                 struct accounts_record *out)
 {
-	MDB_val key = name_key(account), value;
+	MDB_val key = accounts_key(account), value;
 	MDB_txn *txn;
 	int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
 
 	if (rc != 0)
-		return failed("change", rc);
+		return accounts_failed("change", rc);
 	rc = mdb_get(txn, store->account, &key, &value);
 	if (rc == 0 && !decode(&key, &value, out))
 		rc = MDB_CORRUPTED;
@@ -365,19 +367,21 @@ accounts_change(struct accounts *store, const char *account, const struct accoun
 		out->entry.changed = change->now;
 		rc = put_record(store, txn, out, 0);
 	}
-	return finish(txn, "change", rc);
+	return accounts_finish(txn, "change", rc);
 }
 
 enum accounts_result
-accounts_remove(struct accounts *store, const char *account)
+accounts_remove(struct accounts *store, const char *account, struct buf *ended)
 {
-	MDB_val key = name_key(account);
+	MDB_val key = accounts_key(account);
 	MDB_txn *txn;
 	int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
 
 	if (rc != 0)
-		return failed("remove", rc);
-	return finish(txn, "remove", mdb_del(txn, store->account, &key, NULL));
+		return accounts_failed("remove", rc);
+	if ((rc = mdb_del(txn, store->account, &key, NULL)) == 0)
+		rc = grants_drop_account(store, txn, account, ended);
+	return accounts_finish(txn, "remove", rc);
 }
 
 enum accounts_result
@@ -394,10 +398,10 @@ accounts_list(struct accounts *store, const char *after, struct auth_entry *list
 	*count = 0;
 	*more = false;
 	if (rc != 0)
-		return failed("list", rc);
+		return accounts_failed("list", rc);
 	if ((rc = mdb_cursor_open(txn, store->account, &cursor)) != 0) {
 		mdb_txn_abort(txn);
-		return failed("list", rc);
+		return accounts_failed("list", rc);
 	}
 	if (after_len == 0) {
 		rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
@@ -422,5 +426,5 @@ accounts_list(struct accounts *store, const char *after, struct auth_entry *list
 	mem_wipe(&record, sizeof(record));
 	mdb_cursor_close(cursor);
 	mdb_txn_abort(txn);
-	return rc == 0 || rc == MDB_NOTFOUND ? ACCOUNTS_OK : failed("list", rc);
+	return rc == 0 || rc == MDB_NOTFOUND ? ACCOUNTS_OK : accounts_failed("list", rc);
 }

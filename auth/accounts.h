@@ -7,6 +7,7 @@
 
 #include "auth/control.h"
 #include "auth/verify.h"
+#include "core/buf.h"
 
 struct accounts;
 
@@ -30,8 +31,9 @@ enum accounts_result {
 	ACCOUNTS_OK,
 	ACCOUNTS_UNKNOWN, /* no such account */
 	ACCOUNTS_EXISTS,
-	ACCOUNTS_FULL,   /* the map is; raise queue.map_size */
-	ACCOUNTS_FAILED, /* disk or damage; logged */
+	ACCOUNTS_GRANTED, /* the name is an identity of another account: see grants_holder */
+	ACCOUNTS_FULL,    /* the map is; raise queue.map_size */
+	ACCOUNTS_FAILED,  /* disk or damage; logged */
 };
 /* All of these from any thread. */
 enum accounts_result accounts_get(struct accounts *store, const char *account,
@@ -51,7 +53,10 @@ struct accounts_change {
 enum accounts_result accounts_change(struct accounts *store, const char *account,
                                      const struct accounts_change *change,
                                      struct accounts_record *out);
-enum accounts_result accounts_remove(struct accounts *store, const char *account);
+/* With all that was granted to it, and all delegations to others to send as it: ended, which the
+ * caller clears, gets the names of those others, each with a NUL behind it. */
+enum accounts_result accounts_remove(struct accounts *store, const char *account,
+                                     struct buf *ended);
 /* Up to max entries in order of name after the given one; *more says whether others follow. */
 enum accounts_result accounts_list(struct accounts *store, const char *after,
                                    struct auth_entry *list, size_t max, size_t *count, bool *more);

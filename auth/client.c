@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth/identity.h"
 #include "auth/proto.h"
 #include "core/loop.h"
 #include "core/mem.h"
@@ -93,16 +94,36 @@ take_end(struct auth_client *client, struct ipc_frame *frame)
 		client->events->on_end(client->arg, number, (enum auth_end)why);
 }
 
+void
+auth_account_put(struct buf *out, const char *account, const char *class,
+                 const struct identities *identities)
+{
+	wire_put_str(out, account);
+	wire_put_str(out, class);
+	identities_put(out, identities);
+}
+
+/* The identities are the caller's, even with false. */
+static bool
+read_account(struct wire *wire, struct auth_account *account, struct identities **identities)
+{
+	memset(account, 0, sizeof(*account));
+	wire_str(wire, account->account, sizeof(account->account));
+	wire_str(wire, account->class, sizeof(account->class));
+	account->identities = *identities = identities_get(wire);
+	return wire_done(wire) && account->account[0] != '\0' && *identities != NULL;
+}
+
 static void
 take_account(struct auth_client *client, struct ipc_frame *frame)
 {
 	struct wire wire = wire_from(frame->data, frame->len);
-	char account[AUTH_ACCOUNT_MAX + 1], class[sizeof(((struct auth_account *)0)->class)];
+	struct identities *identities;
+	struct auth_account account;
 
-	wire_str(&wire, account, sizeof(account));
-	wire_str(&wire, class, sizeof(class));
-	if (wire_done(&wire) && client->events != NULL)
-		client->events->on_account(client->arg, account, class);
+	if (read_account(&wire, &account, &identities) && client->events != NULL)
+		client->events->on_account(client->arg, &account);
+	identities_free(identities);
 }
 
 void
@@ -196,24 +217,12 @@ fail_later(void *arg)
 		login_end(login, AUTH_UNAVAILABLE, NULL);
 }
 
-static bool
-read_account(struct wire *wire, struct auth_account *account)
-{
-	wire_str(wire, account->account, sizeof(account->account));
-	wire_str(wire, account->class, sizeof(account->class));
-	account->identity_count = wire_u32(wire);
-	if (account->identity_count > AUTH_IDENTITIES_MAX)
-		return false;
-	for (unsigned i = 0; i < account->identity_count; i++)
-		wire_str(wire, account->identities[i], sizeof(account->identities[i]));
-	return wire_done(wire) && account->account[0] != '\0';
-}
-
 static void
 on_answer(void *arg, enum ipc_status status, struct ipc_frame *frame)
 {
 	struct auth_login *login = arg;
 	struct auth_account account;
+	struct identities *identities;
 	struct wire wire;
 	const uint8_t *challenge;
 	size_t len;
@@ -234,10 +243,11 @@ on_answer(void *arg, enum ipc_status status, struct ipc_frame *frame)
 		login->on_step(login->arg, AUTH_CONTINUE, challenge, len, NULL);
 		return;
 	case AUTH_OK:
-		memset(&account, 0, sizeof(account));
-		if (!read_account(&wire, &account))
-			break;
-		login_end(login, AUTH_OK, &account);
+		if (read_account(&wire, &account, &identities))
+			login_end(login, AUTH_OK, &account);
+		else
+			login_end(login, AUTH_UNAVAILABLE, NULL);
+		identities_free(identities);
 		return;
 	case AUTH_REFUSED:
 		login_end(login, AUTH_REFUSED, NULL);

@@ -11,11 +11,12 @@
 
 #include "core/ipc.h"
 
-#define AUTH_ACCOUNT_MAX    255 /* octets of an account name, which is its address in lower case */
-#define AUTH_IDENTITIES_MAX 16
-#define AUTH_REASON_MAX     127
-#define AUTH_MESSAGE_MAX    9216  /* decoded octets of one SASL message: 12,288 of base64 */
-#define AUTH_TIMEOUT        30000 /* msec until a caller gives up: 454 */
+struct identities; /* auth/identity.h */
+
+#define AUTH_ACCOUNT_MAX 255 /* octets of an account name, which is its address in lower case */
+#define AUTH_REASON_MAX  127
+#define AUTH_MESSAGE_MAX 9216  /* decoded octets of one SASL message: 12,288 of base64 */
+#define AUTH_TIMEOUT     30000 /* msec until a caller gives up: 454 */
 
 struct auth_client;
 /* The link to sekisho-auth is borrowed. */
@@ -26,11 +27,10 @@ void auth_client_free(struct auth_client *client);
 /* For the link's on_push. Frames that are none of ours are ignored. */
 void auth_client_on_push(struct auth_client *client, struct ipc_frame *frame);
 
-struct auth_account { /* who logged in; borrowed for the callback */
+struct auth_account { /* borrowed for the callback */
 	char account[AUTH_ACCOUNT_MAX + 1];
 	char class[32]; /* plan name, meaning in the configuration: "standard" */
-	unsigned identity_count;
-	char identities[AUTH_IDENTITIES_MAX][AUTH_ACCOUNT_MAX + 1]; /* addresses it may send from */
+	const struct identities *identities; /* what it may send as */
 };
 
 enum auth_outcome {
@@ -96,8 +96,8 @@ bool auth_client_is_up(const struct auth_client *client);
  * make too many hears so before the login's outcome. */
 struct auth_client_events {
 	void (*on_end)(void *arg, uint64_t number, enum auth_end why);
-	/* The account's class, as it is from now on. */
-	void (*on_account)(void *arg, const char *account, const char *class);
+	/* The account's class and identities, as they are from now on. */
+	void (*on_account)(void *arg, const struct auth_account *account);
 };
 /* events and arg are borrowed for the client's life. */
 void auth_client_set_events(struct auth_client *client, const struct auth_client_events *events,

@@ -16,6 +16,8 @@ struct request { /* has the callback that its answer is for */
 	auth_on_result *on_result;
 	auth_on_sessions *on_sessions;
 	auth_on_killed *on_killed;
+	auth_on_grants *on_grants;
+	auth_on_explained *on_explained;
 	void *arg;
 };
 
@@ -30,8 +32,12 @@ request_end(struct request *request, enum auth_result result, const char *error,
 		ended.on_result(ended.arg, result, error, list, count, next);
 	else if (ended.on_sessions != NULL)
 		ended.on_sessions(ended.arg, result, error, NULL, 0, 0);
-	else
+	else if (ended.on_killed != NULL)
 		ended.on_killed(ended.arg, result, error, 0);
+	else if (ended.on_grants != NULL)
+		ended.on_grants(ended.arg, result, error, NULL, 0);
+	else
+		ended.on_explained(ended.arg, result, error, NULL);
 }
 
 static void
@@ -50,7 +56,7 @@ static void
 take_entries(struct request *request, struct wire *wire)
 {
 	struct auth_entry *list;
-	char error[256], next[AUTH_ACCOUNT_MAX + 1];
+	char error[AUTH_ERROR_SIZE], next[AUTH_ACCOUNT_MAX + 1];
 	unsigned result = wire_u8(wire);
 	uint32_t count;
 
@@ -114,6 +120,78 @@ take_killed(struct request *request, struct wire *wire)
 	free(request);
 }
 
+void
+auth_grant_put(struct buf *out, const struct auth_grant *grant)
+{
+	wire_put_u8(out, (uint8_t)grant->identity.kind);
+	wire_put_str(out, grant->identity.text);
+	wire_put_str(out, grant->by);
+	wire_put_u64(out, (uint64_t)grant->since);
+}
+
+void
+auth_grant_get(struct wire *wire, struct auth_grant *out)
+{
+	const unsigned kind = wire_u8(wire);
+
+	out->identity.kind = kind <= IDENTITY_ANY ? (enum identity_kind)kind : IDENTITY_ANY;
+	wire_str(wire, out->identity.text, sizeof(out->identity.text));
+	wire_str(wire, out->by, sizeof(out->by));
+	out->since = (msec_t)wire_u64(wire);
+}
+
+static void
+take_grants(struct request *request, struct wire *wire)
+{
+	struct auth_grant *list;
+	char error[AUTH_ERROR_SIZE];
+	unsigned result = wire_u8(wire);
+	uint32_t count;
+
+	wire_str(wire, error, sizeof(error));
+	count = wire_u32(wire);
+	if (!wire_ok(wire) || count > IDENTITIES_MAX || result > AUTH_FAILED) {
+		request_senseless(request);
+		return;
+	}
+	list = xcalloc(count + 1, sizeof(*list));
+	for (uint32_t i = 0; i < count; i++)
+		auth_grant_get(wire, &list[i]);
+	if (wire_done(wire)) {
+		request->on_grants(request->arg, (enum auth_result)result, error, list, count);
+		free(request);
+	} else {
+		request_senseless(request);
+	}
+	free(list);
+}
+
+static void
+take_explanation(struct request *request, struct wire *wire)
+{
+	struct auth_explanation got = {0};
+	char error[AUTH_ERROR_SIZE];
+	unsigned result = wire_u8(wire);
+
+	wire_str(wire, error, sizeof(error));
+	if (result == AUTH_DONE) {
+		got.allowed = wire_u8(wire) != 0;
+		got.detail = wire_u8(wire) != 0;
+		auth_grant_get(wire, &got.grant);
+		wire_str(wire, got.class, sizeof(got.class));
+		got.any = wire_u8(wire) != 0;
+		got.suspended = wire_u8(wire) != 0;
+		got.is_account = wire_u8(wire) != 0;
+	}
+	if (!wire_done(wire) || result > AUTH_FAILED) {
+		request_senseless(request);
+		return;
+	}
+	request->on_explained(request->arg, (enum auth_result)result, error,
+	                      result == AUTH_DONE ? &got : NULL);
+	free(request);
+}
+
 static void
 on_asked(void *arg, enum ipc_status status, struct ipc_frame *frame)
 {
@@ -133,8 +211,12 @@ on_asked(void *arg, enum ipc_status status, struct ipc_frame *frame)
 		take_entries(request, &wire);
 	else if (request->on_sessions != NULL)
 		take_sessions(request, &wire);
-	else
+	else if (request->on_killed != NULL)
 		take_killed(request, &wire);
+	else if (request->on_grants != NULL)
+		take_grants(request, &wire);
+	else
+		take_explanation(request, &wire);
 }
 
 static void
@@ -195,4 +277,53 @@ auth_session_kill(struct ipc_link *link, uint64_t number, const char *account,
 	wire_put_u64(&payload, number);
 	wire_put_str(&payload, account);
 	ask(link, AUTH_FRAME_KILL, &payload, (struct request){.on_killed = on_killed, .arg = arg});
+}
+
+/* About one account and one address or identity. */
+static void
+ask_sender(struct ipc_link *link, uint16_t type, const char *account, const char *text,
+           struct request asked)
+{
+	struct buf payload;
+
+	buf_init(&payload);
+	wire_put_str(&payload, account);
+	if (text != NULL)
+		wire_put_str(&payload, text);
+	ask(link, type, &payload, asked);
+}
+
+void
+auth_grant_add(struct ipc_link *link, const char *account, const struct auth_grant *grant,
+               auth_on_grants *on_grants, void *arg)
+{
+	struct buf payload;
+
+	buf_init(&payload);
+	wire_put_str(&payload, account);
+	auth_grant_put(&payload, grant);
+	ask(link, AUTH_FRAME_GRANT, &payload, (struct request){.on_grants = on_grants, .arg = arg});
+}
+
+void
+auth_grant_remove(struct ipc_link *link, const char *account, const char *text,
+                  auth_on_grants *on_grants, void *arg)
+{
+	ask_sender(link, AUTH_FRAME_REVOKE, account, text,
+	           (struct request){.on_grants = on_grants, .arg = arg});
+}
+
+void
+auth_grants_list(struct ipc_link *link, const char *account, auth_on_grants *on_grants, void *arg)
+{
+	ask_sender(link, AUTH_FRAME_GRANTS, account, NULL,
+	           (struct request){.on_grants = on_grants, .arg = arg});
+}
+
+void
+auth_sender_explain(struct ipc_link *link, const char *account, const char *address,
+                    auth_on_explained *on_explained, void *arg)
+{
+	ask_sender(link, AUTH_FRAME_EXPLAIN, account, address,
+	           (struct request){.on_explained = on_explained, .arg = arg});
 }

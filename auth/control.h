@@ -4,6 +4,7 @@
 #define AUTH_CONTROL_H
 
 #include "auth/client.h"
+#include "auth/identity.h"
 #include "core/ipc.h"
 
 enum auth_result {
@@ -11,6 +12,7 @@ enum auth_result {
 	AUTH_EXISTS,
 	AUTH_UNKNOWN,
 	AUTH_INVALID,
+	AUTH_LIMIT, /* as many as there may be */
 	AUTH_FAILED /* down or disk */
 };
 struct auth_entry {
@@ -39,6 +41,43 @@ enum auth_verb {
 };
 void auth_account_ask(struct ipc_link *link, enum auth_verb verb, const char *account,
                       const char *text, auth_on_result *on_result, void *arg);
+
+/* Who may send as whom. */
+#define AUTH_BY_SIZE 64
+struct auth_grant {
+	struct identity identity;
+	char by[AUTH_BY_SIZE]; /* who granted it */
+	msec_t since;          /* wall clock */
+};
+/* list is borrowed for the callback: all of an account, what was added, or nothing. */
+typedef void auth_on_grants(void *arg, enum auth_result result, const char *error,
+                            const struct auth_grant *list, size_t count);
+/* Open sessions have it at once; since is told by sekisho-auth. One of the same text and another
+ * kind is replaced. */
+void auth_grant_add(struct ipc_link *link, const char *account, const struct auth_grant *grant,
+                    auth_on_grants *on_grants, void *arg);
+/* As suddenly; by the identity's text. */
+void auth_grant_remove(struct ipc_link *link, const char *account, const char *text,
+                       auth_on_grants *on_grants, void *arg);
+/* Those granted, at most IDENTITIES_MAX, in order of text. */
+void auth_grants_list(struct ipc_link *link, const char *account, auth_on_grants *on_grants,
+                      void *arg);
+
+struct auth_explanation {
+	bool allowed;
+	bool detail;             /* after a detail was taken off */
+	struct auth_grant grant; /* what allows it; by "" and since 0 of the kinds OWN and ANY */
+	char class[32];
+	bool any;        /* the class may send as anybody */
+	bool suspended;  /* the account, which cannot log in then */
+	bool is_account; /* the address is another account's name */
+};
+/* Whether account may send as address, by what a session asks. explanation is borrowed for the
+ * callback, and NULL unless AUTH_DONE. */
+typedef void auth_on_explained(void *arg, enum auth_result result, const char *error,
+                               const struct auth_explanation *explanation);
+void auth_sender_explain(struct ipc_link *link, const char *account, const char *address,
+                         auth_on_explained *on_explained, void *arg);
 
 /* In order of arrival, at most 200 a call, those of account or with "" all; after is 0 at first,
  * then what next was, which is 0 at the end. list is borrowed for the callback. */

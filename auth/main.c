@@ -4,7 +4,8 @@
 /* The loop's thread serves the channels and owns every exchange. A pool of threads runs the
  * exchanges' steps, because Cyrus SASL answers synchronously and a password check is milliseconds
  * of pure CPU; a login that the cache knows is neither, and is not worth two changes of threads. What
- * admin asks about accounts is in manage.c, who is connected in roster.c.
+ * admin asks about accounts is in manage.c, about who sends as whom in senders.c, who is connected
+ * in roster.c.
  *
  * An exchange is in one of two hands: waiting for its client, or with the pool. While it is with
  * the pool the loop touches nothing but its gone flag; a client that cancels or dies meanwhile sets
@@ -22,11 +23,13 @@
 #include "auth/accounts.h"
 #include "auth/cache.h"
 #include "auth/client.h"
+#include "auth/grants.h"
 #include "auth/manage.h"
 #include "auth/mech.h"
 #include "auth/pool.h"
 #include "auth/proto.h"
 #include "auth/roster.h"
+#include "auth/senders.h"
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/sandbox.h"
@@ -47,8 +50,9 @@ struct exchange {
 	uint8_t *message; /* owned; wiped after the step */
 	size_t len;
 	enum auth_outcome outcome;
-	char class[CONF_CLASS_SIZE]; /* with AUTH_OK */
-	const uint8_t *challenge;    /* mech's */
+	char class[CONF_CLASS_SIZE];   /* with AUTH_OK */
+	struct identities *identities; /* owned; with AUTH_OK */
+	const uint8_t *challenge;      /* mech's */
 	size_t challenge_len;
 };
 
@@ -85,6 +89,7 @@ exchange_free(struct exchange *exchange)
 	exchange_count--;
 	drop_message(exchange);
 	mech_free(exchange->mech);
+	identities_free(exchange->identities);
 	free(exchange);
 }
 
@@ -123,12 +128,7 @@ exchange_answer(struct exchange *exchange)
 		wire_put_bytes(&payload, exchange->challenge, exchange->challenge_len);
 		break;
 	case AUTH_OK:
-		/* Until accounts can have more, the one address an account may send from is its
-		 * own. */
-		wire_put_str(&payload, who->account);
-		wire_put_str(&payload, exchange->class);
-		wire_put_u32(&payload, 1);
-		wire_put_str(&payload, who->account);
+		auth_account_put(&payload, who->account, exchange->class, exchange->identities);
 		log_debug("-", "login", "account=%s ip=%s session=%" PRIu64, name, exchange->ip,
 		          exchange->session);
 		break;
@@ -176,6 +176,8 @@ admit(struct exchange *exchange)
 			outcome = AUTH_SUSPENDED;
 		else if (!roster_login(conf, exchange->from, exchange->session, now.entry.account,
 		                       mech_name(exchange->mech), exchange->tls))
+			outcome = AUTH_UNAVAILABLE;
+		else if ((exchange->identities = grants_load(store, now.entry.account)) == NULL)
 			outcome = AUTH_UNAVAILABLE;
 		_Static_assert(sizeof(exchange->class) == sizeof(now.entry.class), "it fits");
 		memcpy(exchange->class, now.entry.class, sizeof(exchange->class));
@@ -393,9 +395,16 @@ on_frame(void *arg, struct ipc_from from, struct ipc_frame *frame)
 	case AUTH_FRAME_REMOVE:
 	case AUTH_FRAME_SHOW:
 	case AUTH_FRAME_LIST:
+	case AUTH_FRAME_GRANT:
+	case AUTH_FRAME_REVOKE:
+	case AUTH_FRAME_GRANTS:
+	case AUTH_FRAME_EXPLAIN:
 		/* msa speaks with strangers; it has no say about accounts. */
 		if (from.role == SERVICE_ADMIN) {
-			manage_on_frame(conf, from, frame->type, &wire);
+			if (frame->type < AUTH_FRAME_GRANT)
+				manage_on_frame(conf, from, frame->type, &wire);
+			else
+				senders_on_frame(conf, from, frame->type, &wire);
 			return;
 		}
 		break;
@@ -452,6 +461,7 @@ on_start(void *arg)
 	pool_init(service_loop());
 	roster_init(hub, store);
 	manage_init(hub, store);
+	senders_init(hub, store);
 	opts = (struct mech_opts){.store = store,
 	                          .cache = cache,
 	                          .iterations = (uint32_t)conf->scram_iterations,

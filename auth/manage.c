@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth/grants.h"
 #include "auth/name.h"
 #include "auth/pool.h"
 #include "auth/proto.h"
@@ -63,6 +64,7 @@ answer_stored(struct ipc_from to, enum accounts_result result, const struct auth
 	case ACCOUNTS_EXISTS:
 		answer_accounts(to, AUTH_EXISTS, "the account exists already", NULL, 0, "");
 		return;
+	case ACCOUNTS_GRANTED:
 	case ACCOUNTS_FULL:
 		answer_accounts(to, AUTH_FAILED,
 		                "the account store is full; raise queue.map_size and restart the "
@@ -85,7 +87,16 @@ struct change {
 	uint32_t iterations;
 	int password_len;
 	char password[VERIFY_PREPARED_SIZE];
+	struct buf ended; /* accounts whose delegation ended with this one, see accounts_remove */
 };
+
+static void
+change_free(struct change *change)
+{
+	buf_clear(&change->ended);
+	mem_wipe(change, sizeof(*change));
+	free(change);
+}
 
 static const struct {
 	uint16_t type;
@@ -111,7 +122,7 @@ change_work(struct pool_job *job)
 		change->result = accounts_add(store, &record);
 		break;
 	case AUTH_FRAME_REMOVE:
-		change->result = accounts_remove(store, record.entry.account);
+		change->result = accounts_remove(store, record.entry.account, &change->ended);
 		break;
 	default:
 		if (change->type == AUTH_FRAME_PASSWD)
@@ -128,6 +139,25 @@ change_work(struct pool_job *job)
 	mem_wipe(&record, sizeof(record));
 }
 
+/* Those who could send as the account that was removed. */
+static void
+tell_ended(const struct change *change)
+{
+	const char *removed = change->record.entry.account;
+	char name[4 * (AUTH_ACCOUNT_MAX + 1)], word[4 * (AUTH_ACCOUNT_MAX + 1)];
+	size_t at = 0;
+
+	while (at < change->ended.len) {
+		const char *account = (const char *)change->ended.data + at;
+
+		roster_tell_account(account);
+		log_info("-", "identity-ended", "account=%s identity=%s",
+		         log_word(account, name, sizeof(name)),
+		         log_word(removed, word, sizeof(word)));
+		at += strlen(account) + 1;
+	}
+}
+
 static void
 change_tell(const struct change *change)
 {
@@ -139,11 +169,27 @@ change_tell(const struct change *change)
 	else if (change->type == AUTH_FRAME_SUSPEND)
 		ended = roster_end_account(entry->account, AUTH_END_SUSPENDED);
 	else if (change->type == AUTH_FRAME_CLASS)
-		roster_tell_class(entry);
+		roster_tell_account(entry->account);
+	tell_ended(change);
 	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
 		if (events[i].type == change->type)
 			log_info("-", events[i].event, "account=%s class=%s ended=%u",
 			         entry->account, entry->class, ended);
+}
+
+/* A name that somebody has as an identity is no account's. */
+static void
+answer_granted(const struct change *change)
+{
+	const char *name = change->record.entry.account;
+	char holder[AUTH_ACCOUNT_MAX + 1], error[AUTH_ERROR_SIZE];
+
+	if (!grants_holder(store, name, holder))
+		strcpy(holder, "ACCOUNT");
+	snprintf(error, sizeof(error),
+	         "%s may send as it; end that first: sekishoctl account identity remove %s %s",
+	         holder, holder, name);
+	answer_accounts(change->from, AUTH_EXISTS, error, NULL, 0, "");
 }
 
 static void
@@ -156,11 +202,12 @@ change_done(struct pool_job *job, bool worked)
 	if (!worked)
 		answer_accounts(change->from, AUTH_FAILED,
 		                "the authenticator is overloaded; try again", NULL, 0, "");
+	else if (change->result == ACCOUNTS_GRANTED)
+		answer_granted(change);
 	else
 		answer_stored(change->from, change->result,
 		              change->type == AUTH_FRAME_REMOVE ? NULL : &change->record.entry);
-	mem_wipe(change, sizeof(*change));
-	free(change);
+	change_free(change);
 }
 
 /* False, after saying why, when the password cannot be used. */
@@ -220,8 +267,7 @@ change_start(const struct conf *conf, struct ipc_from from, uint16_t type, const
 		snprintf(entry->reason, sizeof(entry->reason), "%s", text);
 	if ((password != NULL && !take_password(change, password, password_len)) ||
 	    (type == AUTH_FRAME_CLASS && !take_class(change, conf, text))) {
-		mem_wipe(change, sizeof(*change));
-		free(change);
+		change_free(change);
 		return;
 	}
 	pool_run("admin", &change->job);

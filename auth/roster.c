@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 
+#include "auth/grants.h"
 #include "auth/proto.h"
 #include "auth/sessions.h"
 #include "core/log.h"
@@ -63,21 +64,32 @@ roster_end_account(const char *account, enum auth_end why)
 	return ending.count;
 }
 
-static void
-put_class(struct buf *payload, const struct auth_entry *entry)
+/* False, and nothing is put, when it cannot be read. */
+static bool
+put_account(struct buf *payload, const struct auth_entry *entry)
 {
-	buf_init(payload);
-	wire_put_str(payload, entry->account);
-	wire_put_str(payload, entry->class);
+	struct identities *identities = grants_load(store, entry->account);
+
+	if (identities == NULL)
+		return false;
+	auth_account_put(payload, entry->account, entry->class, identities);
+	identities_free(identities);
+	return true;
 }
 
 void
-roster_tell_class(const struct auth_entry *entry)
+roster_tell_account(const char *account)
 {
+	struct accounts_record record;
 	struct buf payload;
 
-	put_class(&payload, entry);
-	ipc_hub_push_all(hub, SERVICE_MSA, AUTH_FRAME_ACCOUNT, &payload);
+	if (sessions_of_account(sessions, account) == 0)
+		return;
+	buf_init(&payload);
+	if (accounts_get(store, account, &record) == ACCOUNTS_OK &&
+	    put_account(&payload, &record.entry))
+		ipc_hub_push_all(hub, SERVICE_MSA, AUTH_FRAME_ACCOUNT, &payload);
+	mem_wipe(&record, sizeof(record));
 	buf_clear(&payload);
 }
 
@@ -108,8 +120,9 @@ look_again(const struct conf *conf, struct ipc_from owner, const struct auth_ses
 		push_end(owner, session->number, AUTH_END_SUSPENDED);
 	} else if (result == ACCOUNTS_OK &&
 	           !is_over_account_limit(conf, owner, session->number, session->account)) {
-		put_class(&payload, &record.entry);
-		ipc_hub_push(hub, owner, AUTH_FRAME_ACCOUNT, &payload, -1);
+		buf_init(&payload);
+		if (put_account(&payload, &record.entry))
+			ipc_hub_push(hub, owner, AUTH_FRAME_ACCOUNT, &payload, -1);
 		buf_clear(&payload);
 	}
 	mem_wipe(&record, sizeof(record));

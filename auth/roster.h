@@ -21,7 +21,8 @@ bool roster_login(const struct conf *conf, struct ipc_from from, uint64_t sessio
                   const char *account, const char *mechanism, const char *tls);
 /* Ends all sessions of account; how many. */
 unsigned roster_end_account(const char *account, enum auth_end why);
-/* Tells every msa process of the account's class. */
-void roster_tell_class(const struct auth_entry *entry);
+/* Tells the msa processes what the account's class and identities are now, where it has sessions.
+ */
+void roster_tell_account(const char *account);
 
 #endif

@@ -25,11 +25,10 @@
  * Deliberately not done: anchors, aliases and several documents. They would let one line of the
  * file mean two things, and an error's place would be ambiguous. */
 
-static const char *const type_names[] = {"hostname", "path",      "user",      "level",
-                                         "zone",     "text",      "count",     "size",
-                                         "mode",     "quota",     "choice",    "burst",
-                                         "duration", "durations", "addresses", "servers",
-                                         "networks", "names",     "classes",   "routes"};
+static const char *const type_names[] = {
+    "hostname",  "path",      "user",    "level",     "zone",   "text",    "count",
+    "size",      "mode",      "quota",   "separator", "choice", "burst",   "duration",
+    "durations", "addresses", "servers", "networks",  "names",  "classes", "routes"};
 const char *const conf_levels[] = {"error", "warn", "info", "debug"};
 
 #define F(name) offsetof(struct conf, name)
@@ -143,6 +142,9 @@ const struct option conf_options[] = {
      "before the answer to a failed login; doubles up to 15s"},
     {"auth.cache", TYPE_DURATION, F(auth_cache), "5min", 0, DAYS(1), true,
      "how long a verified credential is remembered"},
+    {"auth.detail_separator", TYPE_SEPARATOR, F(detail_separator), "+", 0, 0, true,
+     "what divides user and detail in an account's address: who is user@ may send as user+detail@, "
+     "too; off: only as user@"},
     {"auth.scram_iterations", TYPE_COUNT, F(scram_iterations), "15000", 4096, 65536, true,
      "of new passwords"},
     {"quota.recipients", TYPE_QUOTA, F(standard.recipients), "500/day", 0, 100000000, true,
@@ -162,6 +164,16 @@ const struct option conf_options[] = {
      1000000, true, "recipients sent on at once, and how many more with time; the rest is paced"},
     {"quota.burst_messages", TYPE_BURST, F(standard.burst_messages), "30 then 30/1min", 1, 1000000,
      true, "messages sent on at once, and how many more with time; the rest is paced"},
+    {"quota.senders",
+     TYPE_CHOICE,
+     F(standard.any_sender),
+     "own",
+     0,
+     0,
+     true,
+     "as whom an account may send: own are its name and what it was granted; any, which only a "
+     "class may say, is everybody, and each such message is logged",
+     {"own", "any"}},
     {"quota.pace_horizon", TYPE_DURATION, F(pace_horizon), "1h", 0, DAYS(1), true,
      "mail that would be paced for longer is refused for now"},
     {"classes", TYPE_CLASSES, F(classes), "", 0, 0, true,
@@ -236,7 +248,8 @@ bool
 conf_is_text(enum type type)
 {
 	return type == TYPE_HOSTNAME || type == TYPE_PATH || type == TYPE_USER ||
-	       type == TYPE_LEVEL || type == TYPE_ZONE || type == TYPE_TEXT;
+	       type == TYPE_LEVEL || type == TYPE_ZONE || type == TYPE_TEXT ||
+	       type == TYPE_SEPARATOR;
 }
 
 bool

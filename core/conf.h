@@ -61,6 +61,7 @@ struct conf_class {          /* a plan: what accounts of that class may do */
 	uint64_t messages;   /* a day */
 	bool calendar;       /* the day begins at midnight; otherwise it is the last 24 hours */
 	struct conf_burst burst_recipients, burst_messages;
+	bool any_sender; /* may send as anybody, not only as what it was granted */
 };
 struct conf_classes {
 	struct conf_class *list;
@@ -135,7 +136,8 @@ struct conf {
 	                       sending data, 500 */
 	msec_t auth_failure_delay; /* auth.failure_delay: 2s, doubles with each failure in the
 	                              session, up to 15 s */
-	msec_t auth_cache; /* auth.cache: how long a verified credential is remembered, 5min */
+	msec_t auth_cache;      /* auth.cache: how long a verified credential is remembered, 5min */
+	char *detail_separator; /* auth.detail_separator: one character, or "off": + */
 	uint64_t scram_iterations; /* auth.scram_iterations: 15000 (4096 to 65536) */
 	/* rate control */
 	struct conf_class standard;  /* quota.*: the class of every account without another */

@@ -64,7 +64,7 @@ print_class(const struct conf_class *class, struct buf *out)
 	conf_print_burst(&class->burst_recipients, out);
 	buf_add_str(out, "\", burst_messages: \"");
 	conf_print_burst(&class->burst_messages, out);
-	buf_add_str(out, "\" }");
+	buf_printf(out, "\", senders: %s }", class->any_sender ? "any" : "own");
 }
 
 void
@@ -78,6 +78,7 @@ conf_print_value(const struct conf *conf, const struct option *option, struct bu
 	case TYPE_LEVEL:
 	case TYPE_ZONE:
 	case TYPE_TEXT:
+	case TYPE_SEPARATOR:
 		print_quoted(*(char *const *)from, out);
 		break;
 	case TYPE_DURATIONS: {

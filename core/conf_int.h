@@ -35,6 +35,7 @@ enum type {
 	TYPE_SIZE,      /* uint64_t octets */
 	TYPE_MODE,      /* uint64_t, written in octal */
 	TYPE_QUOTA,     /* uint64_t per day */
+	TYPE_SEPARATOR, /* char *: one of a few characters, or "off" */
 	TYPE_CHOICE,    /* bool: the second of two words */
 	TYPE_BURST,     /* struct conf_burst */
 	TYPE_DURATION,  /* msec_t */

@@ -244,7 +244,7 @@ apply_class(struct reader *reader, const char *name, const struct node *map)
 		if (option == NULL || !is_of_class(option)) {
 			conf_mistake_at(reader, key, path,
 			                "unknown key; a class has recipients, messages, window, "
-			                "burst_recipients and burst_messages");
+			                "burst_recipients, burst_messages and senders");
 			continue;
 		}
 		const char *wrong = again ? "set a second time"
@@ -472,6 +472,9 @@ check_together(struct reader *reader)
 	if (conf->retry_expire < conf->retry_fallback)
 		blame(reader, "retry.expire",
 		      "shorter than retry.fallback_after; raise it or lower the other");
+	if (conf->standard.any_sender)
+		blame(reader, "quota.senders",
+		      "would let every account send as anybody; make a class for those that must");
 	if (conf->header_size > conf->message_size)
 		blame(reader, "limits.header_size", "above limits.message_size; lower it");
 }

@@ -42,6 +42,7 @@ conf_encode(const struct conf *conf, struct buf *out)
 		case TYPE_LEVEL:
 		case TYPE_ZONE:
 		case TYPE_TEXT:
+		case TYPE_SEPARATOR:
 			wire_put_str(out, *(char *const *)from);
 			break;
 		case TYPE_DURATIONS: {
@@ -97,6 +98,7 @@ conf_encode(const struct conf *conf, struct buf *out)
 				wire_put_u8(out, class->calendar);
 				encode_burst(&class->burst_recipients, out);
 				encode_burst(&class->burst_messages, out);
+				wire_put_u8(out, class->any_sender);
 			}
 			break;
 		}
@@ -137,6 +139,7 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 	case TYPE_LEVEL:
 	case TYPE_ZONE:
 	case TYPE_TEXT:
+	case TYPE_SEPARATOR:
 		*(char **)to = wire_str_new(wire, STRING_MAX);
 		return (*(char **)to)[0] != '\0' || conf_may_be_empty(option);
 	case TYPE_DURATIONS: {
@@ -223,6 +226,7 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 			if (!decode_burst(wire, &class->burst_recipients) ||
 			    !decode_burst(wire, &class->burst_messages))
 				return false;
+			class->any_sender = wire_u8(wire) != 0;
 		}
 		return true;
 	}

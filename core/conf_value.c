@@ -8,6 +8,9 @@
 
 #include "core/mem.h"
 
+/* What people divide user and detail with; more would be taken for part of a name. */
+#define SEPARATORS "+-_="
+
 const char *const conf_tls_names[] = {"may", "none", "require", "verify", "implicit"};
 
 /* Units. The first that divides a value is the one it is written in. */
@@ -403,6 +406,11 @@ parse_text(const struct option *option, const char *text, char **out)
 			if (*c < ' ' || *c > '~')
 				return "not plain ASCII";
 		break;
+	case TYPE_SEPARATOR:
+		if (strcmp(text, "off") != 0 &&
+		    (text[0] == '\0' || text[1] != '\0' || strchr(SEPARATORS, text[0]) == NULL))
+			return "not a separator";
+		break;
 	case TYPE_LEVEL: {
 		bool known = false;
 		for (size_t i = 0; i < CONF_LEVELS; i++)
@@ -540,6 +548,9 @@ conf_print_advice(const struct option *option, struct buf *out)
 		return;
 	case TYPE_CHOICE:
 		buf_printf(out, "write %s or %s", option->words[0], option->words[1]);
+		return;
+	case TYPE_SEPARATOR:
+		buf_add_str(out, "write one of the characters " SEPARATORS ", or off");
 		return;
 	case TYPE_BURST:
 		buf_printf(

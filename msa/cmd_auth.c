@@ -56,27 +56,11 @@ refuse(struct session *session, bool is_suspended)
 }
 
 static void
-add_identity(struct session *session, const char *text)
-{
-	struct address address;
-
-	if (address_parse(text, strlen(text), &address) != ADDRESS_OK ||
-	    session_owns(session, &address))
-		return;
-	session->identities[session->identity_count++] = address;
-}
-
-static void
 log_in(struct session *session, const struct auth_account *account)
 {
-	assert(account != NULL && account->identity_count <= AUTH_IDENTITIES_MAX);
+	assert(account != NULL);
 	session->account = xstrdup(account->account);
-	_Static_assert(sizeof(session->class) == sizeof(account->class), "a class name fits");
-	memcpy(session->class, account->class, sizeof(session->class));
-	session->identities = xcalloc(account->identity_count + 1, sizeof(*session->identities));
-	add_identity(session, account->account);
-	for (unsigned i = 0; i < account->identity_count; i++)
-		add_identity(session, account->identities[i]);
+	session_set_account(session, account);
 	log_info(session->id, "login", "account=%s ip=%s mechanism=%s tls=%s", session->account,
 	         session->ip, session->mechanism, conn_tls_version(session->conn));
 }

@@ -126,12 +126,12 @@ on_end(void *arg, uint64_t number, enum auth_end why)
 }
 
 static void
-on_account(void *arg, const char *account, const char *class)
+on_account(void *arg, const struct auth_account *account)
 {
 	(void)arg;
 	for (struct session *s = self.msa.sessions; s != NULL; s = s->next)
-		if (s->account != NULL && strcmp(s->account, account) == 0)
-			snprintf(s->class, sizeof(s->class), "%s", class);
+		if (s->account != NULL && strcmp(s->account, account->account) == 0)
+			session_set_account(s, account);
 }
 
 static const struct auth_client_events account_events = {.on_end = on_end,

@@ -42,7 +42,7 @@ destroy(struct session *session)
 	loop_timer_free(session->delay);
 	buf_wipe(&session->out);
 	free(session->account);
-	free(session->identities);
+	identities_free(session->identities);
 	if (session->prev != NULL)
 		session->prev->next = session->next;
 	else
@@ -68,13 +68,30 @@ session_is_secure(const struct session *session)
 	return conn_is_secure(session->conn);
 }
 
+void
+session_set_account(struct session *session, const struct auth_account *account)
+{
+	_Static_assert(sizeof(session->class) == sizeof(account->class), "a class name fits");
+	memcpy(session->class, account->class, sizeof(session->class));
+	identities_free(session->identities);
+	session->identities = identities_copy(account->identities);
+}
+
 bool
 session_owns(const struct session *session, const struct address *address)
 {
-	for (size_t i = 0; i < session->identity_count; i++)
-		if (address_equal(&session->identities[i], address))
-			return true;
-	return false;
+	const struct identity_policy policy =
+	    identity_policy_of(session->msa->conf, session->class);
+	char text[ADDRESS_TEXT_SIZE], word[4 * sizeof(text)];
+	struct identity_match match;
+
+	if (!identities_allow(session->identities, &policy, address, &match))
+		return false;
+	if (match.kind == IDENTITY_ANY)
+		log_info(session->id, "sender-any", "account=%s class=%s sender=%s",
+		         session->account, session->class,
+		         log_word(address_format(address, text, sizeof(text)), word, sizeof(word)));
+	return true;
 }
 
 void

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "auth/client.h"
+#include "auth/identity.h"
 #include "auth/prefix.h"
 #include "core/arena.h"
 #include "core/buf.h"
@@ -116,9 +117,7 @@ struct session {
 	char mechanism[24];
 	char *account;                   /* owned; NULL before a login */
 	char class[QUEUE_CLASS_MAX + 1]; /* the account's plan */
-	struct address
-	    *identities; /* owned: the addresses it may send from, the account's own first */
-	size_t identity_count;
+	struct identities *identities;   /* owned: what it may send as */
 	unsigned auth_failures;
 	bool is_suspended; /* what the last of them was about */
 	unsigned errors;
@@ -157,7 +156,9 @@ void session_begin_data(struct session *session);
 void session_pause(struct session *session);
 void session_unpause(struct session *session);
 bool session_is_secure(const struct session *session);
-/* Whether the account may send as this address. */
+/* Class and identities of the account it belongs to, as they are from now on. */
+void session_set_account(struct session *session, const struct auth_account *account);
+/* Whether the account may send as this address; logged where only its class says so. */
 bool session_owns(const struct session *session, const struct address *address);
 /* Says the reply to a verdict other than QUEUE_OK, and logs the rule. */
 void session_say_verdict(struct session *session, enum queue_verdict verdict,

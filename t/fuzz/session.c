@@ -390,10 +390,9 @@ answer_login(enum event event)
 {
 	struct auth_login login = *world.login;
 	static uint8_t challenge[AUTH_MESSAGE_MAX];
-	struct auth_account account = {
-	    .account = "alice@example.test", .class = "standard", .identity_count = 1};
+	struct auth_account account = {.account = "alice@example.test", .class = "standard"};
+	struct identities *identities;
 
-	strcpy(account.identities[0], "alias@example.test");
 	if (event == MORE) {
 		world.login->asked = false;
 		login.on_step(login.arg, AUTH_CONTINUE, challenge, sizeof(challenge), NULL);
@@ -402,12 +401,16 @@ answer_login(enum event event)
 	free(world.login);
 	world.login = NULL;
 	world.logged_in = event == YES;
+	identities = identities_new(account.account);
+	identities_add(identities, IDENTITY_ADDRESS, "alias@example.test");
+	account.identities = identities;
 	login.on_step(login.arg,
 	              event == YES         ? AUTH_OK
 	              : event == NO        ? AUTH_REFUSED
 	              : event == SUSPENDED ? AUTH_SUSPENDED
 	                                   : AUTH_UNAVAILABLE,
 	              NULL, 0, event == YES ? &account : NULL);
+	identities_free(identities);
 }
 
 /* The queue. */

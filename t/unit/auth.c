@@ -522,8 +522,10 @@ test_store_and_mech(void)
 	struct mech *mech;
 	const uint8_t *challenge;
 	size_t len, count;
+	struct buf ended;
 	bool more;
 
+	buf_init(&ended);
 	if (mkdtemp(dir) == NULL || chdir(dir) != 0)
 		exit(99);
 	store = accounts_open(1u << 24, error, sizeof(error));
@@ -592,10 +594,11 @@ test_store_and_mech(void)
 	   "no other mechanism");
 	mech_free(mech);
 	test_login_and_scram(store);
-	ok(accounts_remove(store, "alice@example.net") == ACCOUNTS_OK &&
-	       accounts_remove(store, "alice@example.net") == ACCOUNTS_UNKNOWN &&
+	ok(accounts_remove(store, "alice@example.net", &ended) == ACCOUNTS_OK &&
+	       accounts_remove(store, "alice@example.net", &ended) == ACCOUNTS_UNKNOWN &&
 	       PLAIN("\0alice@example.net\0another horse") == AUTH_REFUSED,
 	   "a removed account is out at once, cached or not");
+	buf_clear(&ended);
 	mech_done();
 	cache_free(cache);
 	accounts_close(store);

@@ -73,7 +73,8 @@ static const char full[] =
     "  certificate: \"we ird\\\\\\\"path\"\n"
     "limits: {message_size: 1MiB, data_rate: 0}\n"
     "zone: Asia/Tokyo\n"
-    "classes: {business: {messages: 9/day, window: calendar, burst_recipients: off}, free: {}}\n"
+    "classes: {business: {messages: 9/day, window: calendar, burst_recipients: off, "
+    "senders: any}, free: {}}\n"
     "quota: {recipients: 7/24h, burst_messages: 3 then 2/1min}\n"
     "admin: {look: [\"@noc\", taro]}\n"
     "dns: {servers: [\"127.0.0.1:5353\", \"2001:db8::53\"]}\n"
@@ -105,7 +106,9 @@ check_kinds(const struct conf *conf, const char *what)
 	ok(strcmp(conf->zone, "Asia/Tokyo") == 0 && class->messages == 9 &&
 	       class->recipients == 7 && class->calendar && class->burst_recipients.count == 0 &&
 	       class->burst_messages.at_once == 3 && class->burst_messages.count == 2 &&
-	       class->burst_messages.period == 60000 && !conf_class(conf, "free")->calendar &&
+	       class->burst_messages.period == 60000 && class->any_sender &&
+	       !conf_class(conf, "free")->any_sender && !conf->standard.any_sender &&
+	       !conf_class(conf, "free")->calendar &&
 	       conf_class(conf, "no such") == &conf->standard &&
 	       conf->standard.burst_recipients.at_once == 100 && conf->admin_look.count == 2 &&
 	       conf->admin_look.list[0].group &&
@@ -252,6 +255,11 @@ test_mistakes(void)
 	refused("quota: {burst_messages: 30 then 1/10ms}\n", "is too small", "burst period");
 	refused("content: {bcc: yes}\n", "write remove or keep", "choice");
 	refused("quota: {window: weekly}\n", "write rolling or calendar", "window");
+	refused("quota: {senders: any}\n", "f.yaml:1:18: quota.senders: would let every account",
+	        "any for everybody");
+	refused("quota: {senders: mine}\n", "write own or any", "senders");
+	refused("auth: {detail_separator: \"++\"}\n", "write one of the characters +-_=, or off",
+	        "separator");
 	refused("classes: {big: {recipents: 5/day}}\n",
 	        "f.yaml:1:17: classes.big: unknown key; a class has", "class key");
 	refused("classes: {standard: {}}\n", "standard is what quota says", "class standard");
