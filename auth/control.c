@@ -182,6 +182,8 @@ take_explanation(struct request *request, struct wire *wire)
 		got.any = wire_u8(wire) != 0;
 		got.suspended = wire_u8(wire) != 0;
 		got.is_account = wire_u8(wire) != 0;
+	} else {
+		(void)wire_u32(wire); /* no grants */
 	}
 	if (!wire_done(wire) || result > AUTH_FAILED) {
 		request_senseless(request);

@@ -82,7 +82,9 @@ static const struct reply_row rows[REPLY_NAMES] = {
     SAY(SENDER_OK, "250 2.1.0 Sender OK"),
     BLAME(SENDER_SYNTAX, "501 5.1.7 Bad sender address syntax"),
     BLAME(SENDER_UNQUALIFIED, "501 5.1.7 Sender address needs a fully qualified domain"),
-    BLAME(SENDER_NOT_OWNED, "553 5.7.1 <%s>: Sender address not owned by this account"),
+    BLAME(SENDER_NOT_OWNED,
+          "553 5.7.1 <%s>: Sender address not owned by this account; choose your own, or ask "
+          "your provider to add it"),
     BLAME(ADDRESS_NON_ASCII,
           "553 5.6.7 Internationalized address: MAIL must say SMTPUTF8, or use an ASCII address"),
     BLAME(HELD_TOO_LONG, "501 5.5.4 A message is held for at most %llu seconds, ask for less"),
@@ -110,7 +112,9 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(BAD_FROM, "554 5.6.0 From or Sender field is malformed or stands twice"),
     BLAME(AUTHOR_NON_ASCII, "550 5.6.7 Internationalized address in From or Sender: MAIL must say "
                             "SMTPUTF8, or use an ASCII address there"),
-    BLAME(AUTHOR_NOT_OWNED, "550 5.7.1 <%s>: From/Sender address not owned by this account"),
+    BLAME(AUTHOR_NOT_OWNED,
+          "550 5.7.1 <%s>: From/Sender address not owned by this account; choose your own, or "
+          "ask your provider to add it"),
     SAY(QUEUED, "250 2.0.0 Queued as %s"),
     SAY(QUEUED_PACED, "250 2.0.0 Queued as %s; paced, expected start within %llu min"),
     SAY(QUEUED_HELD, "250 2.0.0 Queued as %s; held for you until %.40s"),

@@ -38,6 +38,20 @@ static const struct {
     {"@[192.0.2.1]", IDENTITY_DOMAIN, "@[192.0.2.1]"},
     {"@.example.net", IDENTITY_SUBDOMAINS, "@.example.net"},
     {"@.Example.NET", IDENTITY_SUBDOMAINS, "@.example.net"},
+    {"caf\xc3\xa9@example.net", IDENTITY_ADDRESS, "caf\xc3\xa9@example.net"},
+    {"cafe\xcc\x81@example.net", IDENTITY_ADDRESS, "caf\xc3\xa9@example.net"},
+    {"Info@B\xc3\xbc"
+     "cher.example",
+     IDENTITY_ADDRESS, "info@xn--bcher-kva.example"},
+    {"@b\xc3\xbc"
+     "cher.example",
+     IDENTITY_DOMAIN, "@xn--bcher-kva.example"},
+    {"@XN--bcher-kva.example", IDENTITY_DOMAIN, "@xn--bcher-kva.example"},
+    {"@.b\xc3\xbc"
+     "cher.example",
+     IDENTITY_SUBDOMAINS, "@.xn--bcher-kva.example"},
+    {"@\xff.example", IDENTITY_ANY, ""},
+    {"\xff@example.net", IDENTITY_ANY, ""},
     {"", IDENTITY_ANY, ""},
     {"@", IDENTITY_ANY, ""},
     {"@.", IDENTITY_ANY, ""},
@@ -191,6 +205,27 @@ static const struct {
     {"x@a.hosting.example.org", '+', NO, false},
     {"\"x@a.hosting.example\"@elsewhere.example", '+', NO, false},
     {"x@[IPv6:2001:db8::1]", '+', NO, false},
+    /* other scripts: local parts in either normal form, domains as U- or A-labels */
+    {"caf\xc3\xa9@example.net", '+', IDENTITY_DETAILS, false},
+    {"cafe\xcc\x81@example.net", '+', IDENTITY_DETAILS, false},
+    {"CAF\xc3\xa9@example.net", '+', IDENTITY_DETAILS, false},
+    {"CAF\xc3\x89@example.net", '+', NO, false}, /* case is folded in ASCII alone */
+    {"cafe@example.net", '+', NO, false},
+    {"caf\xc3\xa9+na\xc3\xafve@example.net", '+', IDENTITY_DETAILS, true},
+    {"alice+caf\xc3\xa9@example.net", '+', IDENTITY_OWN, true},
+    {"\xd0\xb0lice@example.net", '+', NO, false}, /* a Cyrillic letter */
+    {"x@b\xc3\xbc"
+     "cher.example",
+     '+', IDENTITY_DOMAIN, false},
+    {"x@bu\xcc\x88"
+     "cher.example",
+     '+', IDENTITY_DOMAIN, false},
+    {"x@xn--bcher-kva.example", '+', IDENTITY_DOMAIN, false},
+    {"x@bucher.example", '+', NO, false},
+    {"x@mail.B\xc3\x9c"
+     "CHER.example",
+     '+', IDENTITY_SUBDOMAINS, false},
+    {"x@m\xc3\xa4il.xn--bcher-kva.example", '+', IDENTITY_SUBDOMAINS, false},
 };
 
 static struct identities *
