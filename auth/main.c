@@ -3,9 +3,9 @@
 
 /* The loop's thread serves the channels and owns every exchange. A pool of threads runs the
  * exchanges' steps, because Cyrus SASL answers synchronously and a password check is milliseconds
- * of pure CPU; a login that the cache knows is neither, and is not worth two changes of threads. What
- * admin asks about accounts is in manage.c, about who sends as whom in senders.c, who is connected
- * in roster.c.
+ * of pure CPU; a login that the cache knows is neither, and is not worth two changes of threads.
+ * What admin asks about accounts is in manage.c, about who sends as whom in senders.c, who is
+ * connected in roster.c.
  *
  * An exchange is in one of two hands: waiting for its client, or with the pool. While it is with
  * the pool the loop touches nothing but its gone flag; a client that cancels or dies meanwhile sets

@@ -43,8 +43,8 @@ enum auth_frame {
  * account. To the account frames: u8 result, str error, u32 count, per entry (str account, str
  * class, u8 suspended, str reason, u64 created, u64 changed), str next. To SESSIONS: u32 count, the
  * sessions, u64 next. To KILL: u32 ended. To GRANT, REVOKE and GRANTS: u8 result, str error, u32
- * count, the grants. To EXPLAIN: the same without grants, but for AUTH_DONE u8 result, str error, u8
- * allowed, u8 detail, a grant, str class, u8 any, u8 suspended, u8 is account. */
+ * count, the grants. To EXPLAIN: the same without grants, but for AUTH_DONE u8 result, str error,
+ * u8 allowed, u8 detail, a grant, str class, u8 any, u8 suspended, u8 is account. */
 
 #define AUTH_MECHANISMS_MAX 128
 #define AUTH_MECHANISM_MAX  20  /* RFC 4422 section 3.1 */
