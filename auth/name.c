@@ -34,7 +34,8 @@ name_canonical(const char *text, size_t len, char out[AUTH_ACCOUNT_MAX + 1])
 	char told[AUTH_ACCOUNT_MAX + 1], normal[AUTH_ACCOUNT_MAX + 1];
 
 	out[0] = '\0';
-	if (len == 0 || len > AUTH_ACCOUNT_MAX || memchr(text, '\0', len) != NULL)
+	/* What is no UTF-8 would become a replacement character: the same for all of it. */
+	if (len == 0 || len > AUTH_ACCOUNT_MAX || !text_is_printable(text, len))
 		return false;
 	memcpy(told, text, len);
 	told[len] = '\0';
