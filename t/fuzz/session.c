@@ -677,6 +677,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	            .handshake_timeout = 60000,
 	            .data_rate = 500,
 	            .auth_failure_delay = 2000,
+	            .detail_separator = (char[]){"+"},
 	        },
 	    .references = 1,
 	};
