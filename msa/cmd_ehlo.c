@@ -38,6 +38,14 @@ offer_future_release(struct session *session)
 	session_say(session, REPLY_EHLO_FUTURERELEASE, (unsigned long long)longest / 1000, date);
 }
 
+/* From here on MAIL and RCPT take its parameters. */
+static void
+offer(struct session *session, const char *keyword, unsigned extension)
+{
+	session_say(session, REPLY_EHLO_LINE, keyword);
+	session->extensions |= extension;
+}
+
 enum handled
 cmd_ehlo(struct session *session, const char *args, size_t len)
 {
@@ -49,6 +57,7 @@ cmd_ehlo(struct session *session, const char *args, size_t len)
 	session_say(session, REPLY_EHLO_LINE, "PIPELINING");
 	session_say(session, REPLY_EHLO_SIZE, (unsigned long long)conf->message_size);
 	session_say(session, REPLY_EHLO_LINE, "8BITMIME");
+	offer(session, "DSN", COMMAND_DSN);
 	if (!session_is_secure(session))
 		session_say(session, REPLY_EHLO_LINE, "STARTTLS");
 	else {

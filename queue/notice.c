@@ -16,14 +16,24 @@
 #include <unistd.h>
 
 #include "core/mem.h"
-#include "smtp/dsn.h"
 
-/* The mail's own beginning: prefix and the front of the body, up to what a notification returns. A
- * body that cannot be read is another fault, told elsewhere. */
-static void
-read_head(struct store *store, const struct store_message *about, struct buf *out)
+/* RFC 3461 section 4.3 wants the whole mail back when delivery failed and the sender said so. Not
+ * where it would take a binary or a long notification, nor of mail that must not travel without TLS
+ * (RFC 8689 section 5). */
+static bool
+returns_whole(const struct notice *notice, const struct store_message *about)
 {
-	size_t want = about->body.size < DSN_HEADER_MAX ? (size_t)about->body.size : DSN_HEADER_MAX;
+	return notice->action == DSN_FAILED && about->envelope.ret == RET_FULL &&
+	       !about->envelope.requiretls && about->envelope.body != BODY_BINARYMIME &&
+	       about->prefix_len + about->body.size <= DSN_WHOLE_MAX;
+}
+
+/* The mail's own beginning: prefix and the front of the body, up to max octets. A body that cannot
+ * be read is another fault, told elsewhere. */
+static void
+read_head(struct store *store, const struct store_message *about, size_t max, struct buf *out)
+{
+	size_t want = about->body.size < max ? (size_t)about->body.size : max;
 	int fd = store_open_body(store, &about->id, &about->body);
 	uint64_t at = about->body.offset;
 
@@ -50,7 +60,7 @@ compose(struct store *store, const struct notice *notice, const struct store_mes
 	char id[QUEUE_ID_TEXT_SIZE], original[QUEUE_ID_TEXT_SIZE];
 	char date[CLOCK_RFC5322_SIZE], arrival[CLOCK_RFC5322_SIZE], until[CLOCK_RFC5322_SIZE];
 	struct dsn dsn = {
-	    .action = notice->delayed ? DSN_DELAYED : DSN_FAILED,
+	    .action = notice->action,
 	    .hostname = store->hostname,
 	    .id = queue_id_format(&notice->id, id),
 	    .original = queue_id_format(&about->id, original),
@@ -58,17 +68,20 @@ compose(struct store *store, const struct notice *notice, const struct store_mes
 	    .date = clock_rfc5322(notice->when, date),
 	    .arrival = clock_rfc5322(about->created, arrival),
 	    .retry_until = clock_rfc5322(notice->retry_until, until),
+	    .envid = about->envelope.envid,
 	    .recipients = recipients,
 	    .count = count,
 	    .smtputf8 = about->envelope.smtputf8,
 	};
+	const bool whole = returns_whole(notice, about);
 	struct buf head;
 	bool is_8bit;
 
 	buf_init(&head);
-	read_head(store, about, &head);
+	read_head(store, about, whole ? DSN_WHOLE_MAX : DSN_HEADER_MAX, &head);
 	dsn.head = head.data;
 	dsn.head_len = head.len;
+	dsn.is_whole = whole && head.len == about->prefix_len + about->body.size;
 	is_8bit = dsn_compose(&dsn, out);
 	buf_clear(&head);
 	return is_8bit;
@@ -89,6 +102,7 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
 	    .due = notice->when,
 	    .client_ip = "",
 	    .ehlo = "",
+	    .envelope = {.requiretls = about->envelope.requiretls},
 	    .last_reply = "",
 	    .total = 1,
 	    .unfinished = 1,

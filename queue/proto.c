@@ -377,6 +377,7 @@ proto_put_outcome(struct buf *buf, const struct queue_outcome *outcome)
 {
 	wire_put_u16(buf, outcome->index);
 	wire_put_u8(buf, (uint8_t)outcome->fate);
+	wire_put_u8(buf, outcome->unconfirmed);
 	wire_put_u16(buf, (uint16_t)outcome->reply.code);
 	wire_put_str(buf, outcome->reply.enhanced);
 	wire_put_str(buf, outcome->reply.text);
@@ -393,6 +394,7 @@ proto_outcome(struct wire *wire, struct queue_outcome *out)
 		fate = QUEUE_DEFERRED;
 	}
 	out->fate = (enum queue_fate)fate;
+	out->unconfirmed = wire_u8(wire);
 	out->reply.code = wire_u16(wire);
 	if (out->reply.code > 599)
 		wire->failed = true;

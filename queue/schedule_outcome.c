@@ -234,6 +234,7 @@ to_stored(const struct queue_outcome *in, msec_t expired_after, struct store_out
 
 	out->index = in->index;
 	out->state = states[in->fate];
+	out->unconfirmed = in->unconfirmed;
 	out->reply[0] = '\0';
 	if (out->state == STORE_QUEUED && expired_after) {
 		out->state = STORE_EXPIRED;

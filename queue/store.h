@@ -118,6 +118,7 @@ struct store_outcome {
 	enum store_state state;          /* STORE_QUEUED: deferred, stays in the lane */
 	char reply[STORE_REPLY_MAX + 1]; /* "550 5.1.1 no such user"; cut by the caller */
 	uint16_t last; /* where in reply the last answer begins, if our own words stand before it */
+	bool unconfirmed; /* STORE_DELIVERED: the sender is told that it went on */
 };
 struct store_batch { /* all borrowed for the call */
 	enum queue_lane lane;
@@ -135,7 +136,8 @@ struct store_batch { /* all borrowed for the call */
  * last unfinished recipient.
  *
  * The sender, if there is one, is notified by the same transaction: of those that it ends as
- * bounced or expired, and, once per age, that the others are still being tried. */
+ * bounced or expired, of those delivered unconfirmed, and, once per age, that the others are still
+ * being tried; each as far as NOTIFY of the recipient wants it. */
 void store_finish(struct store *store, const struct store_batch *batch, store_on_done *on_done,
                   void *arg);
 /* Changes when the message is due; if its sender held it, that ends with it. */

@@ -12,7 +12,6 @@
 
 #include "core/log.h"
 #include "core/mem.h"
-#include "smtp/dsn.h"
 
 struct store_large {
 	struct queue_id id;
@@ -222,7 +221,7 @@ struct finish {
 	struct store_batch batch; /* outcomes: owned */
 	bool ended, last;         /* some recipient ended; the message left the lane */
 	struct store_body body;
-	struct notice failed, delayed;
+	struct notice notices[DSN_ACTIONS];
 };
 
 static const enum counter counter_of[] = {
@@ -290,6 +289,36 @@ is_failure(enum store_state state)
 	return state == STORE_BOUNCED || state == STORE_EXPIRED;
 }
 
+static bool
+is_unconfirmed(const struct store_outcome *outcome)
+{
+	return outcome->state == STORE_DELIVERED && outcome->unconfirmed;
+}
+
+/* RFC 3461 section 4.1; who asked for nothing is told of failures and delays. */
+static bool
+wants(const struct store_recipient *recipient, unsigned notify)
+{
+	return recipient->notify ? recipient->notify & notify : notify != NOTIFY_SUCCESS;
+}
+
+static struct dsn_recipient
+told(const struct store_recipient *recipient, const char *reply, bool expired)
+{
+	return (struct dsn_recipient){.address = recipient->address,
+	                              .orcpt = recipient->orcpt,
+	                              .reply = reply,
+	                              .expired = expired};
+}
+
+static void
+tell(struct finish *finish, struct lane_txn *txn, enum dsn_action action,
+     const struct store_message *message, const struct dsn_recipient *recipients, size_t count)
+{
+	if (count)
+		notice_put(txn, &finish->notices[action], message, recipients, count);
+}
+
 /* Once all outcomes are applied. */
 static void
 tell_delay(struct finish *finish, struct lane_txn *txn, struct store_message *message)
@@ -301,11 +330,10 @@ tell_delay(struct finish *finish, struct lane_txn *txn, struct store_message *me
 	for (size_t i = 0; i < message->recipient_count; i++) {
 		const struct store_recipient *recipient = &message->recipients[i];
 
-		if (recipient->state == STORE_QUEUED)
-			late[count++] = (struct dsn_recipient){.address = recipient->address,
-			                                       .reply = recipient->reply};
+		if (recipient->state == STORE_QUEUED && wants(recipient, NOTIFY_DELAY))
+			late[count++] = told(recipient, recipient->reply, false);
 	}
-	notice_put(txn, &finish->delayed, message, late, count);
+	tell(finish, txn, DSN_DELAYED, message, late, count);
 	free(late);
 }
 
@@ -315,24 +343,39 @@ apply_outcomes(struct finish *finish, struct lane_txn *txn, struct store_message
 	const struct store_batch *batch = &finish->batch;
 	const bool may_tell = !address_is_null(&message->from);
 	struct dsn_recipient *failed = xcalloc(batch->count + 1, sizeof(*failed));
-	size_t count = 0;
+	struct dsn_recipient *relayed = xcalloc(batch->count + 1, sizeof(*relayed));
+	size_t failed_count = 0, relayed_count = 0;
 
 	for (size_t i = 0; i < batch->count; i++) {
 		const struct store_outcome *outcome = &batch->outcomes[i];
 
-		if (apply_outcome(finish, txn, message, outcome) && is_failure(outcome->state))
-			failed[count++] = (struct dsn_recipient){
-			    .address = recipient_of(message, outcome->index)->address,
-			    .reply = outcome->reply + outcome->last,
-			    .expired = outcome->state == STORE_EXPIRED};
+		const struct store_recipient *recipient = recipient_of(message, outcome->index);
+
+		if (!apply_outcome(finish, txn, message, outcome))
+			continue;
+		if (is_failure(outcome->state) && wants(recipient, NOTIFY_FAILURE))
+			failed[failed_count++] = told(recipient, outcome->reply + outcome->last,
+			                              outcome->state == STORE_EXPIRED);
+		if (is_unconfirmed(outcome))
+			relayed[relayed_count++] = told(recipient, outcome->reply, false);
 	}
 	if (batch->attempt > message->attempts)
 		message->attempts = batch->attempt;
-	if (may_tell && count)
-		notice_put(txn, &finish->failed, message, failed, count);
+	if (may_tell) {
+		tell(finish, txn, DSN_FAILED, message, failed, failed_count);
+		tell(finish, txn, DSN_RELAYED, message, relayed, relayed_count);
+	}
 	if (may_tell && message->unfinished && batch->warned > message->warned)
 		tell_delay(finish, txn, message);
 	free(failed);
+	free(relayed);
+}
+
+static void
+withdraw(struct finish *finish)
+{
+	for (size_t i = 0; i < DSN_ACTIONS; i++)
+		notice_withdraw(finish->op.store, &finish->notices[i]);
 }
 
 static enum store_result
@@ -346,8 +389,7 @@ finish_apply(struct op *op, struct lane_txn *txn)
 	struct buf buf;
 
 	finish->ended = finish->last = false;
-	notice_withdraw(op->store, &finish->failed);
-	notice_withdraw(op->store, &finish->delayed);
+	withdraw(finish);
 	if (message == NULL)
 		return STORE_MISSING;
 	for (size_t i = 0; i < batch->count; i++) {
@@ -392,22 +434,21 @@ finish_settled(struct op *op)
 
 	if (op->result == STORE_OK && finish->last)
 		segments_release(&op->store->segments, &finish->batch.id, &finish->body);
-	if (op->result != STORE_OK) {
-		notice_withdraw(op->store, &finish->failed);
-		notice_withdraw(op->store, &finish->delayed);
-	}
+	if (op->result != STORE_OK)
+		withdraw(finish);
 }
 
 static void
 tell_generated(const struct finish *finish, const struct notice *notice)
 {
+	static const char *const kinds[] = {"failed", "delayed", "relayed"};
 	const struct store *store = finish->op.store;
 	char about[QUEUE_ID_TEXT_SIZE], text[QUEUE_ID_TEXT_SIZE];
 
 	if (!notice->placed)
 		return;
 	log_info(queue_id_format(&notice->id, text), "generated", "about=%s kind=%s lane=%s",
-	         queue_id_format(&finish->batch.id, about), notice->delayed ? "delayed" : "failed",
+	         queue_id_format(&finish->batch.id, about), kinds[notice->action],
 	         queue_lane_name(finish->batch.lane));
 	if (store->opts.on_generated)
 		store->opts.on_generated(store->opts.arg, finish->batch.lane, &notice->id);
@@ -422,21 +463,22 @@ finish_complete(struct op *op)
 	if (op->result == STORE_OK && finish->ended)
 		op->store->dirty[finish->batch.lane] = true;
 	store_tell(op);
-	tell_generated(finish, &finish->failed);
-	tell_generated(finish, &finish->delayed);
+	for (size_t i = 0; i < DSN_ACTIONS; i++)
+		tell_generated(finish, &finish->notices[i]);
 	free((void *)finish->batch.outcomes);
 	free(finish);
 }
 
 static void
-notice_prepare(struct notice *notice, const struct store_batch *batch, bool delayed)
+prepare(struct finish *finish, enum dsn_action action)
 {
+	struct notice *notice = &finish->notices[action];
 	const msec_t now = clock_wall();
 
 	queue_id_make(&notice->id, now);
 	notice->when = now;
-	notice->delayed = delayed;
-	notice->retry_until = batch->retry_until;
+	notice->action = action;
+	notice->retry_until = finish->batch.retry_until;
 }
 
 void
@@ -446,18 +488,21 @@ store_finish(struct store *store, const struct store_batch *batch, store_on_done
 	struct finish *finish = xcalloc(1, sizeof(*finish));
 	struct store_outcome *outcomes =
 	    xcalloc(batch->count ? batch->count : 1, sizeof(*outcomes));
-	bool fails = false;
+	bool fails = false, relays = false;
 
 	finish->batch = *batch;
 	finish->batch.outcomes = outcomes;
 	for (size_t i = 0; i < batch->count; i++) {
 		outcomes[i] = batch->outcomes[i];
 		fails |= is_failure(outcomes[i].state);
+		relays |= is_unconfirmed(&outcomes[i]);
 	}
 	if (fails)
-		notice_prepare(&finish->failed, batch, false);
+		prepare(finish, DSN_FAILED);
+	if (relays)
+		prepare(finish, DSN_RELAYED);
 	if (batch->warned)
-		notice_prepare(&finish->delayed, batch, true);
+		prepare(finish, DSN_DELAYED);
 	finish->op.weight = 4 + 3 * batch->count;
 	finish->op.apply = finish_apply;
 	finish->op.settled = finish_settled;

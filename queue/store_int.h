@@ -12,6 +12,7 @@
 
 #include "core/buf.h"
 #include "queue/store.h"
+#include "smtp/dsn.h"
 
 #define STORE_FORMAT      3u /* of environments and records; 1 knew no delay notices, 2 no envelope */
 #define STORE_SEGMENT_MAX (64u << 20)
@@ -248,12 +249,11 @@ void store_complete(struct op *op);
 
 /* --- notice.c --- */
 
-struct dsn_recipient;
 struct notice { /* one notification to the sender of a message, from transaction to completion */
 	struct queue_id id;
-	bool delayed;       /* else failed */
+	enum dsn_action action;
 	msec_t when;        /* composed */
-	msec_t retry_until; /* delayed only */
+	msec_t retry_until; /* DSN_DELAYED only */
 	bool placed;        /* appended and counted: body says where */
 	struct store_body body;
 };

@@ -53,6 +53,8 @@ enum queue_fate {
 struct queue_outcome {
 	uint16_t index;
 	enum queue_fate fate;
+	bool unconfirmed; /* delivered to a host that tells nobody of it, though the sender asked:
+	                     we tell that it went there (RFC 3461 section 5.2.2) */
 	struct reply
 	    reply; /* the remote's, or our own words with code 0 about a failed connection */
 };

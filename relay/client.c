@@ -122,10 +122,28 @@ find_target(const struct client *client, const struct route_result *route)
 	return i;
 }
 
-bool
-client_suits(const struct client *client, const struct route_result *route)
+/* What the route says, unless the sender wants more (REQUIRETLS, RFC 8689) or less of it
+ * (TLS-Required: No, if not both); a password is never said in clear. */
+static enum conf_tls
+tls_wanted(const struct conf_route *route, const struct envelope *envelope)
 {
-	return client->route.conf == route->conf && find_target(client, route) < route->dns.count;
+	const enum conf_tls tls = route ? route->tls : CONF_TLS_MAY;
+
+	if (envelope->requiretls)
+		return tls < CONF_TLS_VERIFY ? CONF_TLS_VERIFY : tls;
+	if (envelope->tls_optional && (tls == CONF_TLS_REQUIRE || tls == CONF_TLS_VERIFY) &&
+	    !route->user[0])
+		return CONF_TLS_MAY;
+	return tls;
+}
+
+bool
+client_suits(const struct client *client, const struct route_result *route,
+             const struct queue_job *job)
+{
+	return client->route.conf == route->conf && find_target(client, route) < route->dns.count &&
+	       client->tls >= tls_wanted(route->conf, &job->envelope) &&
+	       !transaction_lacks(client, job, NULL);
 }
 
 void
@@ -138,6 +156,7 @@ client_begin(struct client *client, const struct route_result *route, struct que
 	client->on_done = on_done;
 	client->arg = arg;
 	transaction_new(client);
+	client->may_change = false;
 	client->is_unproven = client->state == CLIENT_KEPT;
 	client->next = client->is_unproven ? find_target(client, route) + 1 : 0;
 	client->sessions = client->is_unproven;
@@ -204,8 +223,8 @@ client_finish(struct client *client, enum client_farewell farewell)
 	on_done(arg, outcomes, count);
 }
 
-void
-client_next_host(struct client *client)
+static void
+reconnect(struct client *client)
 {
 	conn_free(client->conn);
 	client->conn = NULL;
@@ -214,13 +233,26 @@ client_next_host(struct client *client)
 	loop_timer_arm(client->kick, 0);
 }
 
+bool
+client_is_lack(const struct reply *why)
+{
+	return !why->code && why->enhanced[0] == '5';
+}
+
+void
+client_next_host(struct client *client)
+{
+	client->may_change |= !client_is_lack(&client->last);
+	reconnect(client);
+}
+
 void
 client_begin_again(struct client *client)
 {
 	client->next = 0;
 	client->sessions = 0;
 	client->is_unproven = false;
-	client_next_host(client);
+	reconnect(client);
 }
 
 bool
@@ -247,6 +279,12 @@ next_address(struct client *client)
 		          client->peer, sizeof client->peer);
 	client->state = CLIENT_CONNECTING;
 	client->deliveries = 0;
+	client->tls = tls_wanted(client->route.conf, &client->job->envelope);
+	if (client->job->envelope.requiretls && !client->route.conf && !target->secure) {
+		client_cannot(client, "5.7.30",
+		              "the sender requires TLS, and DNSSEC does not vouch for this host");
+		return;
+	}
 	client->conn = conn_connect(client->opts.loop, (const struct sockaddr *)&target->addr,
 	                            target->len, INPUT_MAX, &events, client);
 	if (!client->conn) {
@@ -274,7 +312,7 @@ try_in_clear(struct client *client)
 {
 	client->next--;
 	client->sessions--;
-	client_next_host(client);
+	reconnect(client);
 	client->no_tls = true;
 }
 
@@ -320,10 +358,23 @@ say_hello(struct client *client, enum client_state state)
 
 /* ---- TLS and login */
 
-static enum conf_tls
-tls_of(const struct client *client)
+static void
+cannot(struct client *client, const char *status, const char *why)
 {
-	return client->route.conf ? client->route.conf->tls : CONF_TLS_MAY;
+	client_words(&client->last, status, "%s [%s]: %s", client->target.host, client->peer, why);
+	client_next_host(client);
+}
+
+void
+client_cannot(struct client *client, const char *status, const char *format, ...)
+{
+	char why[REPLY_TEXT_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(why, sizeof why, format, args);
+	va_end(args);
+	cannot(client, status, why);
 }
 
 /* This host is no good as it is, for a reason the operator should hear. */
@@ -336,20 +387,26 @@ refuse_host(struct client *client, const char *status, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(why, sizeof why, format, args);
 	va_end(args);
-	client_words(&client->last, status, "%s [%s]: %s", client->target.host, client->peer, why);
 	log_warn(queue_id_format(&client->job->id, id), "host-refused",
 	         "host=%s ip=%s error=\"%s\"", client->target.host, client->peer,
 	         log_text(why, said, sizeof said));
-	client_next_host(client);
+	cannot(client, status, why);
 }
 
-/* A handshake was not or cannot be done. */
+/* A handshake was not or cannot be done; broken: for a reason that is in TLS or the certificate. */
 static void
-tls_failed(struct client *client, const char *why)
+tls_failed(struct client *client, const char *why, bool broken)
 {
 	char id[QUEUE_ID_TEXT_SIZE];
 
-	if (tls_of(client) != CONF_TLS_MAY) {
+	if (broken && client->job->envelope.requiretls) {
+		client_cannot(client, "5.7.5",
+		              "%s; the sender requires TLS with a host that "
+		              "proves its name",
+		              why);
+		return;
+	}
+	if (client->tls != CONF_TLS_MAY) {
 		refuse_host(client, "4.7.5", "%s", why);
 		return;
 	}
@@ -361,13 +418,13 @@ tls_failed(struct client *client, const char *why)
 static void
 start_tls(struct client *client)
 {
-	const bool verify = tls_of(client) >= CONF_TLS_VERIFY;
+	const bool verify = client->tls >= CONF_TLS_VERIFY;
 	struct tls_client *tls = verify ? client->opts.tls_verifying : client->opts.tls;
 
 	if (!tls) {
 		refuse_host(client, "4.7.5", "relay.ca_file has no certificates to verify it with");
 	} else if (conn_start_tls_client(client->conn, tls, client->target.host)) {
-		tls_failed(client, "TLS cannot start here");
+		tls_failed(client, "TLS cannot start here", false);
 	} else {
 		client->state = CLIENT_HANDSHAKE;
 		conn_set_timeout(client->conn, client->opts.conf->handshake_timeout);
@@ -398,13 +455,15 @@ static void
 prepare_session(struct client *client)
 {
 	const struct conf_route *conf = client->route.conf;
-	const enum conf_tls tls = tls_of(client);
+	const enum conf_tls tls = client->tls;
 	const bool secure = conn_is_secure(client->conn);
 
 	if (!secure && (client->offers & OFFER_STARTTLS) && tls != CONF_TLS_NONE &&
 	    !client->no_tls) {
 		client_set_state(client, CLIENT_STARTTLS);
 		client_say(client, "STARTTLS\r\n");
+	} else if (!secure && client->job->envelope.requiretls) {
+		client_cannot(client, "5.7.30", "the sender requires TLS, and it is not offered");
 	} else if (!secure && tls >= CONF_TLS_REQUIRE) {
 		refuse_host(client, "4.7.4", "TLS is required, and not offered");
 	} else if (!conf || !conf->user[0]) {
@@ -500,7 +559,7 @@ on_reply(struct client *client, const struct reply *reply)
 	case CLIENT_STARTTLS:
 		if (good) {
 			start_tls(client);
-		} else if (reply->code == 421 || tls_of(client) != CONF_TLS_MAY) {
+		} else if (reply->code == 421 || client->tls != CONF_TLS_MAY) {
 			client->last = *reply;
 			client_next_host(client);
 		} else {
@@ -541,7 +600,7 @@ on_open(void *arg)
 	struct client *client = arg;
 
 	client->sessions++;
-	if (tls_of(client) == CONF_TLS_IMPLICIT)
+	if (client->tls == CONF_TLS_IMPLICIT)
 		start_tls(client);
 	else
 		client_set_state(client, CLIENT_GREETING);
@@ -552,7 +611,7 @@ on_secure(void *arg)
 {
 	struct client *client = arg;
 
-	if (tls_of(client) == CONF_TLS_IMPLICIT)
+	if (client->tls == CONF_TLS_IMPLICIT)
 		client_set_state(client, CLIENT_GREETING);
 	else
 		say_hello(client, CLIENT_EHLO);
@@ -560,7 +619,7 @@ on_secure(void *arg)
 
 /* How the connection ended, for whatever it was doing. The client may be gone afterwards. */
 static void
-lost(struct client *client, const char *why)
+lost(struct client *client, const char *why, bool broken)
 {
 	if (!client->job) {
 		client_free(client);
@@ -574,7 +633,7 @@ lost(struct client *client, const char *why)
 	             "%s [%s]: %s (%s)", client->target.host, client->peer, why,
 	             state_words[client->state]);
 	if (client->state == CLIENT_HANDSHAKE) {
-		tls_failed(client, why);
+		tls_failed(client, why, broken);
 	} else if (client->state < CLIENT_ENVELOPE) {
 		client_next_host(client);
 	} else {
@@ -606,7 +665,7 @@ on_input(void *arg)
 		if (n == 0 && len < INPUT_MAX)
 			break;
 		if (n <= 0) {
-			lost(client, "the server's answer is no SMTP reply");
+			lost(client, "the server's answer is no SMTP reply", false);
 			break;
 		}
 		conn_consume(client->conn, (size_t)n);
@@ -625,7 +684,9 @@ on_end(void *arg, enum conn_end why)
 {
 	struct client *client = arg;
 
-	lost(client, why == CONN_EOF       ? "the server closed the connection"
-	             : why == CONN_TIMEOUT ? "timed out"
-	                                   : conn_error(client->conn));
+	lost(client,
+	     why == CONN_EOF       ? "the server closed the connection"
+	     : why == CONN_TIMEOUT ? "timed out"
+	                           : conn_error(client->conn),
+	     why == CONN_ERROR);
 }

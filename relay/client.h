@@ -35,9 +35,10 @@ struct client_opts { /* copied; conf and both tls are borrowed until CLIENT_GONE
 	void *arg;
 };
 struct client *client_new(const struct client_opts *opts);
-/* Whether an idle client's connection leads to one of the best hosts of the route, and was made as
- * the route wants it. */
-bool client_suits(const struct client *client, const struct route_result *route);
+/* Whether an idle client's connection leads to one of the best hosts of the route, and is what the
+ * route and the job want. */
+bool client_suits(const struct client *client, const struct route_result *route,
+                  const struct queue_job *job);
 /* Starts an attempt on a client that is new, or idle and suits. The route is copied, with at least
  * one host, and its configuration and password are borrowed for the client's life; the job is
  * borrowed until the attempt is done; on_done is never called before this has returned. */

@@ -33,8 +33,8 @@ enum client_state {
 	CLIENT_LOGIN,    /* AUTH sent, or the answer to a challenge */
 	CLIENT_ENVELOPE, /* MAIL and RCPTs being sent and answered */
 	CLIENT_DATA,     /* DATA sent */
-	CLIENT_BODY,     /* 354 seen, content being written; no final dot yet */
-	CLIENT_FINAL,    /* the final dot may have left */
+	CLIENT_BODY,     /* content being written, after a 354 or in a chunk; not its end yet */
+	CLIENT_FINAL,    /* the end of the content may have left */
 	CLIENT_KEPT,     /* the job is done, the next may come */
 	CLIENT_QUIT,     /* the job is done, and so is the connection */
 };
@@ -52,6 +52,7 @@ struct client {
 	unsigned sessions;           /* connections that came about for this job */
 	struct dns_target target;    /* the present one */
 	char peer[INET6_ADDRSTRLEN]; /* its address */
+	enum conf_tls tls;           /* what its connection is held to */
 	bool no_tls;                 /* the handshake failed with this address */
 	unsigned offers;             /* enum client_offer */
 	msec_t by_least;             /* DELIVERBY: the shortest time it takes; 0: any */
@@ -70,9 +71,11 @@ struct client {
 	size_t todo_count, accepted_count;
 	bool mail_sent, mail_answered;
 	size_t rcpt_sent, rcpt_answered;
-	struct data_out out;
-	uint64_t sent;     /* octets of the body file read so far */
+	struct data_out out; /* means nothing in a chunk */
+	uint64_t sent;       /* octets of the body file read so far */
 	struct reply last; /* why the last address did not do; code 0 with words without a reply */
+	bool may_change;   /* some host was not reached, or refused for now: what the others lack is
+	                      not the last word */
 };
 
 enum client_farewell { DROP, QUIT, STAY };
@@ -86,18 +89,26 @@ void client_say(struct client *client, const char *format, ...)
 /* Our own words about a contact that failed, as a reply. */
 void client_words(struct reply *reply, const char *status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* This host cannot do what the message needs (5.x.x) or is no use now (4.x.x): the next one, or the
+ * end of the attempt. */
+void client_cannot(struct client *client, const char *status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Everything is settled: ends the attempt, and says what becomes of the connection. The client may
  * be gone. */
 void client_finish(struct client *client, enum client_farewell farewell);
 bool client_has_next(const struct client *client);
+/* Whether a reason is about what a host is, and not how it is just now. */
+bool client_is_lack(const struct reply *why);
 /* This host (or this connection) is of no use, for the reason in client->last: the next one, or the
  * end of the attempt. */
 void client_next_host(struct client *client);
 /* The kept connection is of no use any more: the job gets one of its own. */
 void client_begin_again(struct client *client);
 
-/* ---- relay/transaction.c; the client may be gone after all but the first two */
+/* ---- relay/transaction.c; the client may be gone after all but the first three */
 
+/* Whether the server lacks what this message needs; why, if it is not NULL, says what. */
+bool transaction_lacks(const struct client *client, const struct queue_job *job, struct reply *why);
 /* Nobody is settled yet. */
 void transaction_new(struct client *client);
 /* Sends MAIL and RCPT for all who are not settled. */

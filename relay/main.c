@@ -25,7 +25,7 @@ struct means { /* what attempts work with: all of it of one generation of the co
 	struct relay *relay;
 	const struct conf *conf; /* a reference */
 	struct dns *dns;
-	struct tls_client *tls, *tls_verifying; /* the latter NULL: no route needs it */
+	struct tls_client *tls, *tls_verifying; /* the latter NULL: there is no relay.ca_file */
 	char **passwords;                       /* of each route that logs in */
 	size_t password_count;
 	struct pool *pool;

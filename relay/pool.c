@@ -136,7 +136,7 @@ pool_begin(struct pool *pool, const struct route_result *route, struct queue_job
 
 	TAILQ_FOREACH_REVERSE(member, &pool->idle, members, link)
 	{
-		if (client_suits(member->client, route))
+		if (client_suits(member->client, route, job))
 			break;
 	}
 	if (!member)

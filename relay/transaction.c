@@ -18,10 +18,14 @@
  * same attempt: each transaction carries those who are unsettled. That ends where it could deliver
  * twice: when a connection is lost after the final dot left.
  *
+ * A host may lack what a message needs. Such a one is passed over like one that refuses for now;
+ * when all that are asked lack it, the recipients failed.
+ *
  * Choices. 421 anywhere ends the transaction for now. 8-bit content goes out as it is when the
  * server does not offer 8BITMIME: bouncing or re-coding it would hurt, and today's servers take it.
- * DATA is not pipelined with RCPT: a 354 after refused recipients would oblige us to an empty
- * message. */
+ * Binary content (BINARYMIME) does not: it has no lines, so nobody takes it by DATA. It goes in one
+ * chunk (BDAT), all else by DATA. DATA is not pipelined with RCPT: a 354 after refused recipients
+ * would oblige us to an empty message. */
 
 #define BLOCK (16u * 1024)
 #define PIPELINE                                                                                   \
@@ -46,12 +50,28 @@ transaction_log(const struct queue_job *job, size_t i, const struct queue_outcom
 	         log_text(outcome->reply.text, said, sizeof said));
 }
 
+/* Whether the sender wants to be told, and the server will not do it. */
+static bool
+is_unconfirmed(const struct client *client, size_t i)
+{
+	const struct envelope *envelope = &client->job->envelope;
+	const unsigned notify = client->job->recipients[i].notify;
+
+	if ((notify & NOTIFY_SUCCESS) && !(client->offers & OFFER_DSN))
+		return true;
+	/* RFC 2852: whoever named a time hears where its promise ends, and with the trace modifier
+	 * of each hop. */
+	return envelope->by && !(notify & NOTIFY_NEVER) &&
+	       (envelope->by_trace || !(client->offers & OFFER_DELIVERBY));
+}
+
 static void
 settle(struct client *client, size_t i, enum queue_fate fate, const struct reply *reply)
 {
 	assert(!client->settled[i]);
 	client->settled[i] = true;
 	client->outcomes[i].fate = fate;
+	client->outcomes[i].unconfirmed = fate == QUEUE_DELIVERED && is_unconfirmed(client, i);
 	client->outcomes[i].reply = *reply;
 	transaction_log(client->job, i, &client->outcomes[i], client->target.host, client->peer);
 }
@@ -88,9 +108,11 @@ transaction_defer_rest(struct client *client, const struct reply *why,
 		client_next_host(client);
 		return;
 	}
+	const enum queue_fate fate =
+	    client_is_lack(why) && !client->may_change ? QUEUE_FAILED : QUEUE_DEFERRED;
 	for (size_t i = 0; i < client->job->recipient_count; i++)
 		if (!client->settled[i])
-			settle(client, i, QUEUE_DEFERRED,
+			settle(client, i, fate,
 			       client->outcomes[i].reply.code ? &client->outcomes[i].reply : why);
 	client_finish(client, farewell);
 }
@@ -111,33 +133,110 @@ transaction_new(struct client *client)
 		client->outcomes[i].index = client->job->recipients[i].index;
 }
 
+/* RFC 2852 section 4: what is left of the sender's time, in whole seconds; below 0 when it is over.
+ */
+static long long
+by_time(const struct queue_job *job)
+{
+	return (job->envelope.by_deadline - clock_wall()) / 1000;
+}
+
+bool
+transaction_lacks(const struct client *client, const struct queue_job *job, struct reply *why)
+{
+	const struct envelope *envelope = &job->envelope;
+	const unsigned offers = client->offers;
+	const char *status, *what;
+
+	if (envelope->requiretls && !(offers & OFFER_REQUIRETLS)) {
+		status = "5.7.30";
+		what = "the sender requires TLS all the way (REQUIRETLS), which it does not offer";
+	} else if (envelope->body == BODY_BINARYMIME &&
+	           (~offers & (OFFER_CHUNKING | OFFER_BINARYMIME))) {
+		status = "5.6.3";
+		what = "it takes no binary content; send it again encoded as base64";
+	} else if (envelope->by == BY_RETURN && !(offers & OFFER_DELIVERBY)) {
+		status = "5.3.3";
+		what = "it cannot promise delivery in time, as the sender wants it";
+	} else if (envelope->by == BY_RETURN &&
+	           (by_time(job) < 1 || by_time(job) * 1000 < client->by_least)) {
+		status = "5.4.7";
+		what = "too little is left of the time that the sender gave it";
+	} else {
+		return false;
+	}
+	if (why)
+		client_words(why, status, "%s [%s]: %s", client->target.host, client->peer, what);
+	return true;
+}
+
+static void
+say_mail(struct client *client)
+{
+	const struct queue_job *job = client->job;
+	const struct envelope *envelope = &job->envelope;
+	const unsigned offers = client->offers;
+	char from[ADDRESS_TEXT_SIZE], parameters[512] = "";
+	const long long by = by_time(job);
+	size_t len = 0;
+
+#define ADD(...) len += (size_t)snprintf(parameters + len, sizeof parameters - len, __VA_ARGS__)
+	if (offers & OFFER_SIZE)
+		ADD(" SIZE=%llu", (unsigned long long)job->prefix_len + job->body_size);
+	if (envelope->body == BODY_BINARYMIME)
+		ADD(" BODY=BINARYMIME");
+	else if (envelope->body == BODY_8BITMIME && (offers & OFFER_8BITMIME))
+		ADD(" BODY=8BITMIME");
+	if ((offers & OFFER_DSN) && envelope->ret)
+		ADD(" RET=%s", envelope->ret == RET_FULL ? "FULL" : "HDRS");
+	if ((offers & OFFER_DSN) && envelope->envid[0])
+		ADD(" ENVID=%s", envelope->envid);
+	if ((offers & OFFER_MT_PRIORITY) && envelope->priority)
+		ADD(" MT-PRIORITY=%d", envelope->priority);
+	if ((offers & OFFER_DELIVERBY) && envelope->by)
+		ADD(" BY=%lld;%s%s", by < 1 && envelope->by == BY_RETURN ? 1 : by,
+		    envelope->by == BY_RETURN ? "R" : "N", envelope->by_trace ? "T" : "");
+	if (envelope->requiretls)
+		ADD(" REQUIRETLS");
+	/* RFC 4954 section 5: who submitted it is not known there. */
+	if (client->route.conf && client->route.conf->user[0])
+		ADD(" AUTH=<>");
+#undef ADD
+	assert(len < sizeof parameters);
+	client_say(client, "MAIL FROM:<%s>%s\r\n", address_format(&job->from, from, sizeof from),
+	           parameters);
+}
+
+static void
+say_rcpt(struct client *client, const struct queue_recipient *recipient)
+{
+	static const char *const words[] = {"NEVER", "SUCCESS", "FAILURE", "DELAY"};
+	char to[ADDRESS_TEXT_SIZE], notify[40] = "";
+	const bool orcpt = (client->offers & OFFER_DSN) && recipient->orcpt[0];
+
+	if (client->offers & OFFER_DSN)
+		for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+			if (recipient->notify & 1u << i) {
+				strcat(notify, notify[0] ? "," : " NOTIFY=");
+				strcat(notify, words[i]);
+			}
+	client_say(client, "RCPT TO:<%s>%s%s%s\r\n",
+	           address_format(&recipient->address, to, sizeof to), notify,
+	           orcpt ? " ORCPT=" : "", orcpt ? recipient->orcpt : "");
+}
+
 static void
 say_envelope(struct client *client)
 {
-	const struct queue_job *job = client->job;
-	size_t window = client->offers & OFFER_PIPELINING ? PIPELINE : 1;
-	char text[ADDRESS_TEXT_SIZE];
+	const size_t window = client->offers & OFFER_PIPELINING ? PIPELINE : 1;
 
 	if (!client->mail_sent) {
-		char size[40] = "";
-		if (client->offers & OFFER_SIZE)
-			snprintf(size, sizeof size, " SIZE=%llu",
-			         (unsigned long long)job->prefix_len + job->body_size);
-		client_say(client, "MAIL FROM:<%s>%s%s\r\n",
-		           address_format(&job->from, text, sizeof text), size,
-		           (client->offers & OFFER_8BITMIME) && job->envelope.body != BODY_7BIT
-		               ? " BODY=8BITMIME"
-		               : "");
+		say_mail(client);
 		client->mail_sent = true;
 	}
 	while (client->rcpt_sent < client->todo_count &&
-	       client->rcpt_sent - client->rcpt_answered + (client->mail_answered ? 0 : 1) <
-	           window) {
-		client_say(client, "RCPT TO:<%s>\r\n",
-		           address_format(&job->recipients[client->todo[client->rcpt_sent]].address,
-		                          text, sizeof text));
-		client->rcpt_sent++;
-	}
+	       client->rcpt_sent - client->rcpt_answered + (client->mail_answered ? 0 : 1) < window)
+		say_rcpt(client, &client->job->recipients[client->todo[client->rcpt_sent++]]);
 }
 
 void
@@ -152,6 +251,10 @@ transaction_begin(struct client *client)
 		if (!client->settled[i])
 			client->todo[client->todo_count++] = i;
 	}
+	if (transaction_lacks(client, client->job, &client->last)) {
+		transaction_defer_rest(client, &client->last, QUIT);
+		return;
+	}
 	client_set_state(client, CLIENT_ENVELOPE);
 	say_envelope(client);
 }
@@ -163,12 +266,13 @@ sink(void *arg, const uint8_t *data, size_t len)
 	conn_write(client->conn, data, len);
 }
 
-/* Writes content while the connection takes it; the final dot when all is out. Less than
+/* Writes content while the connection takes it; its end when all is out. Less than
  * CONN_OUTPUT_HIGH waits at any time, so that an early answer is read. */
 static void
 pump(struct client *client)
 {
 	struct queue_job *job = client->job;
+	const bool chunk = job->envelope.body == BODY_BINARYMIME;
 	static uint8_t block[BLOCK]; /* one loop, one thread */
 
 	client_set_state(client, CLIENT_BODY);
@@ -191,14 +295,35 @@ pump(struct client *client)
 			              DROP); /* no dot: the server must not take half a message */
 			return;
 		}
-		data_out_feed(&client->out, block, (size_t)n, sink, client);
+		if (chunk)
+			sink(client, block, (size_t)n);
+		else
+			data_out_feed(&client->out, block, (size_t)n, sink, client);
 		client->sent += (uint64_t)n;
 	}
 	if (client->sent == job->body_size) {
 		queue_job_final(job);
-		data_out_end(&client->out, sink, client);
+		if (!chunk)
+			data_out_end(&client->out, sink, client);
 		client_set_state(client, CLIENT_FINAL);
 	}
+}
+
+/* For those whom the server took. */
+static void
+say_content(struct client *client)
+{
+	const struct queue_job *job = client->job;
+
+	if (job->envelope.body != BODY_BINARYMIME) {
+		client_set_state(client, CLIENT_DATA);
+		client_say(client, "DATA\r\n");
+		return;
+	}
+	client_say(client, "BDAT %llu LAST\r\n",
+	           (unsigned long long)job->prefix_len + job->body_size);
+	sink(client, job->prefix, job->prefix_len);
+	pump(client);
 }
 
 /* ---- replies */
@@ -258,8 +383,7 @@ on_envelope_reply(struct client *client, const struct reply *reply)
 		client_set_state(client, CLIENT_ENVELOPE);
 		say_envelope(client);
 	} else if (client->accepted_count) {
-		client_set_state(client, CLIENT_DATA);
-		client_say(client, "DATA\r\n");
+		say_content(client);
 	} else {
 		transaction_defer_rest(client, reply, QUIT);
 	}
@@ -312,7 +436,7 @@ transaction_on_reply(struct client *client, const struct reply *reply)
 			              good ? STAY : QUIT);
 			return;
 		}
-		/* The final dot is still here. */
+		/* The end is still here. */
 		/* fall through */
 	case CLIENT_BODY: /* an answer to a message that is not complete: refused early, or nonsense
 	                   */

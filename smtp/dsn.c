@@ -111,6 +111,8 @@ add_words(const struct dsn *dsn, struct buf *out)
 		    "was handed\r\nto a mail server that confirms no deliveries, so this is the "
 		    "last that you hear of it,\r\nunless it fails there.\r\n");
 		break;
+	case DSN_ACTIONS:
+		assert(0 && "no action");
 	}
 	for (size_t i = 0; i < dsn->count; i++) {
 		const struct dsn_recipient *recipient = &dsn->recipients[i];

@@ -14,6 +14,7 @@ enum dsn_action { /* RFC 3464 section 2.3.3 */
 	          DSN_FAILED,
 	          DSN_DELAYED,
 	          DSN_RELAYED, /* taken by a server that will not tell of its delivery */
+	          DSN_ACTIONS
 };
 
 struct dsn_recipient {

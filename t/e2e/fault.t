@@ -3,7 +3,7 @@
 # messages are accepted, so that what happens at the step is the message's doing alone.
 # Expectation: whatever the step, the client hears exactly one reply; 250 if and only if the message is kept, charged once and delivered once; 451 or 452
 # if and only if nothing of it is left. A lost reply is answered by the restarted queue, both ways. Moves, outcomes and the copy to history lose nothing
-# and repeat nothing; a bounce and its notification are one. When the disk works again, so does the service, without anybody's help.
+# and repeat nothing; a bounce and its notification are one, and so are a delivery and the word that it was. When the disk works again, so does the service, without anybody's help.
 # Every third step is taken; SEKISHO_FAULTS=1 takes them all.
 use strict;
 use warnings;
@@ -19,10 +19,11 @@ my $control = File::Temp->new(TEMPLATE => 'sekisho-fault-XXXXXX', TMPDIR => 1);
 binmode $control;
 chmod 0666, "$control";
 syswrite $control, "\0" x 64;
-my ($later_port, $refusing_port, $turning_port) = map { Sekisho::free_port() } 1 .. 3;
+my ($later_port, $refusing_port, $turning_port, $silent_port) = map { Sekisho::free_port() } 1 .. 4;
 my $s = Sekisho->new(clock => 1, no_start => 1, env => { LD_PRELOAD => "$Sekisho::BUILD/fault.so", SEKISHO_FAULT => "$control" });
 $s->{extra} = "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nroutes:\n  later.example: \"127.0.0.1:$later_port\"\n"
 	. "  refusing.example: \"127.0.0.1:$refusing_port\"\n  turning.example: \"127.0.0.1:$turning_port\"\n"
+	. "  silent.example: \"127.0.0.1:$silent_port\"\n"
 	. "  \"*\": \"127.0.0.1:$s->{ports}{sink}\"\n";
 $s->write_conf;
 $s->start;
@@ -231,10 +232,10 @@ for (share(0, @moving)) {
 # --- bounces: the outcome and its notification are one ---
 
 sub start_refusing {
-	my ($port) = @_;
+	my ($port, @how) = @_;
 	local $s->{sink};
 	local $s->{ports}{sink} = $port;
-	$s->start_sink('-f', 'rcpt');
+	$s->start_sink(@how ? @how : ('-f', 'rcpt'));
 	return $s->{sink};
 }
 
@@ -288,6 +289,37 @@ for my $lane ('fresh', 'retry') {
 }
 kill 'TERM', $refusing;
 waitpid $refusing, 0;
+
+# --- success where the next hop (without ESMTP) does not tell: the delivery and the word of it are one ---
+
+my $silent = start_refusing($silent_port, '-e');
+my $relayed = 0;
+for (share(0, @steps)) {
+	my ($point, $action, $skip) = @$_;
+	$point =~ s/LANE/fresh/;
+	my $what = "delivery without confirmation, $point $action";
+	ok(accepts(), "$what: ready") or diag recent();
+	ok(at_rest(), "$what: at rest");
+	signal_relays('STOP');
+	my $name = 'case-' . ++$count . '-end';
+	$client->cmd($_) for "MAIL FROM:<$me>", 'RCPT TO:<carol@silent.example> NOTIFY=SUCCESS', 'DATA';
+	$client->raw("From: <$me>\r\n\r\n$name\r\n.\r\n");
+	my ($id) = $client->reply =~ /^250 2\.0\.0 Queued as (\w+)/;
+	ok($id, "$what: accepted") or next;
+	$kept{$name} = 1;
+	$relayed++;
+	arm($point, $action, skip => $skip, error => EIO);
+	signal_relays('CONT');
+	ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was") or diag recent();
+	disarm();
+	ok(finished($id), "$what: finished, with one outcome") or diag recent();
+	ok(Sekisho::wait_for(60, sub { my $a = $s->json('queue', 'audit'); $a && $a->{conserved} && !$a->{queued} && $a->{generated} == $bounced + $relayed }),
+		"$what: conserved") or diag $s->ctl('queue', 'audit');
+	is(arrived($name), 1, "$what: delivered once");
+	is(told($id), 1, "$what: its sender is told once");
+}
+kill 'TERM', $silent;
+waitpid $silent, 0;
 
 # --- the sum ---
 
