@@ -65,6 +65,7 @@ cmd_ehlo(struct session *session, const char *args, size_t len)
 		if (conf->future_release)
 			offer_future_release(session);
 		session_say(session, REPLY_EHLO_AUTH, mechanisms[0] != '\0' ? mechanisms : "PLAIN");
+		offer(session, "REQUIRETLS", COMMAND_REQUIRETLS);
 	}
 	session_say(session, REPLY_EHLO_LAST);
 	return HANDLED_REPLY;

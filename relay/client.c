@@ -137,11 +137,22 @@ tls_wanted(const struct conf_route *route, const struct envelope *envelope)
 	return tls;
 }
 
+/* RFC 8689 wants to be sure that the host is the domain's: DNSSEC says so, or the operator. */
+static bool
+is_doubtful(const struct envelope *envelope, const struct route_result *route,
+            const struct dns_target *target)
+{
+	return envelope->requiretls && !route->conf && !target->mx_secure;
+}
+
 bool
 client_suits(const struct client *client, const struct route_result *route,
              const struct queue_job *job)
 {
-	return client->route.conf == route->conf && find_target(client, route) < route->dns.count &&
+	const size_t i = find_target(client, route);
+
+	return client->route.conf == route->conf && i < route->dns.count &&
+	       !is_doubtful(&job->envelope, route, &route->dns.list[i]) &&
 	       client->tls >= tls_wanted(route->conf, &job->envelope) &&
 	       !transaction_lacks(client, job, NULL);
 }
@@ -280,7 +291,7 @@ next_address(struct client *client)
 	client->state = CLIENT_CONNECTING;
 	client->deliveries = 0;
 	client->tls = tls_wanted(client->route.conf, &client->job->envelope);
-	if (client->job->envelope.requiretls && !client->route.conf && !target->secure) {
+	if (is_doubtful(&client->job->envelope, &client->route, target)) {
 		client_cannot(client, "5.7.30",
 		              "the sender requires TLS, and DNSSEC does not vouch for this host");
 		return;

@@ -454,11 +454,11 @@ static void
 add_target(struct dns_lookup *lookup, const struct host *host, bool v6, size_t i)
 {
 	struct dns_target *target = &lookup->result.list[lookup->result.count++];
-	const bool mx_secure = lookup->is_host || lookup->mx.secure;
 
 	memcpy(target->host, host->name, sizeof target->host);
 	target->preference = host->preference;
-	target->secure = mx_secure && (v6 ? host->aaaa.secure : host->a.secure);
+	target->mx_secure = lookup->is_host || lookup->mx.secure;
+	target->secure = target->mx_secure && (v6 ? host->aaaa.secure : host->a.secure);
 	if (v6) {
 		const struct sockaddr_in6 addr = {.sin6_family = AF_INET6,
 		                                  .sin6_port = htons(lookup->port),

@@ -22,6 +22,8 @@ struct dns_target {
 	char host[256];      /* lower-case name, or the literal as it was asked for */
 	unsigned preference; /* of its MX; 0 without one */
 	bool secure;         /* DNSSEC proved the host and its address */
+	bool mx_secure;      /* it proved the host to be the domain's, which its name in a
+	                        certificate then stands for */
 	struct sockaddr_storage addr;
 	socklen_t len;
 };

@@ -94,10 +94,19 @@ sub stop {
 
 sub DESTROY { my ($self) = @_; local $?; $self->stop }
 
-# nsd, which answers from a root zone of ours: records as in a zone file. Names below "broken." are answered SERVFAIL.
+# nsd, which answers from a root zone of ours: records as in a zone file. Names below "broken." are answered SERVFAIL. With records of their
+# own, names below "signed." are proved by DNSSEC to who trusts the file of {anchor}.
 sub nsd {
-	my ($class, $port, $records) = @_;
+	my ($class, $port, $records, $signed) = @_;
 	my $dir = directory();
+	my $zone = '';
+	if ($signed) {
+		write_file("$dir/signed.zone", "\$ORIGIN signed.\n\$TTL 60\n\@ SOA ns host 1 3600 600 86400 60\n\@ NS ns\nns A 127.0.0.1\n$signed");
+		system("cd $dir && key=\$(ldns-keygen -a ECDSAP256SHA256 -k signed) && ldns-signzone -f signed.done signed.zone \$key && cp \$key.key anchor") == 0
+			or die 'ldns-signzone';
+		chmod 0644, glob "$dir/*";
+		$zone = "zone:\n name: \"signed.\"\n zonefile: signed.done\n";
+	}
 	write_file("$dir/root.zone", "\$TTL 1\n. SOA ns. host. 1 3600 600 86400 1\n. NS ns.\nns. A 127.0.0.1\n$records");
 	write_file("$dir/nsd.conf", <<"CONF");
 server:
@@ -121,8 +130,9 @@ zone:
 zone:
  name: "broken."
  zonefile: no-such.zone
+$zone
 CONF
-	return $class->start(dir => $dir, command => ["$PEERS/usr/sbin/nsd", '-d', '-c', "$dir/nsd.conf"])->listens('127.0.0.1', $port);
+	return $class->start(anchor => "$dir/anchor", dir => $dir, command => ["$PEERS/usr/sbin/nsd", '-d', '-c', "$dir/nsd.conf"])->listens('127.0.0.1', $port);
 }
 
 # smtp-sink on an address; what it gets is in its directory.
