@@ -10,6 +10,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
 use IO::Socket::INET;
+use IO::Socket::SSL;
 use Test::More;
 
 my $s = Sekisho->new(no_sink => 1, no_start => 1, clock => 1, conf => "quota: { $Sekisho::UNPACED }\nrelay: { connections: 1 }\n");
@@ -59,7 +60,14 @@ sub play {
 		next if $turn->($verb);
 		exit 0 if $verb eq 'QUIT' && (current())[0] eq 'ok';
 		if ($verb eq 'QUIT') { 1 while sysread $c, my $ignored, 4096; exit 0 }
-		if ($verb eq 'EHLO') { $say->("250-remote\r\n250 PIPELINING\r\n"); next }
+		my $is_secure = ref $c eq 'IO::Socket::SSL';
+		if ($verb eq 'EHLO') { $say->("250-remote\r\n" . (-e "$s->{dir}/offers-tls" && !$is_secure ? "250-STARTTLS\r\n" : '') . "250 PIPELINING\r\n"); next }
+		if ($verb eq 'STARTTLS') {
+			$say->("220 go\r\n");
+			$c = IO::Socket::SSL->start_SSL($c, SSL_server => 1, SSL_cert_file => "$s->{dir}/cert.pem", SSL_key_file => "$s->{dir}/key.pem") or die;
+			event("$$ secure");
+			next;
+		}
 		if ($verb ne 'DATA') { $say->("250 ok\r\n"); next }
 		$say->("354 go\r\n");
 		my $first = $line->();
@@ -127,6 +135,12 @@ expect('an answer to the dot before the dot', 'queued', qr/250/, 'raw', 'DATA', 
 $more = "\r\n" . ('x' x 78 . "\r\n") x 100_000; # more than all buffers on the way hold
 expect("5xx in the middle of the content and hangs up, $_", 'bounced', qr/552/, 'raw', 'body', '"552 5.3.4 too big\r\n"') for 1 .. 3;
 expect('4xx in the middle of the content and hangs up', 'queued', qr/452/, 'raw', 'body', '"452 4.3.1 full\r\n"');
+open my $offer, '>', "$s->{dir}/offers-tls" or die $!;
+my $secure = happened('secure');
+expect("5xx in the middle of the content over TLS and hangs up, $_", 'bounced', qr/552/, 'raw', 'body', '"552 5.3.4 too big\r\n"') for 1 .. 3;
+expect('4xx in the middle of the content over TLS and hangs up', 'queued', qr/452/, 'raw', 'body', '"452 4.3.1 full\r\n"');
+cmp_ok(happened('secure') - $secure, '>=', 4, 'it was TLS');
+unlink "$s->{dir}/offers-tls";
 $more = '';
 expect('answers in single octets', 'delivered', qr/250/, 'bytes');
 
