@@ -13,6 +13,9 @@
  * dot in LF.CRLF is content, and in CRLF.LF it is a stuffed dot that is taken off, as RFC 5321
  * section 4.5.2 says of every line that begins with a dot and goes on.
  *
+ * CRCRLF is one line end: programs write it that make CRLF of the LF in CRLF. Were it two, the
+ * header section of their mail would end behind its first line.
+ *
  * Folding. A piece is as long as it can be; the next one begins with a blank, so it is never a dot
  * or a header field. Best is the last blank with text on either side: only CRLF goes in front of
  * it, which is folding as RFC 5322 section 2.2.3 means it. Without such a blank CRLF SP goes in,
@@ -33,6 +36,7 @@ enum in_state {
 	IN_LINE,   /* after a true CRLF or at the start */
 	IN_TEXT,   /* elsewhere, also right after a bare CR or LF */
 	IN_CR,     /* CR held back */
+	IN_CRCR,   /* two of them */
 	IN_DOT,    /* a dot at the start of a line, not handed on */
 	IN_DOT_CR, /* and a CR after it, held back */
 	IN_END,    /* the end was seen */
@@ -294,8 +298,25 @@ step(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
 
 	switch ((enum in_state)in->state) {
 	case IN_CR:
+		if (*p == '\r') {
+			in->state = IN_CRCR;
+			return p + 1;
+		}
 		end_line(out, *p != '\n');
 		return p + (in->state == IN_LINE);
+	case IN_CRCR:
+		if (*p == '\n') {
+			in->has_bare = true;
+			end_line(out, false);
+			return p + 1;
+		}
+		end_line(out, true);
+		if (*p != '\r') {
+			end_line(out, true);
+			return p;
+		}
+		in->state = IN_CRCR;
+		return p + 1;
 	case IN_DOT:
 		in->state = *p == '\r' ? IN_DOT_CR : IN_TEXT;
 		return p + (*p == '\r');
@@ -358,8 +379,11 @@ data_in_end(struct data_in *in, data_sink *sink, void *arg)
 	out.arg = arg;
 	out.len = 0;
 	assert(in->kind != DATA_DOTTED);
-	if (in->state == IN_CR || in->line_len > 0)
-		end_line(&out, in->state == IN_CR);
+	const bool is_bare = in->state == IN_CR || in->state == IN_CRCR;
+	if (in->state == IN_CRCR)
+		end_line(&out, true);
+	if (is_bare || in->line_len > 0)
+		end_line(&out, is_bare);
 	flush(&out);
 	in->state = IN_END;
 }

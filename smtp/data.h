@@ -2,10 +2,10 @@
  *
  * In: CRLF.CRLF alone ends data (RFC 5321 section 4.1.1.4); a line of one dot with a bare LF or CR
  * next to it is content. Leading dots are un-stuffed; in chunks (RFC 3030) a dot is a dot. Bare CR
- * and bare LF become CRLF, so that the next server cannot see another end than we did (SMTP
- * smuggling), and lines of more than DATA_LINE_MAX octets are folded; whether such content is
- * refused instead the caller decides at the end, as with NUL. What is well-formed is kept to the
- * octet. Out: strict CRLF and dot-stuffing. Both are resumable at any octet. */
+ * and bare LF become CRLF (CRCRLF as well), so that the next server cannot see another end than we
+ * did (SMTP smuggling), and lines of more than DATA_LINE_MAX octets are folded; whether such
+ * content is refused instead the caller decides at the end, as with NUL. What is well-formed is
+ * kept to the octet. Out: strict CRLF and dot-stuffing. Both are resumable at any octet. */
 #ifndef SMTP_DATA_H
 #define SMTP_DATA_H
 

@@ -79,18 +79,21 @@ envelope_utf8_xtext(const char *text, size_t len, const char *also, char *out, s
 	out[0] = '\0';
 	for (size_t n; len; text += n, len -= n) {
 		char hex[16];
+		size_t hex_len = 1;
 
 		n = text_char(text, len);
 		if (!n)
 			return false;
 		if (n == 1 && !strchr(also, *text))
-			snprintf(hex, sizeof hex, "%c", *text);
+			hex[0] = *text;
 		else
-			snprintf(hex, sizeof hex, "\\x{%X}", (unsigned)text_code(text, n));
-		if (used + strlen(hex) >= size)
+			hex_len = (size_t)snprintf(hex, sizeof hex, "\\x{%X}",
+			                           (unsigned)text_code(text, n));
+		if (used + hex_len >= size)
 			return false;
-		strcpy(out + used, hex);
-		used += strlen(hex);
+		memcpy(out + used, hex, hex_len);
+		used += hex_len;
+		out[used] = '\0';
 	}
 	return true;
 }

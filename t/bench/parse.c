@@ -115,7 +115,11 @@ static void
 parse_line(const char *line, bool is_mail)
 {
 	const struct command_opts opts = {
-	    .extensions = COMMAND_ALL, .now = 1800000000000, .hostname = "mail.example.net"};
+	    .extensions = COMMAND_ALL,
+	    .utf8 = true,
+	    .now = 1800000000000,
+	    .hostname = "mail.example.net",
+	};
 	struct command_mail mail;
 	struct envelope_recipient rcpt;
 	char orcpt[ENVELOPE_ORCPT_MAX + 1];
@@ -206,6 +210,9 @@ main(void)
 	             "BY=3600;RT REQUIRETLS\r\n",
 	             "RCPT TO:<@a.example.com,@b.example.com:bob.jones@[IPv6:2001:db8::1]> "
 	             "NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;bob.jones@mail.example.org\r\n");
+	measure_pair("in UTF-8", "MAIL FROM:<\u95a2\u6240@\u4f8b.example> SMTPUTF8\r\n",
+	             "RCPT TO:<\u7528\u6237@\u4f8b\u5b50.example> "
+	             "ORCPT=utf-8;\u7528\u6237@example.org\r\n");
 	measure_header();
 
 	static const unsigned base64[] = {76}, text[] = {0, 12, 72, 70, 68, 71, 31, 0, 75, 3},

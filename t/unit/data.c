@@ -41,11 +41,13 @@ static const struct {
     {"CR.CRLF", S("a\r.\r\nb\r\n.\r\n"), S("a\r\n.\r\nb\r\n"), true, 0},
     {"LF.CR", S("a\n.\rb\r\n.\r\n"), S("a\r\n.\r\nb\r\n"), true, 0},
     {"CRLF.CRCRLF", S("a\r\n.\r\r\nb\r\n.\r\n"), S("a\r\n\r\n\r\nb\r\n"), true, 0},
-    {"CRCRLF.LF", S("a\r\r\n.\nb\r\n.\r\n"), S("a\r\n\r\n\r\nb\r\n"), true, 0},
+    {"CRCRLF.LF", S("a\r\r\n.\nb\r\n.\r\n"), S("a\r\n\r\nb\r\n"), true, 0},
     {"CRLF.CRCR", S("a\r\n.\r\rb\r\n.\r\n"), S("a\r\n\r\n\r\nb\r\n"), true, 0},
     {"CRLF.NUL CRLF", S("a\r\n.\0\r\n.\r\n"), S("a\r\n\0\r\n"), true, 0},
     {"LFCRLF.", S("\n\r\n.\r\n"), S("\r\n\r\n"), true, 0},
-    {"CRs", S("\r\r\r\r\n.\r\n"), S("\r\n\r\n\r\n\r\n"), true, 0},
+    {"CRs", S("\r\r\r\r\n.\r\n"), S("\r\n\r\n\r\n"), true, 0},
+    {"CRCRLF ends a line once", S("a\r\r\nb\r\r\n\r\r\n.\r\n"), S("a\r\nb\r\n\r\n"), true, 0},
+    {"CRCR ends two", S("a\r\rb\r\r.\r\n.\r\n"), S("a\r\n\r\nb\r\n\r\n.\r\n"), true, 0},
     {"LFs", S("\n\n\n"), S("\r\n\r\n\r\n"), false, 0},
 };
 static const struct {
@@ -265,7 +267,10 @@ reference(const char *text, size_t len, struct facts *facts, struct buf *out)
 		at += line;
 		if (at + 1 < len && text[at] == '\r' && text[at + 1] == '\n')
 			at += 2;
-		else if (at < len) {
+		else if (at + 2 < len && !memcmp(text + at, "\r\r\n", 3)) {
+			facts->bare = true;
+			at += 3;
+		} else if (at < len) {
 			facts->bare = true;
 			at++;
 		}
@@ -365,10 +370,11 @@ against_reference(void)
 			wire[n++] = text[k];
 		}
 		n += (size_t)sprintf(wire + n, "%s.\r\n",
-		                     len > 1 && !memcmp(text + len - 2, "\r\n", 2) ? ""
-		                     : len && text[len - 1] == '\r'                ? "\n"
-		                     : len                                         ? "\r\n"
-		                                                                   : "");
+		                     len > 1 && !memcmp(text + len - 2, "\r\n", 2)   ? ""
+		                     : len > 1 && !memcmp(text + len - 2, "\r\r", 2) ? "\r\n"
+		                     : len && text[len - 1] == '\r'                  ? "\n"
+		                     : len                                           ? "\r\n"
+		                                                                     : "");
 		buf_clear(&cut);
 		bool end = feed_in(DATA_DOTTED, wire, n, draw(n + 1), step, &in, &cut, &used);
 		/* After a bare LF at the end, DATA cannot end without another line. */
