@@ -1,5 +1,7 @@
 #include "core/text.h"
 
+#include <string.h>
+
 /* Problem: text of strangers reaches terminals, log lines and other servers' commands. Idea: one
  * decoder that knows nothing but well-formed UTF-8, and one short list of what is well formed and
  * still must not pass. Characters that Unicode has not assigned yet pass: the list does not grow
@@ -77,9 +79,24 @@ text_is_printable(const char *text, size_t len)
 }
 
 bool
+text_is_7bit(const void *octets, size_t len)
+{
+	const unsigned char *p = octets;
+	uint64_t eight;
+
+	for (; len >= sizeof eight; p += sizeof eight, len -= sizeof eight) {
+		memcpy(&eight, p, sizeof eight);
+		if (eight & 0x8080808080808080)
+			return false;
+	}
+	for (; len; p++, len--)
+		if (*p > 127)
+			return false;
+	return true;
+}
+
+bool
 text_is_ascii(const char *text)
 {
-	while (*text && (unsigned char)*text < 0x80)
-		text++;
-	return !*text;
+	return text_is_7bit(text, strlen(text));
 }

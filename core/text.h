@@ -16,5 +16,7 @@ size_t text_char(const char *text, size_t len);
 uint32_t text_code(const char *text, size_t n);
 bool text_is_printable(const char *text, size_t len);
 bool text_is_ascii(const char *text);
+/* No octet over 127 among them; others that ASCII knows may be any. */
+bool text_is_7bit(const void *octets, size_t len);
 
 #endif

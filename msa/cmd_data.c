@@ -163,9 +163,10 @@ on_verdict(void *arg, enum queue_verdict verdict, const struct queue_quota *quot
 /* A header section with 8-bit octets from a client that did not say SMTPUTF8 is what many programs
  * send and every server takes: it needs nothing. */
 static bool
-needs_smtputf8(const struct transaction *transaction, struct buf *prefix)
+needs_smtputf8(const struct transaction *transaction, const struct buf *prefix)
 {
-	return address_is_utf8(&transaction->mail.from) || !text_is_ascii(buf_str(prefix)) ||
+	return address_is_utf8(&transaction->mail.from) ||
+	       !text_is_7bit(prefix->data, prefix->len) ||
 	       (transaction->mail.envelope.smtputf8 && header_is_8bit(transaction->header));
 }
 

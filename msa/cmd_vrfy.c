@@ -21,13 +21,9 @@ says_smtputf8(const struct session *session, const char *args, size_t len)
 enum handled
 cmd_vrfy(struct session *session, const char *args, size_t len)
 {
-	bool ascii = true;
-
-	for (size_t i = 0; i < len; i++)
-		ascii = ascii && (unsigned char)args[i] < 0x80;
 	if (len == 0 || !text_is_printable(args, len))
 		session_say(session, REPLY_BAD_ARGUMENTS);
-	else if (!ascii && !says_smtputf8(session, args, len))
+	else if (!text_is_7bit(args, len) && !says_smtputf8(session, args, len))
 		session_say(session, REPLY_ADDRESS_NON_ASCII);
 	else
 		session_say(session, REPLY_VRFY);

@@ -402,12 +402,10 @@ command_parse_mail(const char *args, size_t len, const struct command_opts *opts
 	if ((error = parse_params(args, len, mail_params, sizeof mail_params / sizeof *mail_params,
 	                          opts, out)))
 		return error;
-	for (; path < end && !out->envelope.smtputf8; path++)
-		if ((unsigned char)*path > 127) {
-			*why = ADDRESS_NON_ASCII;
-			return COMMAND_BAD_ADDRESS;
-		}
-	return COMMAND_OK;
+	if (out->envelope.smtputf8 || text_is_7bit(path, (size_t)(end - path)))
+		return COMMAND_OK;
+	*why = ADDRESS_NON_ASCII;
+	return COMMAND_BAD_ADDRESS;
 }
 
 struct rcpt { /* what its parameters are read into */

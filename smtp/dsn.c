@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "smtp/command.h"
 #include "smtp/envelope.h"
 #include "smtp/idna.h"
@@ -225,15 +226,6 @@ section(const uint8_t *data, size_t len, size_t max)
 	return end;
 }
 
-static bool
-is_8bit(const uint8_t *data, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if (data[i] > 0x7f)
-			return true;
-	return false;
-}
-
 static void
 add_base64(const uint8_t *data, size_t len, struct buf *out)
 {
@@ -262,12 +254,13 @@ add_parts(const struct dsn *dsn, struct buf *out)
 	const size_t head =
 	    dsn->is_whole ? dsn->head_len : section(dsn->head, dsn->head_len, DSN_HEADER_MAX);
 	const bool global = address_is_utf8(&dsn->to);
-	const bool head_8bit = is_8bit(dsn->head, head), head_utf8 = head_8bit && dsn->smtputf8;
+	const bool head_8bit = !text_is_7bit(dsn->head, head),
+	           head_utf8 = head_8bit && dsn->smtputf8;
 	struct buf words;
 
 	buf_init(&words);
 	add_words(dsn, &words);
-	if (is_8bit(words.data, words.len))
+	if (!text_is_7bit(words.data, words.len))
 		begin_part(dsn, "text/plain; charset=utf-8", "8bit", out);
 	else
 		begin_part(dsn, "text/plain; charset=us-ascii", NULL, out);
@@ -307,7 +300,7 @@ dsn_compose(const struct dsn *dsn, struct buf *out)
 	assert(!dsn->is_whole || dsn->head_len <= DSN_WHOLE_MAX);
 	buf_init(&parts);
 	add_parts(dsn, &parts);
-	parts_8bit = is_8bit(parts.data, parts.len);
+	parts_8bit = !text_is_7bit(parts.data, parts.len);
 	address_format(&dsn->to, to, sizeof(to));
 	buf_printf(out,
 	           "Received: by %s id %s;\r\n\t%s\r\n"

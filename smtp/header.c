@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/text.h"
+
 /* Problem: RFC 6409 section 8 lets a submission server add Date, Message-ID and Sender-side trace,
  * and nothing is safe to promise about a sender whose From we misread. Stored content is never
  * rewritten, so a field that must not leave has to go while it streams in. Idea: one pass, octet by
@@ -85,7 +87,7 @@ struct header {
 	size_t mbox;  /* octets of that line, at the beginning of what is held; 0 */
 	bool missing; /* no section at all */
 	bool seen[FIELDS];
-	bool is_8bit;     /* an octet over 127 anywhere in the section */
+	bool is_8bit;     /* an octet over 127 anywhere in what leaves of the section */
 	bool utf8_author; /* in a mailbox of From or Sender */
 	char name[NAME_KEPT];
 	size_t name_len;
@@ -277,7 +279,6 @@ octet(struct header *header, char c)
 {
 	bool blank = c == ' ' || c == '\t';
 
-	header->is_8bit |= (unsigned char)c > 127;
 	switch (header->state) {
 	case LINE:
 		if (blank && header->in_field) {
@@ -389,7 +390,11 @@ header_feed(struct header *header, const uint8_t *data, size_t len, data_sink *s
 		if (!plain)
 			octet(header, (char)*p);
 		if (header->fate == KEEP) {
+			header->is_8bit = header->is_8bit || !text_is_7bit(p, n);
 			if (header->held.len > 0) {
+				header->is_8bit =
+				    header->is_8bit ||
+				    !text_is_7bit(header->held.octets, header->held.len);
 				hand_on(header->held.octets, header->held.len, sink, arg);
 				header->held.len = 0;
 			}

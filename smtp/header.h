@@ -51,8 +51,8 @@ bool header_is_tls_optional(const struct header *header);
 /* True when the message had no header section at all: the prefix must then end with an empty line.
  */
 bool header_is_missing(const struct header *header);
-/* An octet over 127 stands in the section; and: in one of the mailboxes that header_authors has, as
- * it is written there. */
+/* An octet over 127 stands in what leaves of the section; and: in one of the mailboxes that
+ * header_authors has, as it is written there. */
 bool header_is_8bit(const struct header *header);
 bool header_has_utf8_author(const struct header *header);
 /* Every mailbox of From, then of Sender; count in *count. Borrowed from the arena. */

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <uninorm.h>
 
+#include "core/text.h"
+
 /* Domains are compared, looked up and sent as A-labels, so U-labels are turned at the border:
  * IDNA2008 with the mapping of UTS 46, non-transitional, as browsers and mail programs do it, which
  * folds case and takes the ideographic full stop for a dot.
@@ -50,15 +52,6 @@ a_label(const char *label, size_t len)
 	return NULL;
 }
 
-static bool
-is_ascii(const char *text, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if ((unsigned char)text[i] > 127)
-			return false;
-	return true;
-}
-
 bool
 idna_to_ascii(const char *name, size_t len, char out[IDNA_NAME_MAX + 1])
 {
@@ -68,10 +61,10 @@ idna_to_ascii(const char *name, size_t len, char out[IDNA_NAME_MAX + 1])
 	for (;; name = dot + 1) {
 		dot = memchr(name, '.', (size_t)(end - name));
 		size_t label = (size_t)((dot ? dot : end) - name);
-		char *ascii = is_ascii(name, label) ? NULL : a_label(name, label);
+		char *ascii = text_is_7bit(name, label) ? NULL : a_label(name, label);
 		const char *text = ascii ? ascii : name;
 		size_t add = ascii ? strlen(ascii) : label;
-		bool good = is_ascii(text, add) && used + add + (dot != NULL) <= IDNA_NAME_MAX;
+		bool good = text_is_7bit(text, add) && used + add + (dot != NULL) <= IDNA_NAME_MAX;
 
 		if (good) {
 			memcpy(out + used, text, add);

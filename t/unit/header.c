@@ -16,12 +16,25 @@ static const struct {
 	const char *name, *text;
 	enum header_error error;
 	const char *flags;   /* d date, i message-id, f from, m missing, s needs a Sender, t TLS is
-	                        optional */
+	                        optional, 8 8-bit, u an author in UTF-8 */
 	const char *authors; /* joined by a blank */
 	const char *left;    /* what is handed on; NULL: all of it */
 } rows[] = {
     {"usual", "From: A <a@x.example>\r\nDate: now\r\nMessage-ID: <1>\r\n\r\nFrom: b@x.example\r\n",
      HEADER_OK, "dif", "a@x.example"},
+    {"8-bit octets", "From: \xc3\xb6 <a@x.example>\r\n\r\n", HEADER_OK, "f8", "a@x.example"},
+    {"8-bit octets in the body", "From: a@x.example\r\n\r\n\xc3\xb6\r\n", HEADER_OK, "f",
+     "a@x.example"},
+    {"8-bit octets in what does not leave", "From: a@x.example\r\nBcc: \xc3\xb6@x.example\r\n\r\n",
+     HEADER_OK, "f", "a@x.example", "From: a@x.example\r\n\r\n"},
+    {"8-bit octets at the end of a long line",
+     "X: 0123456789012345678901234567890123456789012345678901\xc3\xb6\r\n\r\n", HEADER_OK, "8", ""},
+    {"an international author", "From: \xc3\xb6@x.example\r\n\r\n", HEADER_OK, "f8u",
+     "\xc3\xb6@x.example"},
+    {"an international author's domain",
+     "From: a@x.example, b@\xc3\xbc.example\r\nSender: a@x.example\r\n\r\n", HEADER_OK, "f8u",
+     "a@x.example b@xn--tda.example a@x.example"},
+    {"no section, and 8-bit octets", "h\xc3\xb6llo\r\n", HEADER_OK, "m", ""},
     {"case, gap and folding", "FROM \t:\r\n A\r\n\t<a@x.example>\r\nmessage-id: x\r\n\r\n",
      HEADER_OK, "if", "a@x.example"},
     {"sender", "Sender: s@x.example\r\nFrom: a@x.example, b@x.example\r\n\r\n", HEADER_OK, "f",
@@ -100,7 +113,7 @@ static const struct {
      "", ""},
     {"TLS-Required in the body", "Subject: x\r\n\r\nTLS-Required: No\r\n", HEADER_OK, "", ""},
     {"8-bit, trailing blanks, tabs, a lone dot",
-     "Subject: \xe9\x96\xa2 \t \r\n\t\xff \r\nX-\x80: \r\n\r\n \t\r\n.\r\n \xe9", HEADER_OK, "",
+     "Subject: \xe9\x96\xa2 \t \r\n\t\xff \r\nX-\x80: \r\n\r\n \t\r\n.\r\n \xe9", HEADER_OK, "8",
      ""},
     {"too big",
      "X: 0123456789012345678901234567890123456789012345678901234567890123456789\r\nY: "
@@ -122,7 +135,7 @@ check(size_t i, size_t cut, size_t step)
 	    arena, &(struct header_opts){.size_max = 100, .received_max = 3, .remove_bcc = true});
 	const char *text = rows[i].text, *left = rows[i].left ? rows[i].left : text;
 	size_t len = strlen(text), n, authors;
-	char flags[8] = "", address[ADDRESS_TEXT_SIZE], all[1024] = "";
+	char flags[12] = "", address[ADDRESS_TEXT_SIZE], all[1024] = "";
 	struct buf out;
 	bool good;
 
@@ -136,11 +149,12 @@ check(size_t i, size_t cut, size_t step)
 	header_end(header, gather, &out);
 	good = header_error(header) == rows[i].error;
 	if (good && !rows[i].error) {
-		snprintf(flags, sizeof flags, "%s%s%s%s%s%s", header_has_date(header) ? "d" : "",
-		         header_has_message_id(header) ? "i" : "",
-		         header_has_from(header) ? "f" : "", header_is_missing(header) ? "m" : "",
-		         header_needs_sender(header) ? "s" : "",
-		         header_is_tls_optional(header) ? "t" : "");
+		snprintf(
+		    flags, sizeof flags, "%s%s%s%s%s%s%s%s", header_has_date(header) ? "d" : "",
+		    header_has_message_id(header) ? "i" : "", header_has_from(header) ? "f" : "",
+		    header_is_missing(header) ? "m" : "", header_needs_sender(header) ? "s" : "",
+		    header_is_tls_optional(header) ? "t" : "", header_is_8bit(header) ? "8" : "",
+		    header_has_utf8_author(header) ? "u" : "");
 		const struct address *list = header_authors(header, &authors);
 		for (size_t k = 0; k < authors; k++) {
 			strcat(all, k ? " " : "");

@@ -118,6 +118,12 @@ main(void)
 	       !text_is_printable("j\xc3\xb6rg", 2) && !text_is_printable("a\0b", 3),
 	   "text", "");
 	ok(text_is_ascii("") && text_is_ascii("abc") && !text_is_ascii("ab\xc3\xb6"), "ASCII", "");
+	for (size_t i = 0; i < 20; i++) {
+		char octets[20] = "";
+		octets[i] = (char)0x80;
+		ok(!text_is_7bit(octets, sizeof octets) && text_is_7bit(octets, i),
+		   "an octet over 127 is found wherever it stands", "");
+	}
 	printf("1..%d\n", count);
 	return failures != 0;
 }
