@@ -18,7 +18,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	enum address_error why;
 	char ehlo[ADDRESS_DOMAIN_MAX + 1];
 	const struct command_opts opts = {
-	    .extensions = COMMAND_ALL, .now = 1000000000000, .hostname = "mail.example.test"};
+	    .extensions = COMMAND_ALL,
+	    .utf8 = true,
+	    .now = 1000000000000,
+	    .hostname = "mail.example.test",
+	};
 	uint8_t *raw = malloc(size + 1);
 	int n = command_base64_decode((const char *)data, size, raw);
 

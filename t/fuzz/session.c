@@ -7,6 +7,7 @@
 #include "core/conf_int.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/text.h"
 #include "msa/session.h"
 
 /* A whole session: commands, handlers and the driver of sekisho-msa with what lies below them (the
@@ -162,8 +163,7 @@ conn_write(struct conn *conn, const void *data, size_t len)
 		end = memmem(line, (size_t)(text + len - line), "\r\n", 2);
 		assert(end != NULL && end - line >= 4 && end - line < REPLIES_MAX);
 		assert(line[0] >= '2' && line[0] <= '5' && (line[3] == ' ' || line[3] == '-'));
-		for (const char *p = line; p < end; p++)
-			assert(*p >= ' ' && *p <= '~');
+		assert(text_is_printable(line, (size_t)(end - line)));
 	}
 	if (world.unread)
 		buf_add(&conn->out, data, len);
@@ -298,10 +298,9 @@ log_event(enum log_level level, const char *id, const char *event, const char *f
 	int n = vsnprintf(line, sizeof(line), format, ap);
 	va_end(ap);
 	assert(n >= 0 && (size_t)n < sizeof(line));
-	for (const char *p = line; *p != '\0'; p++) {
-		assert(*p >= ' ' && *p <= '~');
+	assert(text_is_printable(line, (size_t)n));
+	for (const char *p = line; *p != '\0'; p++)
 		quotes += *p == '"';
-	}
 	assert(quotes % 2 == 0);
 }
 
