@@ -58,6 +58,7 @@ cmd_ehlo(struct session *session, const char *args, size_t len)
 	session_say(session, REPLY_EHLO_SIZE, (unsigned long long)conf->message_size);
 	session_say(session, REPLY_EHLO_LINE, "8BITMIME");
 	offer(session, "DSN", COMMAND_DSN);
+	offer(session, "SMTPUTF8", COMMAND_SMTPUTF8);
 	if (!session_is_secure(session))
 		session_say(session, REPLY_EHLO_LINE, "STARTTLS");
 	else {

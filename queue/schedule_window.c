@@ -169,10 +169,14 @@ compare_by_domain(const void *a, const void *b)
 {
 	const struct store_recipient *const *x = a, *const *y = b;
 	int order = strcmp((*x)->address.domain, (*y)->address.domain);
+	if (!order)
+		order = address_is_utf8(&(*x)->address) - address_is_utf8(&(*y)->address);
 	return order ? order : (*x)->index - (*y)->index;
 }
 
-/* Cuts what is neither in `taken` (by index, may be NULL) nor held into pending jobs. */
+/* Cuts what is neither in `taken` (by index, may be NULL) nor held into pending jobs. A recipient
+ * that needs SMTPUTF8 shares none with others, unless the message needs it for all: what a host
+ * cannot do for it is not their concern. */
 void
 message_cut(struct message *message, const bool *taken)
 {
@@ -193,12 +197,16 @@ message_cut(struct message *message, const bool *taken)
 	}
 	qsort(list, count, sizeof(*list), compare_by_domain);
 	struct job *job = NULL;
+	bool is_utf8 = false; /* what the job is for */
 	for (size_t i = 0; i < count; i++) {
-		const char *name = list[i]->address.domain;
-		if (!job || job->count == PROTO_JOB_MAX || strcmp(job->domain->name, name) != 0) {
+		const struct address *address = &list[i]->address;
+		if (!job || job->count == PROTO_JOB_MAX ||
+		    (!stored->envelope.smtputf8 && is_utf8 != address_is_utf8(address)) ||
+		    strcmp(job->domain->name, address->domain) != 0) {
 			if (job)
 				job_to_pending(job, false);
-			job = job_new(message->lane, message, &stored->id, name);
+			job = job_new(message->lane, message, &stored->id, address->domain);
+			is_utf8 = address_is_utf8(address);
 		}
 		job->index[job->count++] = list[i]->index;
 	}

@@ -134,6 +134,13 @@ by_time(const struct queue_job *job)
 	return (job->envelope.by_deadline - clock_wall()) / 1000;
 }
 
+/* Where the message does not need it, either all of a job's recipients do, or none. */
+static bool
+needs_smtputf8(const struct queue_job *job)
+{
+	return job->envelope.smtputf8 || address_is_utf8(&job->recipients[0].address);
+}
+
 bool
 transaction_lacks(const struct client *client, const struct queue_job *job, struct reply *why)
 {
@@ -148,6 +155,9 @@ transaction_lacks(const struct client *client, const struct queue_job *job, stru
 	           (~offers & (OFFER_CHUNKING | OFFER_BINARYMIME))) {
 		status = "5.6.3";
 		what = "it takes no binary content; send it again encoded as base64";
+	} else if (needs_smtputf8(job) && !(offers & OFFER_SMTPUTF8)) {
+		status = "5.6.7";
+		what = "it takes no mail with international addresses (SMTPUTF8)";
 	} else {
 		return false;
 	}
@@ -173,6 +183,8 @@ say_mail(struct client *client)
 		ADD(" BODY=BINARYMIME");
 	else if (envelope->body == BODY_8BITMIME && (offers & OFFER_8BITMIME))
 		ADD(" BODY=8BITMIME");
+	if (needs_smtputf8(job))
+		ADD(" SMTPUTF8");
 	if ((offers & OFFER_DSN) && envelope->ret)
 		ADD(" RET=%s", envelope->ret == RET_FULL ? "FULL" : "HDRS");
 	if ((offers & OFFER_DSN) && envelope->envid[0])
