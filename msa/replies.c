@@ -60,6 +60,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     SAY(EHLO_LINE, "250-%s"),
     SAY(EHLO_SIZE, "250-SIZE %llu"),
     SAY(EHLO_FUTURERELEASE, "250-FUTURERELEASE %llu %s"),
+    SAY(EHLO_LIMITS, "250-LIMITS RCPTMAX=%llu MAILMAX=%llu"),
     SAY(EHLO_AUTH, "250-AUTH %s"),
     SAY(EHLO_LAST, "250 ENHANCEDSTATUSCODES"),
 

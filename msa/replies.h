@@ -39,6 +39,7 @@ enum reply_name {
 	REPLY_EHLO_LINE,          /* keyword */
 	REPLY_EHLO_SIZE,          /* octets */
 	REPLY_EHLO_FUTURERELEASE, /* seconds, date */
+	REPLY_EHLO_LIMITS,        /* recipients, messages */
 	REPLY_EHLO_AUTH,          /* mechanisms */
 	REPLY_EHLO_LAST,
 

@@ -32,7 +32,7 @@
  *   - A body that could not be stored makes the commit fail; input is still swallowed until then,
  * because SMTP has no reply earlier. */
 
-struct reserve { /* one reservation under way */
+struct reserve { /* one reservation, or look, under way */
 	LIST_ENTRY(reserve) link;
 	struct queue_submission *submission; /* NULL: nobody waits any more */
 	uint32_t call;                       /* 0: the link was down, answered by a deferred call */
@@ -263,10 +263,11 @@ on_reserve_down(void *arg)
 }
 
 #define RESERVE_TIMEOUT 10000
+#define LOOK_TIMEOUT    1000
 
-void
-queue_submission_reserve(struct queue_submission *submission, queue_on_verdict *on_verdict,
-                         void *arg)
+static void
+ask(struct queue_submission *submission, enum proto_type type, msec_t timeout,
+    queue_on_verdict *on_verdict, void *arg)
 {
 	struct queue_client *client = submission->client;
 	struct reserve *reserve = xcalloc(1, sizeof(*reserve));
@@ -279,13 +280,26 @@ queue_submission_reserve(struct queue_submission *submission, queue_on_verdict *
 	wire_put_u64(&frame, submission->token);
 	wire_put_str(&frame, submission->account);
 	wire_put_str(&frame, submission->class);
-	reserve->call = ipc_link_call(client->link, PROTO_RESERVE, &frame, -1, RESERVE_TIMEOUT,
-	                              on_reserved, reserve);
+	reserve->call =
+	    ipc_link_call(client->link, type, &frame, -1, timeout, on_reserved, reserve);
 	buf_clear(&frame);
-	if (reserve->call)
-		submission->known = true;
-	else
+	if (!reserve->call)
 		loop_defer(client->loop, on_reserve_down, reserve);
+	else if (type == PROTO_RESERVE)
+		submission->known = true;
+}
+
+void
+queue_submission_reserve(struct queue_submission *submission, queue_on_verdict *on_verdict,
+                         void *arg)
+{
+	ask(submission, PROTO_RESERVE, RESERVE_TIMEOUT, on_verdict, arg);
+}
+
+void
+queue_submission_look(struct queue_submission *submission, queue_on_verdict *on_verdict, void *arg)
+{
+	ask(submission, PROTO_LOOK, LOOK_TIMEOUT, on_verdict, arg);
 }
 
 void

@@ -207,12 +207,17 @@ on_reserve(struct ipc_from from, const struct ipc_frame *frame)
 	struct wire wire = wire_from(frame->data, frame->len);
 	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
 	struct queue_quota view = {0};
+	struct queue_quota_view look;
 	uint64_t token = wire_u64(&wire);
 	proto_word(&wire, account, sizeof(account));
 	proto_word(&wire, class, sizeof(class));
 	if (!wire_done(&wire)) {
 		malformed(from, frame);
 		reply_verdict(from, QUEUE_UNAVAILABLE, NULL);
+	} else if (frame->type == PROTO_LOOK) {
+		const bool known = quota_look(program.quota, account, class, &look);
+		reply_verdict(from, known ? QUEUE_OK : QUEUE_UNAVAILABLE,
+		              &look.meters[QUEUE_RECIPIENTS]);
 	} else if (is_refusing()) {
 		reply_verdict(from, QUEUE_FULL, NULL);
 	} else {
@@ -597,7 +602,7 @@ on_audit(struct ipc_from from)
 static void
 msa_frame(struct ipc_from from, struct ipc_frame *frame)
 {
-	if (frame->type == PROTO_RESERVE)
+	if (frame->type == PROTO_RESERVE || frame->type == PROTO_LOOK)
 		on_reserve(from, frame);
 	else if (frame->type == PROTO_RELEASE || frame->type == PROTO_END)
 		on_release(from, frame);

@@ -52,6 +52,15 @@ ok(Sekisho::wait_for(20, \&logs_in), 'auth killed: logins work again');
 $c = logs_in();
 like($c->cmd("MAIL FROM:<$me>"), qr/^250/, 'MAIL');
 my ($queue) = $s->pids('sekisho-queue');
+{
+	my $d = logs_in();
+	kill 'STOP', $queue;
+	$d->raw("EHLO client.example.test\r\n");
+	cmp_ok(seconds_until_reply($d), '<=', 2, 'EHLO behind a login asks it, too, and waits a second');
+	like($d->reply, qr/^250-LIMITS RCPTMAX=500 MAILMAX=100\r$/m, 'then it tells what holds for anybody');
+	kill 'CONT', $queue;
+	like($d->cmd('EHLO client.example.test'), qr/^250-LIMITS /m, 'the queue goes on');
+}
 kill 'STOP', $queue;
 $c->raw("RCPT TO:<carol\@example.org>\r\n");
 cmp_ok(seconds_until_reply($c), '>=', 9, 'no reply within 9 s');

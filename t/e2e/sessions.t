@@ -168,6 +168,21 @@ wait_count(0, '--account', $me);
 	like($c->send_mail($you, $to->(5), 'x'), qr/^250/, 'is in force in the open session');
 	like($s->login($you)->send_mail($you, 'one@example.org', 'x'), qr/^450 4\.7\.1 Daily recipient limit 5 /, 'and in the next');
 
+	# What is left, for who asks after the login
+	my $third_c = $s->login($third);
+	like($third_c->cmd('EHLO client.example.test'), qr/^250-LIMITS RCPTMAX=2 MAILMAX=100\r$/m, 'LIMITS: what the account may send today');
+	like($third_c->send_mail($third, 'one@example.org', 'x'), qr/^250/, 'less one');
+	$third_c->cmd("MAIL FROM:<$third>");
+	like($third_c->cmd('EHLO client.example.test'), qr/^250-LIMITS RCPTMAX=1 MAILMAX=99\r$/m, 'is one less');
+	like($third_c->cmd('RCPT TO:<one@example.org>'), qr/^503/, 'EHLO ended the transaction');
+	like($third_c->send_mail($third, 'two@example.org', 'x'), qr/^250/, 'and when all is used up');
+	like($third_c->cmd('EHLO client.example.test'), qr/^250-LIMITS RCPTMAX=1 MAILMAX=98\r$/m, 'one is the least that can be said');
+	$s->ctl('quota', 'reset', $third, '--reason', 'test');
+	is($?, 0, 'a reset');
+	like($third_c->cmd('EHLO client.example.test'), qr/^250-LIMITS RCPTMAX=2 MAILMAX=98\r$/m, 'is seen at once');
+	like($c->cmd('EHLO client.example.test'), qr/^250-LIMITS RCPTMAX=1 /m, 'another account has its own');
+	$third_c->cmd('QUIT');
+
 	# Hammering; one refusal there was already.
 	my ($refused, $last) = (0, '');
 	$c->cmd("MAIL FROM:<$you>");

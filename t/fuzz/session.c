@@ -72,7 +72,7 @@ struct queue_submission {
 	queue_on_verdict *on_verdict;
 	queue_on_ready *on_ready;
 	void *arg, *ready_arg;
-	bool is_commit, is_full, after_cr;
+	bool is_commit, is_look, is_full, after_cr;
 	size_t wire_octets; /* of its data phase */
 };
 
@@ -456,6 +456,13 @@ queue_submission_reserve(struct queue_submission *submission, queue_on_verdict *
 }
 
 void
+queue_submission_look(struct queue_submission *submission, queue_on_verdict *on_verdict, void *arg)
+{
+	queue_submission_reserve(submission, on_verdict, arg);
+	submission->is_look = true;
+}
+
+void
 queue_submission_body_start(struct queue_submission *submission, queue_on_ready *on_ready,
                             void *arg)
 {
@@ -506,7 +513,7 @@ answer_queue(enum event event)
 		return;
 
 	submission->asked = false;
-	if (event == YES && !submission->is_commit)
+	if (event == YES && !submission->is_commit && !submission->is_look)
 		submission->reserved++;
 	submission->on_verdict(submission->arg,
 	                       event == YES    ? QUEUE_OK
