@@ -45,12 +45,15 @@ needs_enhanced(enum reply_name name)
 	       name != REPLY_AUTH_CHALLENGE && name != REPLY_DATA_GO;
 }
 
-/* A temporary refusal says when or how to go on. */
+/* A refusal tells its reader what to do: in words of these, or by when. */
 static bool
 says_what_next(const char *text)
 {
-	static const char *const words[] = {"later",   "again",     "retry", "resets",
-	                                    "contact", "reconnect", "limit", "closing connection"};
+	static const char *const words[] = {
+	    "later",  "again",     "retry",     "resets",    "contact", "check",  "use ",
+	    "write ", "shorten",   "send ",     "close",     "fold ",   "go on ", "choose ",
+	    "ask ",   "end every", "set ",      "Send EHLO", "must be", "wait",   "issue",
+	    "or use", "say ",      "reconnect", "replies",   "HELP"};
 
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
 		if (strstr(text, words[i]))
@@ -117,8 +120,8 @@ main(void)
 		} else {
 			ok(!needs_enhanced(name), "has no enhanced code", format);
 		}
-		if (code / 100 == 4)
-			ok(says_what_next(format), "says how to go on", format);
+		if (code >= 400)
+			ok(says_what_next(format), "says what to do", format);
 		/* What is temporary or a success is no client's mistake. */
 		ok(code / 100 == 5 || !reply_is_client_error(name), "blames justly", format);
 		for (enum reply_name other = 0; other < name; other++)
