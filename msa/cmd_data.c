@@ -175,7 +175,8 @@ commit(struct session *session)
 {
 	struct transaction *transaction = &session->transaction;
 	const struct header *header = transaction->header;
-	char date[CLOCK_RFC5322_SIZE];
+	const struct address *sender = &transaction->mail.from;
+	char date[CLOCK_RFC5322_SIZE], from[ADDRESS_TEXT_SIZE];
 	struct header_prefix prefix = {
 	    .ehlo = session->ehlo,
 	    .client_ip = transaction->conf->mask_client ? NULL : session->ip,
@@ -185,7 +186,9 @@ commit(struct session *session)
 	    .tls_cipher = conn_tls_cipher(session->conn),
 	    .id = transaction->id,
 	    .date = clock_rfc5322(clock_wall(), date),
-	    .from = header_has_from(header) ? NULL : session->account,
+	    .from = header_has_from(header)   ? NULL
+	            : address_is_null(sender) ? session->account
+	                                      : address_format(sender, from, sizeof(from)),
 	    .sender = header_needs_sender(header) ? session->account : NULL,
 	    .add_date = !header_has_date(header),
 	    .add_message_id = !header_has_message_id(header),
@@ -197,7 +200,7 @@ commit(struct session *session)
 	header_compose_prefix(&prefix, &text);
 	assert(text.len <= QUEUE_PREFIX_MAX);
 	struct queue_envelope envelope = {
-	    .from = transaction->mail.from,
+	    .from = *sender,
 	    .recipients = transaction->recipients,
 	    .recipient_count = transaction->recipient_count,
 	    .envelope = transaction->mail.envelope,

@@ -69,7 +69,7 @@ struct header_prefix { /* what goes before the message; all text is UTF-8 or ASC
 	const char *tls_cipher;
 	const char *id;     /* queue id, also the left side of an added Message-ID */
 	const char *date;   /* RFC 5322 date, for Received and an added Date */
-	const char *from;   /* the account's address when From is to be added, else NULL */
+	const char *from;   /* when From is to be added, else NULL */
 	const char *sender; /* likewise Sender */
 	bool add_date, add_message_id, end_section;
 };

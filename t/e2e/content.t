@@ -99,6 +99,20 @@ for my $row (@rows) {
 	ok($message eq $rest, "$name: the rest is as it came") or diag explain [substr($message, 0, 500), length $message, length $rest];
 }
 
+# From is whom the envelope names, where it names somebody.
+$s->ctl('account', 'identity', 'add', $me, 'sales@example.test');
+is($?, 0, 'another address is granted');
+undef $client;
+for (['<sales@example.test>', 'sales@example.test'], ['<>', $me]) {
+	my ($sender, $author) = @$_;
+	$client //= $s->login($me, 'submissions');
+	like($client->cmd($_), qr/^250/, $_) for "MAIL FROM:$sender", 'RCPT TO:<carol@example.org>';
+	$client->cmd('DATA');
+	$client->raw("${both}\r\nx\r\n.\r\n");
+	like($client->reply, qr/^250/, "nobody's, from $sender");
+	is((arrived())[1], "From: $author\r\n$both\r\nx\r\n", "is ${author}'s");
+}
+
 # Received.
 my $address = qr/\(\[127\.0\.0\.1\]\)\r\n/;
 sub received {
