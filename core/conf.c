@@ -205,7 +205,8 @@ const struct option conf_options[] = {
     {"relay.idle", TYPE_DURATION, F(relay_idle), "10s", 0, HOURS(1), true,
      "how long an unused connection is kept"},
     {"relay.ca_file", TYPE_PATH, F(relay_ca_file), "/etc/ssl/certs/ca-certificates.crt", 0, 0, true,
-     "PEM certificates that routes which verify a host trust"},
+     "PEM certificates that vouch for hosts which a route or a message (REQUIRETLS) wants "
+     "verified"},
     {"relay.connections", TYPE_COUNT, F(relay_connections), "100", 1, 10000, false,
      "at once in one relay process"},
     {"relay.site_connections", TYPE_COUNT, F(relay_site_connections), "20", 1, 10000, true,

@@ -163,7 +163,7 @@ struct conf {
 	uint64_t relay_port;               /* relay.port: of MX hosts, 25 */
 	uint64_t relay_deliveries;         /* relay.deliveries: on one connection, 100 */
 	msec_t relay_idle;                 /* relay.idle: an unused connection is kept, 10s */
-	char *relay_ca_file;               /* relay.ca_file: PEM, for routes that verify */
+	char *relay_ca_file;               /* relay.ca_file: PEM, for hosts to be verified */
 	uint64_t relay_connections;        /* relay.connections: per relay process, 100 */
 	uint64_t relay_site_connections;   /* relay.site_connections: at once to one site, 20 */
 	msec_t connect_timeout;            /* relay.connect_timeout: 30s */

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # Setup: a next hop that offers DSN or not, as the test says, one that refuses for good or for now, a Postfix that sends its notifications back to a sink of
-# ours (as root), and that sink, which takes what goes to the senders.
+# ours and an OpenSMTPD (as root), and that sink, which takes what goes to the senders.
 # Expectation: what the client asked of notifications (RFC 3461) goes to a hop that knows them, word for word; a hop that does not is asked nothing, and
 # who wanted to hear of success hears of that from us, once. Our own notifications go to whom NOTIFY says, name what the client named, and return what RET
 # says, up to 64 KiB. The null sender is told nothing. The books are conserved.
@@ -14,14 +14,16 @@ use NextHop;
 use MIME::Parser;
 use Test::More;
 
-my ($hop_port, $postfix_port) = (Sekisho::free_port(), Sekisho::free_port());
+my ($hop_port, $postfix_port, $opensmtpd_port) = map { Sekisho::free_port() } 1 .. 3;
 my $hop = NextHop->new(port => $hop_port);
 my $s = Sekisho->new(clock => 1, no_start => 1);
 my $postfix = $> == 0 ? Peers->postfix('127.0.0.1', $postfix_port, 'postfix.example', "relayhost = [127.0.0.1]:$s->{ports}{sink}\n") : undef;
+my $opensmtpd = $> == 0 ? Peers->opensmtpd('127.0.0.1', $opensmtpd_port, 'opensmtpd.example') : undef;
 $s->{extra} = "quota: { $Sekisho::UNPACED }\n" . "relay: { deliveries: 1 }\n" . <<"CONF"; # each message meets the offers of its time
 routes:
   example.test: "127.0.0.1:$s->{ports}{sink}"
   postfix.example: "127.0.0.1:$postfix_port"
+  opensmtpd.example: "127.0.0.1:$opensmtpd_port"
   "*": "127.0.0.1:$hop_port"
 CONF
 $s->write_conf;
@@ -154,15 +156,19 @@ is(ends($id), 'delivered delivered delivered delivered', 'it arrives at last');
 notices($id, 0);
 $c = $s->login($me); # hours have passed
 
-# --- a real server ---
+# --- real servers ---
 
 SKIP: {
-	skip 'Postfix needs root', 4 unless $postfix;
+	skip 'they need root', 8 unless $postfix;
 	$id = send_one(' RET=HDRS ENVID=to-postfix', 'real', 'box@postfix.example' => ' NOTIFY=SUCCESS ORCPT=rfc822;Box+2B1@list.example');
 	is(ends($id), 'delivered', 'Postfix takes it');
 	my @said;
 	ok(Sekisho::wait_for(30, sub { @said = grep { /to-postfix/ && /^Action: delivered/m } $s->delivered }), 'and confirms it to the sender') or diag $postfix->log;
 	like($said[0] // '', qr/^Original-Recipient: rfc822;\s?Box\+1\@list\.example/m, 'naming what the client named');
+	notices($id, 0);
+	$id = send_one(' RET=FULL ENVID=to-opensmtpd', 'real', 'box@opensmtpd.example' => ' NOTIFY=FAILURE,DELAY ORCPT=rfc822;Box+2B1@list.example',
+		'crate@opensmtpd.example' => ' NOTIFY=DELAY'); # it adds up the NOTIFY of recipients, and refuses NEVER with others
+	is(ends($id), 'delivered delivered', 'OpenSMTPD takes it') or diag $opensmtpd->log;
 	notices($id, 0);
 }
 
