@@ -174,10 +174,10 @@ admit(struct exchange *exchange)
 			outcome = AUTH_REFUSED;
 		else if (now.entry.suspended)
 			outcome = AUTH_SUSPENDED;
+		else if ((exchange->identities = grants_load(store, now.entry.account)) == NULL)
+			outcome = AUTH_UNAVAILABLE;
 		else if (!roster_login(conf, exchange->from, exchange->session, now.entry.account,
 		                       mech_name(exchange->mech), exchange->tls))
-			outcome = AUTH_UNAVAILABLE;
-		else if ((exchange->identities = grants_load(store, now.entry.account)) == NULL)
 			outcome = AUTH_UNAVAILABLE;
 		_Static_assert(sizeof(exchange->class) == sizeof(now.entry.class), "it fits");
 		memcpy(exchange->class, now.entry.class, sizeof(exchange->class));

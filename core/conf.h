@@ -33,6 +33,7 @@ enum conf_tls {
 	CONF_TLS_VERIFY,   /* no mail without it, and the certificate must be the host's */
 	CONF_TLS_IMPLICIT, /* from the start, and the certificate must be the host's */
 };
+#define CONF_SECRET_MAX 1024 /* octets of a route's user, and of its password */
 struct conf_route {
 	char *domain; /* lower case: "example.org"; "*.example.org" for all below it; "*" for all
 	                 others */

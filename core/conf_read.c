@@ -124,7 +124,7 @@ parse_route_line(const char *name, const char *text, struct conf_route *route)
 	if (to == NULL)
 		return "stands at an unknown key; a route has host, port, tls, user and "
 		       "password_file";
-	if (text[0] == '\0' || strlen(text) > STRING_MAX || conf_has_control(text))
+	if (text[0] == '\0' || strlen(text) > CONF_SECRET_MAX || conf_has_control(text))
 		return "is empty, too long or holds control characters";
 	free(*to);
 	*to = xstrdup(text);

@@ -5,7 +5,9 @@
 
 #include <stddef.h>
 
-#define LOGIN_SECRET_MAX 1024 /* octets of user and of password */
+#include "core/conf.h"
+
+#define LOGIN_SECRET_MAX CONF_SECRET_MAX /* octets of user and of password */
 #define LOGIN_LINE_SIZE  4096
 
 enum login_mechanism { LOGIN_NONE, LOGIN_PLAIN, LOGIN_LOGIN };

@@ -315,6 +315,29 @@ open_ca(const struct check *check)
 	return fd;
 }
 
+/* What is wrong with the first line of a password file, which is all that a relay reads of it, or
+ * NULL. */
+static const char *
+password_complaint(int fd)
+{
+	char text[CONF_SECRET_MAX + 1];
+	const ssize_t n = pread(fd, text, sizeof(text), 0);
+	size_t len = 0;
+	const char *wrong = NULL;
+	while (n > 0 && len < (size_t)n && text[len] != '\r' && text[len] != '\n')
+		len++;
+	if (n < 0)
+		wrong = "cannot be read; name a plain file";
+	else if (len == 0)
+		wrong = "is empty; write the password into its first line";
+	else if (len > CONF_SECRET_MAX)
+		wrong = "has a first line of more than 1024 octets; no password is that long";
+	else if (memchr(text, '\0', len) != NULL)
+		wrong = "holds a NUL octet; write the password as text into its first line";
+	mem_wipe(text, sizeof(text));
+	return wrong;
+}
+
 static int
 open_password(const struct check *check, const char *path)
 {
@@ -322,11 +345,12 @@ open_password(const struct check *check, const char *path)
 	int fd = open_named(check, "routes", path, &st);
 	if (fd < 0)
 		return -1;
-	if ((st.st_mode & S_IROTH) == 0 && st.st_size > 0)
+	const char *wrong = password_complaint(fd);
+	if (wrong == NULL && (st.st_mode & S_IROTH) != 0)
+		wrong = "can be read by everybody; chmod it to 0600";
+	if (wrong == NULL)
 		return fd;
-	check_complain(check, "routes", "%s %s", path,
-	               st.st_size == 0 ? "is empty; write the password into its first line"
-	                               : "can be read by everybody; chmod it to 0600");
+	check_complain(check, "routes", "%s %s", path, wrong);
 	close(fd);
 	return -1;
 }

@@ -71,6 +71,18 @@ rename $file{wrong}, "$file{wrong}.away";
 refuses(qr/routes: cannot open \S+wrong: No such file/, 'a missing password');
 Peers::write_file($file{wrong}, '');
 refuses(qr/routes: \S+wrong is empty/, 'an empty one');
+Peers::write_file($file{wrong}, "\n$secret\n");
+refuses(qr/routes: \S+wrong is empty/, 'an empty first line');
+Peers::write_file($file{wrong}, $secret . 'x' x (1025 - length $secret) . "\n");
+refuses(qr/routes: \S+wrong has a first line of more than 1024 octets/, 'one that would be cut');
+Peers::write_file($file{wrong}, "$secret\0x\n");
+refuses(qr/routes: \S+wrong holds a NUL octet/, 'one that would end early');
+Peers::write_file($file{wrong}, $secret . 'x' x (1024 - length $secret) . "\r\n");
+{
+	chmod 0600, $file{wrong};
+	my $said = `$Sekisho::BUILD/sekishod -t -c $s->{dir}/sekisho.yaml 2>&1`;
+	is($?, 0, 'the longest one is good') or diag $said;
+}
 rename "$file{wrong}.away", $file{wrong};
 {
 	local $s->{extra} = $s->{extra} =~ s/(ca_file: )\S+/$1$file{right}/r;
