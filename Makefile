@@ -97,16 +97,16 @@ $(B)/bench/parse: $(B)/obj/t/bench/parse.o $(LIBS)
 	@$(CC) $(LDFLAGS) -o $@ $< $(LINK)
 tools: $(B)/record.so $(B)/fault.so $(B)/recover
 
-SASL = $(addprefix auth/,accounts.c cache.c grants.c identity.c mech.c mech_login.c name.c verify.c) $(addprefix core/,clock.c crypt.c log.c random.c) \
+SASL = $(addprefix auth/,accounts.c cache.c grants.c identity.c mech.c mech_login.c name.c verify.c) $(addprefix core/,clock.c crypt.c log.c log_value.c random.c) \
 	-lsasl2 -lidn -llmdb -lcrypto -lpthread
 REQUEST_LIBS = auth/identity.c auth/name.c queue/id.c queue/proto.c $(filter-out %/arena.c %/buf.c %/mem.c %/near.c %/text.c,$(wildcard core/*.c)) \
 	-levent_core -levent_pthreads -lssl -lcrypto -lyaml -lseccomp -ljansson -lidn -lpthread
 $(B)/fuzz/%: t/fuzz/%.c $(wildcard admin/*.c admin/*.h auth/*.c auth/*.h core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
 	@mkdir -p $(@D)
 	clang -std=gnu11 -g -O1 -D_GNU_SOURCE -I. -fsanitize=fuzzer,address,undefined -o $@ $< $(if $(filter session,$*),$(SESSION) auth/identity.c auth/name.c core/log_value.c) \
-		smtp/*.c core/arena.c core/buf.c core/mem.c core/near.c core/text.c -lidn2 -lunistring $(if $(filter conf session,$*),core/conf*.c -lyaml) \
+		smtp/*.c core/arena.c core/buf.c core/mem.c core/near.c core/text.c -lidn2 -lunistring $(if $(filter conf sasl session,$*),core/conf*.c -lyaml) \
 		$(if $(filter answer,$*),relay/answer.c -lresolv) $(if $(filter sasl,$*),$(SASL)) \
-		$(if $(filter logline,$*),admin/logline.c core/log.c core/clock.c -lpthread) $(if $(filter request,$*),$(REQUEST) $(REQUEST_LIBS))
+		$(if $(filter logline,$*),admin/logline.c core/log.c core/log_value.c core/clock.c -lpthread) $(if $(filter request,$*),$(REQUEST) $(REQUEST_LIBS))
 
 # What people type. ----------------------------------------------------------------------------------------------
 

@@ -225,6 +225,24 @@ add($_, 'desk@example.test') for $alice, $company;
 add($alice, "alias$_\@example.test") for 1 .. 20;
 like(mail($c, 'alias17@example.test'), qr/^250/, 'many');
 
+# Other scripts: typed and sent in either normal form, domains as U- or A-labels
+{
+	add($alice, "cafe\xcc\x81\@example.test");
+	like(ctl(0, 'account', 'identity', 'list', $alice), qr/^caf\xc3\xa9\@example\.test +address /m, 'a local part in UTF-8');
+	add($alice, "\@B\xc3\xbccher.test");
+	like(ctl(0, 'account', 'identity', 'list', $alice), qr/^\@xn--bcher-kva\.test +domain /m, 'a domain with a U-label');
+	for my $address ("caf\xc3\xa9\@example.test", "cafe\xcc\x81\@example.test", "x\@b\xc3\xbccher.test", 'x@xn--bcher-kva.test') {
+		ctl(0, 'sender', 'explain', $alice, $address);
+	}
+	like(mail($c, 'x@XN--bcher-kva.test'), qr/^250/, 'MAIL with an A-label');
+	like(mail($c, 'cafe@example.test'), qr/^553 5\.7\.1 /, 'what only looks alike');
+	my ($remedy) = ctl(1, 'sender', 'explain', $alice, "th\xc3\xa9\@example.test") =~ /^to allow it +sekishoctl (.*)$/m;
+	`$Sekisho::BUILD/sekishoctl -s $s->{dir}/admin.sock $remedy`;
+	ctl(0, 'sender', 'explain', $alice, "th\xc3\xa9\@example.test");
+	drop($alice, "caf\xc3\xa9\@example.test");
+	ctl(1, 'sender', 'explain', $alice, "cafe\xcc\x81\@example.test");
+}
+
 # A class that may send as anybody
 {
 	my $m = login($smart);

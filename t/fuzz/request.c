@@ -34,8 +34,15 @@ run_all(struct request *request)
 static void
 run_none(struct request *request)
 {
+	const struct identity *identity = request_identity(request);
+	struct identity again;
+
 	runs++;
 	assert(role >= ROLE_LOOK);
+	/* What was understood is canonical. */
+	assert(identity->text[0] == '\0' ||
+	       (identity_parse(identity->text, strlen(identity->text), &again) &&
+	        again.kind == identity->kind && strcmp(again.text, identity->text) == 0));
 	request_refuse(request, "busy", "always");
 }
 
@@ -58,6 +65,7 @@ const struct command commands[] = {
      run_none,
      NULL,
      {{"secret", ARGUMENT_SECRET, false},
+      {"identity", ARGUMENT_IDENTITY, false},
       {"level", ARGUMENT_LEVEL, false},
       {"domain", ARGUMENT_DOMAIN, false},
       {"flag", ARGUMENT_FLAG, false}}},
