@@ -89,9 +89,9 @@ $(B)/%.so: t/durability/%.c Makefile
 	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -fPIC -shared -o $@ $<
 $(B)/recover: $(B)/obj/t/durability/recover.o $(LIBS)
 	@$(CC) $(LDFLAGS) -o $@ $< $(LINK)
-$(B)/bench/load: t/bench/load.c Makefile
+$(B)/bench/%: t/bench/%.c t/bench/client.c t/bench/client.h Makefile
 	@mkdir -p $(@D)
-	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE $(WARN) -o $@ $< -lssl -lcrypto -lpthread
+	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE -I. $(WARN) -o $@ $< t/bench/client.c -lssl -lcrypto -lpthread
 $(B)/bench/parse: $(B)/obj/t/bench/parse.o $(LIBS)
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) -o $@ $< $(LINK)

@@ -45,11 +45,28 @@ take(void *arg, const uint8_t *data, size_t len)
 		header_feed(transaction->header, data, len, keep, session);
 }
 
+void
+cmd_data_begin(struct session *session, enum data_kind kind)
+{
+	struct transaction *transaction = &session->transaction;
+	const struct conf *conf = transaction->conf;
+
+	data_in_init(&transaction->in, kind);
+	transaction->header =
+	    header_new(transaction->arena, &(struct header_opts){
+	                                       .size_max = conf->header_size,
+	                                       .received_max = (unsigned)conf->received_hops,
+	                                       .remove_bcc = !conf->keep_bcc,
+	                                   });
+	queue_submission_body_start(transaction->submission, on_ready, session);
+	session_begin_data(session);
+	session->messages++;
+}
+
 enum handled
 cmd_data(struct session *session, const char *args, size_t len)
 {
 	struct transaction *transaction = &session->transaction;
-	const struct conf *conf = transaction->conf;
 
 	(void)args;
 	(void)len;
@@ -58,17 +75,12 @@ cmd_data(struct session *session, const char *args, size_t len)
 		            transaction->refused > 0 ? REPLY_NO_RECIPIENTS : REPLY_BAD_SEQUENCE);
 		return HANDLED_REPLY;
 	}
-	data_in_init(&transaction->in, DATA_DOTTED);
-	transaction->header =
-	    header_new(transaction->arena, &(struct header_opts){
-	                                       .size_max = conf->header_size,
-	                                       .received_max = (unsigned)conf->received_hops,
-	                                       .remove_bcc = !conf->keep_bcc,
-	                                   });
-	queue_submission_body_start(transaction->submission, on_ready, session);
+	if (transaction->mail.envelope.body == BODY_BINARYMIME) {
+		session_say(session, REPLY_BINARY_BY_DATA);
+		return HANDLED_REPLY;
+	}
+	cmd_data_begin(session, DATA_DOTTED);
 	session->state = SESSION_DATA;
-	session_begin_data(session);
-	session->messages++;
 	session_say(session, REPLY_DATA_GO);
 	return HANDLED_REPLY;
 }
@@ -76,8 +88,16 @@ cmd_data(struct session *session, const char *args, size_t len)
 bool
 cmd_data_feed(struct session *session, const unsigned char *data, size_t len, size_t *used)
 {
+	struct transaction *transaction = &session->transaction;
+
 	assert(session->state == SESSION_DATA);
-	return data_in_feed(&session->transaction.in, data, len, used, take, session);
+	if (!transaction->by_chunks)
+		return data_in_feed(&transaction->in, data, len, used, take, session);
+	if (len > transaction->chunk_left)
+		len = (size_t)transaction->chunk_left;
+	(void)data_in_feed(&transaction->in, data, len, used, take, session);
+	transaction->chunk_left -= len;
+	return transaction->chunk_left == 0;
 }
 
 /* True when the content may be accepted; otherwise the refusal was said. */
@@ -223,7 +243,12 @@ commit(struct session *session)
 enum handled
 cmd_data_end(struct session *session)
 {
+	if (session->transaction.by_chunks && !session->transaction.is_last)
+		return cmd_bdat_end(session);
+	if (session->transaction.by_chunks)
+		data_in_end(&session->transaction.in, take, session);
 	header_end(session->transaction.header, keep, session);
+	session_unpause(session); /* the commit waits for what we would wait for */
 	if (!check(session)) {
 		session_reset(session);
 		return HANDLED_REPLY;

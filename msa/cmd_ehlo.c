@@ -75,6 +75,8 @@ answer(struct session *session, uint64_t recipients)
 	session_say(session, REPLY_EHLO_LINE, "PIPELINING");
 	session_say(session, REPLY_EHLO_SIZE, (unsigned long long)conf->message_size);
 	session_say(session, REPLY_EHLO_LINE, "8BITMIME");
+	session_say(session, REPLY_EHLO_LINE, "CHUNKING");
+	offer(session, "BINARYMIME", COMMAND_BINARYMIME);
 	offer(session, "DSN", COMMAND_DSN);
 	offer(session, "SMTPUTF8", COMMAND_SMTPUTF8);
 	if (!session_is_secure(session))

@@ -12,14 +12,17 @@
  * instead of checking. Order of refusals: unknown verb, TLS, login, EHLO missing, sequence,
  * argument where none may be.
  *
+ * A BDAT that is refused is followed by its chunk all the same, which must not be read as commands;
+ * where that chunk's size is unknown the session ends.
+ *
  * AUTH says "already authenticated" in a transaction too, because MAIL needs a login: so RFC 4954's
  * rule against AUTH in a transaction needs no check of its own.
  *
  * The rows of HTTP methods are there because browsers can be talked into sending forms to any port:
  * the session ends at the first such line, before a request body could be read as commands. */
 
-#define ANY  (SESSION_GREETED | SESSION_READY | SESSION_MAIL | SESSION_RCPT)
-#define OPEN (SESSION_READY | SESSION_MAIL | SESSION_RCPT)
+#define OPEN (SESSION_READY | SESSION_MAIL | SESSION_RCPT | SESSION_CHUNKS)
+#define ANY  (SESSION_GREETED | OPEN)
 
 static const struct command commands[] = {
     /* verb, states, TLS, AUTH, no argument, handler */
@@ -30,6 +33,7 @@ static const struct command commands[] = {
     {"MAIL", SESSION_READY, true, true, false, cmd_mail},
     {"RCPT", SESSION_MAIL | SESSION_RCPT, true, true, false, cmd_rcpt},
     {"DATA", SESSION_MAIL | SESSION_RCPT, true, true, true, cmd_data},
+    {"BDAT", SESSION_MAIL | SESSION_RCPT | SESSION_CHUNKS, true, true, false, cmd_bdat},
     {"RSET", ANY, false, false, true, cmd_rset},
     {"NOOP", ANY, false, false, false, cmd_noop},
     {"QUIT", ANY, false, false, true, cmd_quit},
@@ -54,13 +58,6 @@ command_lookup(const char *verb, size_t len)
 	return NULL;
 }
 
-static enum handled
-refuse(struct session *session, enum reply_name name)
-{
-	session_say(session, name);
-	return HANDLED_REPLY;
-}
-
 struct command_opts
 command_opts(const struct session *session)
 {
@@ -76,20 +73,27 @@ command_run(struct session *session, const char *line, size_t len)
 	size_t verb_len, args_len;
 	const char *args;
 
-	if (!command_split(line, len, &verb_len, &args, &args_len))
-		return refuse(session, REPLY_BAD_OCTETS);
+	if (!command_split(line, len, &verb_len, &args, &args_len)) {
+		session_say(session, REPLY_BAD_OCTETS);
+		return command_is_bdat(line, len) ? HANDLED_HANG_UP : HANDLED_REPLY;
+	}
 	const struct command *command = command_lookup(line, verb_len);
-	if (command == NULL)
-		return refuse(session, REPLY_UNKNOWN_VERB);
+	if (command == NULL) {
+		session_say(session, REPLY_UNKNOWN_VERB);
+		return HANDLED_REPLY;
+	}
 	if (command->needs_tls && !session_is_secure(session))
-		return refuse(session, command->handler == cmd_auth ? REPLY_AUTH_NEEDS_TLS
-		                                                    : REPLY_TLS_FIRST);
-	if (command->needs_auth && session->account == NULL)
-		return refuse(session, REPLY_AUTH_FIRST);
-	if (!(command->states & session->state))
-		return refuse(session, session->state == SESSION_GREETED ? REPLY_EHLO_FIRST
-		                                                         : REPLY_BAD_SEQUENCE);
-	if (command->takes_nothing && args_len > 0)
-		return refuse(session, REPLY_BAD_ARGUMENTS);
-	return command->handler(session, args, args_len);
+		session_say(session,
+		            command->handler == cmd_auth ? REPLY_AUTH_NEEDS_TLS : REPLY_TLS_FIRST);
+	else if (command->needs_auth && session->account == NULL)
+		session_say(session, REPLY_AUTH_FIRST);
+	else if (!(command->states & session->state))
+		session_say(session, session->state == SESSION_GREETED ? REPLY_EHLO_FIRST
+		                                                       : REPLY_BAD_SEQUENCE);
+	else if (command->takes_nothing && args_len > 0)
+		session_say(session, REPLY_BAD_ARGUMENTS);
+	else
+		return command->handler(session, args, args_len);
+	return command->handler == cmd_bdat ? cmd_bdat_refused(session, args, args_len)
+	                                    : HANDLED_REPLY;
 }

@@ -33,14 +33,21 @@ enum handled command_run(struct session *session, const char *line, size_t len);
 /* What MAIL and RCPT are read with. */
 struct command_opts command_opts(const struct session *session);
 
-command_handler cmd_ehlo, cmd_helo, cmd_starttls, cmd_auth, cmd_mail, cmd_rcpt, cmd_data, cmd_rset,
-    cmd_noop, cmd_quit, cmd_vrfy, cmd_expn, cmd_help, cmd_http;
+command_handler cmd_ehlo, cmd_helo, cmd_starttls, cmd_auth, cmd_mail, cmd_rcpt, cmd_data, cmd_bdat,
+    cmd_rset, cmd_noop, cmd_quit, cmd_vrfy, cmd_expn, cmd_help, cmd_http;
 
 /* The client's answer to a challenge, in state SESSION_SASL. */
 command_handler cmd_auth_response;
-/* The data phase: octets of input, of which *used were taken. True once the end was reached. */
+/* Content begins to come. */
+void cmd_data_begin(struct session *session, enum data_kind kind);
+/* Content: octets of input, of which *used were taken. True once the end of it, or of the chunk,
+ * was reached. */
 bool cmd_data_feed(struct session *session, const unsigned char *data, size_t len, size_t *used);
-/* The end of data was reached: refuse, or hand over to the queue. */
+/* The end was reached: refuse, or hand over to the queue. */
 enum handled cmd_data_end(struct session *session);
+/* The end of a chunk was reached. */
+enum handled cmd_bdat_end(struct session *session);
+/* A BDAT was refused: its chunk comes all the same. */
+enum handled cmd_bdat_refused(struct session *session, const char *args, size_t len);
 
 #endif

@@ -35,10 +35,9 @@
  * never more than timeouts.data is left. So neither one octet now and then nor a fast beginning
  * buys more time than that. Time for which we ourselves paused the client is not counted. */
 
-#define SOFT_DELAY    1000
-#define OVERSIZE_READ 10      /* times limits.message_size */
-#define LOGIN_TIME    300000  /* msec in which a client has to log in, whatever it says meanwhile */
-#define NSEC          1000000 /* in a msec */
+#define SOFT_DELAY 1000
+#define LOGIN_TIME 300000  /* msec in which a client has to log in, whatever it says meanwhile */
+#define NSEC       1000000 /* in a msec */
 
 /* How long the client may take for what it has to do now. */
 static msec_t
@@ -147,14 +146,14 @@ settle(struct session *session, enum handled handled, unsigned errors)
 		loop_timer_cancel(session->deadline);
 		return;
 	}
-	if (session->ending && session->state != SESSION_DATA) {
+	if (session->ending && !session_is_in_content(session)) {
 		session_say_last_word(session);
 		return;
 	}
 	session_flush(session);
 	if (session->start_tls)
 		driver_start_tls(session);
-	else
+	else if (!session->transaction.paused)
 		driver_await_client(session);
 }
 
@@ -186,11 +185,11 @@ line_limit(const struct session *session, const uint8_t *data, size_t len)
 }
 
 static enum handled
-line_too_long(struct session *session)
+line_too_long(struct session *session, const uint8_t *data, size_t len)
 {
 	if (session->state != SESSION_SASL) {
 		session_say(session, REPLY_LINE_TOO_LONG);
-		return HANDLED_REPLY;
+		return command_is_bdat((const char *)data, len) ? HANDLED_HANG_UP : HANDLED_REPLY;
 	}
 	auth_login_cancel(session->login);
 	session->login = NULL;
@@ -210,6 +209,24 @@ has_bare_lf(const uint8_t *data, size_t len)
 	const uint8_t *lf = memchr(data, '\n', len);
 
 	return lf != NULL && (lf == data || lf[-1] != '\r');
+}
+
+/* Since it was the client's turn, time has passed and octets have come. */
+static void
+count_time(struct session *session, size_t octets)
+{
+	struct transaction *transaction = &session->transaction;
+	const struct conf *conf = session->msa->conf;
+	const int64_t most = (int64_t)load_timeout(session->msa, conf->data_timeout) * NSEC;
+	int64_t *allowance = &transaction->allowance;
+	const msec_t now = clock_mono();
+
+	*allowance -= (now - session->awaited) * NSEC;
+	*allowance +=
+	    conf->data_rate > 0 ? (int64_t)(octets * (uint64_t)1000000000 / conf->data_rate) : most;
+	if (*allowance > most)
+		*allowance = most;
+	session->awaited = now;
 }
 
 /* Takes one line. One that is too long is refused at once, since its end may never come, and the
@@ -239,13 +256,15 @@ take_line(struct session *session, const uint8_t *data, size_t len)
 	}
 	if (whole == 0 && len < limit)
 		return false;
+	if (session->transaction.begun) /* between chunks */
+		count_time(session, 0);
 	if (session->errors >= session->msa->conf->errors_hard) {
 		log_info(session->id, "refused", "rule=errors_hard ip=%s errors=%u", session->ip,
 		         session->errors);
 		session_say(session, REPLY_TOO_MANY_ERRORS);
 		handled = HANDLED_HANG_UP;
 	} else if (whole == 0 || whole > limit)
-		handled = line_too_long(session);
+		handled = line_too_long(session, data, len);
 	else if (session->state == SESSION_SASL)
 		handled = cmd_auth_response(session, (const char *)data, line);
 	else
@@ -267,29 +286,11 @@ session_begin_data(struct session *session)
 	transaction->allowance = (int64_t)session->msa->conf->data_timeout * NSEC;
 }
 
-/* Since it was the client's turn, time has passed and octets have come. */
-static void
-count_time(struct session *session, size_t octets)
-{
-	struct transaction *transaction = &session->transaction;
-	const struct conf *conf = session->msa->conf;
-	const int64_t most = (int64_t)load_timeout(session->msa, conf->data_timeout) * NSEC;
-	int64_t *allowance = &transaction->allowance;
-	const msec_t now = clock_mono();
-
-	*allowance -= (now - session->awaited) * NSEC;
-	*allowance +=
-	    conf->data_rate > 0 ? (int64_t)(octets * (uint64_t)1000000000 / conf->data_rate) : most;
-	if (*allowance > most)
-		*allowance = most;
-	session->awaited = now;
-}
-
 /* A message over the limit is read to its end so that its sender hears why; but not for ever. */
 static bool
 is_endless(const struct session *session)
 {
-	return session->transaction.received / OVERSIZE_READ >
+	return session->transaction.received / SESSION_OVERSIZE_READ >
 	       session->transaction.conf->message_size;
 }
 
@@ -303,15 +304,28 @@ take_data(struct session *session, const uint8_t *data, size_t len)
 	session->transaction.received += used;
 	conn_consume(session->conn, used);
 	count_time(session, used);
-	if (at_end) {
-		session_unpause(session);
+	if (at_end)
 		settle(session, cmd_data_end(session), errors);
-	} else if (is_endless(session)) {
+	else if (is_endless(session)) {
 		session_say(session, REPLY_TOO_BIG,
 		            (unsigned long long)session->transaction.conf->message_size);
 		session_hang_up(session);
 	} else if (!session->transaction.paused)
 		driver_await_client(session);
+}
+
+/* Content of a chunk that was refused when it was announced. */
+static void
+discard(struct session *session, size_t len)
+{
+	if (len > session->discard)
+		len = (size_t)session->discard;
+	conn_consume(session->conn, len);
+	session->discard -= len;
+	if (session->transaction.begun) {
+		count_time(session, len);
+		driver_await_client(session);
+	}
 }
 
 void
@@ -326,6 +340,8 @@ driver_run(struct session *session)
 			break;
 		if (session->state == SESSION_CONNECTED)
 			refuse_early(session, data, len);
+		else if (session->discard > 0)
+			discard(session, len);
 		else if (session->state == SESSION_DATA)
 			take_data(session, data, len);
 		else if (!take_line(session, data, len))

@@ -4,8 +4,9 @@
 
 #include "msa/session.h"
 
-#define LOAD_TIMEOUT 10000 /* msec; the longest wait for a client while the process is not normal  \
-	                    */
+#define LOAD_TIMEOUT                                                                               \
+	10000 /* msec; the longest wait for a client while the process is not normal               \
+	       */
 
 /* The level for that many sessions, coming from the level now: busy at 4/5 of the limit, normal
  * again below 7/10; full at the limit, busy again below 9/10. */

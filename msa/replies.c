@@ -119,6 +119,12 @@ static const struct reply_row rows[REPLY_NAMES] = {
 
     SAY(DATA_GO, "354 End data with <CR><LF>.<CR><LF>"),
     BLAME(NO_RECIPIENTS, "554 5.5.1 No valid recipients; check those that were refused"),
+    BLAME(BINARY_BY_DATA, "503 5.5.1 BODY=BINARYMIME cannot go by DATA; use BDAT"),
+    SAY(CHUNK_OK, "250 2.0.0 %llu octets received"),
+    SAY(CHUNK_DISCARDED, "503 5.5.1 Chunk dropped, as one before it was refused; send RSET"),
+    SAY(CHUNK_SIZE, "501 5.5.4 No size to read, closing connection; send BDAT size [LAST]"),
+    SAY(CHUNK_TOO_BIG, "552 5.3.4 Message size exceeds limit of %llu octets by far, closing "
+                       "connection; send less"),
     BLAME(NUL, "554 5.6.0 Message holds a NUL octet, send it encoded as base64"),
     BLAME(BARE_LINE_END,
           "554 5.6.0 Message holds a bare <CR> or <LF>; end every line with <CR><LF>"),
@@ -144,7 +150,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     SAY(VRFY, "252 2.5.0 Cannot verify, but will try to deliver"),
     BLAME(EXPN, "502 5.5.1 EXPN is not implemented; write to the list itself"),
     SAY(HELP_FIRST_LINE,
-        "214-2.0.0 EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT"),
+        "214-2.0.0 EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT"),
     SAY(HELP_LAST, "214 2.0.0 See RFC 5321 and RFC 6409"),
 };
 

@@ -63,6 +63,13 @@ session_leave(struct session *session)
 }
 
 bool
+session_is_in_content(const struct session *session)
+{
+	return session->state == SESSION_DATA ||
+	       (session->state == SESSION_CHUNKS && !session->transaction.spoiled);
+}
+
+bool
 session_is_secure(const struct session *session)
 {
 	return conn_is_secure(session->conn);
@@ -160,7 +167,7 @@ session_end(struct session *session, enum reply_name last_word, const char *rule
 		 */
 		if (session->state == SESSION_HANDSHAKE)
 			loop_timer_arm(session->deadline, HANDSHAKE_REST);
-		else if (session->state != SESSION_DATA)
+		else if (!session_is_in_content(session))
 			session_say_last_word(session);
 	}
 	session_leave(session);
@@ -176,7 +183,7 @@ session_reset(struct session *session)
 	free(transaction->recipients);
 	conf_free(transaction->conf);
 	memset(transaction, 0, sizeof(*transaction));
-	if (session->state & (SESSION_MAIL | SESSION_RCPT | SESSION_DATA))
+	if (session->state & (SESSION_MAIL | SESSION_RCPT | SESSION_DATA | SESSION_CHUNKS))
 		session->state = SESSION_READY;
 }
 

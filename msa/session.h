@@ -30,6 +30,8 @@
 #include "smtp/envelope.h"
 #include "smtp/header.h"
 
+#define SESSION_OVERSIZE_READ 10 /* times limits.message_size: what is read of refused content */
+
 struct session;
 enum handled;
 
@@ -58,8 +60,9 @@ enum session_state {
 	SESSION_SASL = 8,        /* a login waits for the client's answer */
 	SESSION_MAIL = 16,       /* MAIL said, no recipient accepted */
 	SESSION_RCPT = 32,       /* at least one recipient accepted */
-	SESSION_DATA = 64,       /* data flows, or its commit is under way */
+	SESSION_DATA = 64,       /* content flows, or its commit is under way */
 	SESSION_CONNECTED = 128, /* the client has come, and we have not yet greeted */
+	SESSION_CHUNKS = 256,    /* a chunk came, and the last one did not */
 };
 
 /* MAIL to the reply to end-of-data. Everything here ends with session_reset. */
@@ -76,12 +79,17 @@ struct transaction {
 	unsigned refused;        /* recipients refused */
 	char id[QUEUE_ID_TEXT_SIZE];
 	struct data_in in;
-	struct header *header; /* in the arena */
-	bool over_size;        /* content is consumed and dropped */
-	uint64_t received;     /* octets of the data phase as they came */
-	bool begun;            /* content has begun: allowance has a meaning */
-	int64_t allowance;     /* nsec the client may still take for it, see driver.c */
-	bool paused;           /* the queue takes no more for now */
+	struct header *header;      /* in the arena */
+	bool over_size;             /* content is consumed and dropped */
+	bool by_chunks;             /* BDAT rather than DATA */
+	bool is_last;               /* the chunk that flows */
+	bool spoiled;               /* a chunk was refused, so all of it is */
+	uint64_t announced;         /* octets of all chunks so far */
+	uint64_t chunk, chunk_left; /* octets of the one that flows */
+	uint64_t received;          /* octets of content as they came */
+	bool begun;                 /* content has begun: allowance has a meaning */
+	int64_t allowance;          /* nsec the client may still take for it, see driver.c */
+	bool paused;                /* the queue takes no more for now */
 };
 
 struct session {
@@ -102,6 +110,7 @@ struct session {
 	enum reply_name last_word;
 	bool ended;                  /* on_end was called: freed when the outermost call returns */
 	bool skipping;               /* inside a line that was refused as too long */
+	uint64_t discard;            /* octets to come of a chunk that was refused */
 	bool start_tls;              /* set by a handler: TLS starts behind the reply */
 	unsigned depth;              /* calls of the driver on the stack */
 	struct buf out;              /* replies not yet given to conn */
@@ -155,6 +164,8 @@ void session_begin_data(struct session *session);
 /* The queue takes no more for now / again. */
 void session_pause(struct session *session);
 void session_unpause(struct session *session);
+/* Whether content has begun to come and may still be accepted. */
+bool session_is_in_content(const struct session *session);
 bool session_is_secure(const struct session *session);
 /* Class and identities of the account it belongs to, as they are from now on. */
 void session_set_account(struct session *session, const struct auth_account *account);

@@ -499,6 +499,32 @@ command_parse_rcpt(const char *args, size_t len, const struct command_opts *opts
 }
 
 bool
+command_parse_bdat(const char *args, size_t len, struct command_bdat *out,
+                   enum command_error *error)
+{
+	size_t digits = 0;
+
+	memset(out, 0, sizeof *out);
+	for (; len && *args == ' '; len--)
+		args++;
+	while (digits < len && args[digits] != ' ')
+		digits++;
+	if (!read_number(args, digits, len, &out->size))
+		return false;
+	while (digits < len && args[digits] == ' ')
+		digits++;
+	out->last = is_word(args + digits, len - digits, "LAST");
+	*error = out->last || digits == len ? COMMAND_OK : COMMAND_SYNTAX;
+	return true;
+}
+
+bool
+command_is_bdat(const char *line, size_t len)
+{
+	return len >= 4 && !strncasecmp(line, "BDAT", 4);
+}
+
+bool
 command_parse_ehlo(const char *args, size_t len, char out[ADDRESS_DOMAIN_MAX + 1])
 {
 	if (!len || len > ADDRESS_DOMAIN_MAX)

@@ -65,6 +65,16 @@ enum command_error command_parse_mail(const char *args, size_t len, const struct
 enum command_error command_parse_rcpt(const char *args, size_t len, const struct command_opts *opts,
                                       struct envelope_recipient *out,
                                       char orcpt[ENVELOPE_ORCPT_MAX + 1], enum address_error *why);
+struct command_bdat {  /* BDAT size [LAST], RFC 3030 section 2 */
+	uint64_t size; /* beyond 64 bits: UINT64_MAX */
+	bool last;
+};
+/* False when the size cannot be read: nobody knows what follows the line. After COMMAND_SYNTAX in
+ * *error it is content all the same. */
+bool command_parse_bdat(const char *args, size_t len, struct command_bdat *out,
+                        enum command_error *error);
+/* Whether what follows this line, which could not be read as a command, may be a chunk. */
+bool command_is_bdat(const char *line, size_t len);
 /* EHLO/HELO argument: a domain or address literal, accepted leniently (printable, no spaces), at
  * most 255. */
 bool command_parse_ehlo(const char *args, size_t len, char out[ADDRESS_DOMAIN_MAX + 1]);

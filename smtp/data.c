@@ -325,7 +325,7 @@ step(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
 			in->state = IN_END;
 			return p + 1;
 		}
-		end_line(out, true);
+		in->state = IN_CR; /* whose line is empty */
 		return p;
 	case IN_LINE:
 		if (*p == '.' && in->kind == DATA_DOTTED) {

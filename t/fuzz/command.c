@@ -57,5 +57,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		assert(!*orcpt || envelope_is_orcpt(orcpt, strlen(orcpt)));
 	}
 	command_parse_ehlo(args, args_len, ehlo);
+	struct command_bdat bdat;
+	enum command_error error;
+	if (command_parse_bdat(args, args_len, &bdat, &error))
+		assert(!bdat.last || error == COMMAND_OK);
 	return 0;
 }

@@ -73,7 +73,7 @@ struct queue_submission {
 	queue_on_ready *on_ready;
 	void *arg, *ready_arg;
 	bool is_commit, is_look, is_full, after_cr;
-	size_t wire_octets; /* of its data phase */
+	size_t wire_octets; /* of its content */
 };
 
 static struct {
@@ -137,7 +137,9 @@ void
 conn_consume(struct conn *conn, size_t len)
 {
 	assert(len <= conn->in_len);
-	if (world.submission != NULL && world.submission->on_ready != NULL)
+	const struct session *session = conn->arg;
+	if (world.submission != NULL && world.submission->on_ready != NULL &&
+	    (session->state == SESSION_DATA || session->discard > 0))
 		world.submission->wire_octets += len;
 	assert(world.submission == NULL ||
 	       world.submission->wire_octets <= 10 * MESSAGE_SIZE + conn->in_max);
@@ -477,7 +479,8 @@ queue_submission_body(struct queue_submission *submission, const void *data, siz
 	const uint8_t *octets = data;
 
 	assert(submission->on_ready != NULL && !submission->is_commit && len > 0);
-	for (size_t i = 0; i < len; i++) {
+	const struct session *session = world.conn.arg;
+	for (size_t i = 0; session->transaction.in.kind != DATA_BINARY && i < len; i++) {
 		assert(submission->after_cr == (octets[i] == '\n'));
 		submission->after_cr = octets[i] == '\r';
 	}

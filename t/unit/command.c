@@ -569,6 +569,46 @@ static const struct {
     {"Zg==Zg==", -1}, {"Zm 9", -1}, {"====", -1}, {"Zm9v\r\n==", -1},
 };
 
+static void
+test_bdat(void)
+{
+	static const struct {
+		const char *args;
+		bool has_size, last;
+		enum command_error error;
+		uint64_t size;
+	} row[] = {
+	    {"5", true, false, COMMAND_OK, 5},
+	    {"0 LAST", true, true, COMMAND_OK, 0},
+	    {" 007  last", true, true, COMMAND_OK, 7},
+	    {"18446744073709551616 LAST", true, true, COMMAND_OK, UINT64_MAX},
+	    {"5 FIRST", true, false, COMMAND_SYNTAX, 5},
+	    {"5 LAST LAST", true, false, COMMAND_SYNTAX, 5},
+	    {"5 6", true, false, COMMAND_SYNTAX, 5},
+	    {"", false, false, COMMAND_OK, 0},
+	    {"LAST", false, false, COMMAND_OK, 0},
+	    {"-1", false, false, COMMAND_OK, 0},
+	    {"5LAST", false, false, COMMAND_OK, 0},
+	    {"0x5 LAST", false, false, COMMAND_OK, 0},
+	    {"5,000", false, false, COMMAND_OK, 0},
+	};
+
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct command_bdat bdat;
+		enum command_error error = COMMAND_OK;
+		char name[64];
+		bool has_size = command_parse_bdat(row[i].args, strlen(row[i].args), &bdat, &error);
+		snprintf(name, sizeof name, "BDAT %s", row[i].args);
+		ok(has_size == row[i].has_size &&
+		       (!has_size || (bdat.size == row[i].size && bdat.last == row[i].last &&
+		                      error == row[i].error)),
+		   name);
+	}
+	ok(command_is_bdat("bdat\t5", 6) && command_is_bdat("BDAT", 4) &&
+	       !command_is_bdat("BDA", 3),
+	   "BDAT that is no command");
+}
+
 int
 main(void)
 {
@@ -618,6 +658,7 @@ main(void)
 	ok(rcpt("TO:<\xc3\xa4@x.example>", &everything, &to, &why) == COMMAND_BAD_ADDRESS &&
 	       why == ADDRESS_NON_ASCII && !command_parse_ehlo("\xc3\xa4", 2, ehlo),
 	   "8-bit is a kind of its own in an address, and none in a name");
+	test_bdat();
 	ok(command_parse_ehlo("[192.0.2.1]", 11, ehlo) && !strcmp(ehlo, "[192.0.2.1]"), "EHLO");
 	ok(!command_parse_ehlo("", 0, ehlo) && !command_parse_ehlo("a b", 3, ehlo), "bad EHLO");
 

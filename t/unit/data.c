@@ -40,7 +40,7 @@ static const struct {
     {"CR.LF", S("a\r.\nb\r\n.\r\n"), S("a\r\n.\r\nb\r\n"), true, 0},
     {"CR.CRLF", S("a\r.\r\nb\r\n.\r\n"), S("a\r\n.\r\nb\r\n"), true, 0},
     {"LF.CR", S("a\n.\rb\r\n.\r\n"), S("a\r\n.\r\nb\r\n"), true, 0},
-    {"CRLF.CRCRLF", S("a\r\n.\r\r\nb\r\n.\r\n"), S("a\r\n\r\n\r\nb\r\n"), true, 0},
+    {"CRLF.CRCRLF", S("a\r\n.\r\r\nb\r\n.\r\n"), S("a\r\n\r\nb\r\n"), true, 0},
     {"CRCRLF.LF", S("a\r\r\n.\nb\r\n.\r\n"), S("a\r\n\r\nb\r\n"), true, 0},
     {"CRLF.CRCR", S("a\r\n.\r\rb\r\n.\r\n"), S("a\r\n\r\n\r\nb\r\n"), true, 0},
     {"CRLF.NUL CRLF", S("a\r\n.\0\r\n.\r\n"), S("a\r\n\0\r\n"), true, 0},

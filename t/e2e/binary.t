@@ -1,0 +1,100 @@
+#!/usr/bin/perl
+# Setup: a service whose next hop is a server of this test that offers CHUNKING and BINARYMIME, or not. An account sends binary content by BDAT, cut anywhere.
+# Expectation: a hop that takes it gets the content to the octet, announced in the right size; for one that does not the mail fails with 5.6.3 and is not
+# sent in any other way.
+use strict;
+use warnings;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+use Sekisho;
+use IO::Socket::INET;
+use Test::More;
+
+my $me = 'alice@example.test';
+my $s = Sekisho->new(no_sink => 1, no_start => 1, conf => $Sekisho::UNLIMITED);
+my $listener = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1', LocalPort => $s->{ports}{sink}, ReuseAddr => 1) or die $!;
+mkdir "$s->{dir}/hop";
+
+# It offers what is written in the file "offers".
+sub serve {
+	my $pid = fork // die $!;
+	return $pid if $pid;
+	open STDOUT, '>', '/dev/null'; # whoever waits for the test does not wait for us
+	open STDERR, '>', '/dev/null';
+	$SIG{CHLD} = 'IGNORE';
+	while (1) {
+		my $c = $listener->accept or next;
+		next if fork // die $!;
+		my ($buf, $count, $verbs, $mail) = ('', 0, '', '');
+		syswrite $c, "220 ready\r\n";
+		while (1) {
+			while ($buf !~ /\r\n/) { sysread $c, $buf, 65536, length $buf or exit 0 }
+			$buf =~ s/^(.*?)\r\n//s;
+			my $line = $1;
+			$mail = $line if $line =~ /^MAIL/;
+			if ($line =~ /^EHLO/) {
+				open my $f, '<', "$s->{dir}/offers" or exit 1;
+				syswrite $c, join '', "250-hop\r\n", (map { chomp; "250-$_\r\n" } <$f>), "250 PIPELINING\r\n";
+			}
+			elsif ($line =~ /^BDAT (\d+) LAST$/) {
+				while (length $buf < $1) { sysread $c, $buf, 65536, length $buf or exit 0 }
+				open my $f, '>:raw', "$s->{dir}/hop/got.$$." . ++$count or exit 1;
+				print $f "$mail\n", substr $buf, 0, $1, '';
+				close $f;
+				syswrite $c, "250 taken\r\n";
+			}
+			elsif ($line =~ /^DATA/) { syswrite $c, "554 not by DATA\r\n" }
+			else { syswrite $c, "250 ok\r\n" }
+		}
+	}
+}
+sub offers { open my $f, '>', "$s->{dir}/offers" or die $!; print $f map { "$_\n" } @_ }
+
+my $server = serve();
+END { kill 'TERM', $server if $server }
+$s->start;
+$s->account($me);
+
+# All octets, and what matters most between lines; nothing that could be taken for our mark.
+my $octets = join '', map { chr } 0 .. 255;
+my $body = "\0\r\n.\r\n\r\n.\n\r.\r\r\r\n\n\n" . $octets . reverse($octets) . "\xff" x 3000 . "\r";
+my $head = "From: $me\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: binary\r\n";
+
+sub send_binary {
+	my ($mark, $body, $chunk) = @_;
+	my $content = "${head}Subject: $mark\r\n\r\n$body";
+	my ($c, $said) = ($s->login($me), '');
+	$c->cmd("MAIL FROM:<$me> BODY=BINARYMIME") =~ /^250/ && $c->cmd('RCPT TO:<bob@example.net>') =~ /^250/ or return 'refused';
+	for (my $at = 0; $at < length $content; $at += $chunk) {
+		my $piece = substr $content, $at, $chunk;
+		$c->raw('BDAT ' . length($piece) . ($at + $chunk >= length $content ? ' LAST' : '') . "\r\n$piece");
+		$said = $c->reply;
+	}
+	return $said;
+}
+sub settled { return Sekisho::wait_for(60, sub { ($s->json('queue', 'audit') // {})->{queued} == 0 }) }
+
+offers('8BITMIME', 'CHUNKING', 'BINARYMIME');
+my %bodies = (small => [$body, 100000], cut => [$body, 37], odd => [$body x 3, 4097], large => ["\r$body\n" x 60, 50000], none => ['', 7]);
+for my $mark (sort keys %bodies) { like(send_binary($mark, @{$bodies{$mark}}), qr/^250 2\.0\.0 Queued/, "$mark: accepted") }
+settled() or die $s->log;
+my %got;
+for my $file (glob "$s->{dir}/hop/*") {
+	open my $f, '<:raw', $file or die $!;
+	my $text = do { local $/; <$f> };
+	my ($mail, $mark) = ($text =~ /\A(.*)\n/, $text =~ /^Subject: (\w+)\r$/m);
+	like($mail, qr/ BODY=BINARYMIME/, "$mark: announced as binary");
+	$got{$mark} = $text =~ s/\A.*?\r\n\r\n//sr;
+}
+for my $mark (sort keys %bodies) { is($got{$mark} && unpack('H*', $got{$mark}), unpack('H*', $bodies{$mark}[0]), "$mark: to the octet") }
+
+my $before = () = glob "$s->{dir}/hop/*";
+offers('8BITMIME', 'CHUNKING');
+$s->stop;
+$s->start; # no connection is kept on which more was offered
+like(send_binary('lost', $body, 1000), qr/^250 2\.0\.0 Queued/, 'mail for a hop that takes no binary content is accepted');
+ok(Sekisho::wait_for(60, sub { $s->log =~ /fate=failed.*text="[^"]*binary/ }), 'and fails');
+like($s->log, qr/enhanced=5\.6\.3 fate=failed/, 'as 5.6.3');
+my $after = () = glob "$s->{dir}/hop/*";
+is($after, $before, 'without having been sent');
+done_testing;
