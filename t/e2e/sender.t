@@ -39,10 +39,11 @@ sub mail {
 	return $said;
 }
 # A message with that header section.
-sub content {
-	my ($c, @fields) = @_;
+sub content { my ($c, @fields) = @_; return content_as($c, '', @fields) }
+sub content_as {
+	my ($c, $parameters, @fields) = @_;
 	my $account = $c->{account};
-	return 'no transaction' unless $c->cmd("MAIL FROM:<$account>") =~ /^250/ && $c->cmd('RCPT TO:<bob@example.org>') =~ /^250/ && $c->cmd('DATA') =~ /^354/;
+	return 'no transaction' unless $c->cmd("MAIL FROM:<$account>$parameters") =~ /^250/ && $c->cmd('RCPT TO:<bob@example.org>') =~ /^250/ && $c->cmd('DATA') =~ /^354/;
 	$c->raw(join('', map { "$_\r\n" } @fields) . "\r\nx\r\n.\r\n");
 	return $c->reply;
 }
@@ -232,8 +233,14 @@ like(mail($c, 'alias17@example.test'), qr/^250/, 'many');
 	add($alice, "\@B\xc3\xbccher.test");
 	like(ctl(0, 'account', 'identity', 'list', $alice), qr/^\@xn--bcher-kva\.test +domain /m, 'a domain with a U-label');
 	for my $address ("caf\xc3\xa9\@example.test", "cafe\xcc\x81\@example.test", "x\@b\xc3\xbccher.test", 'x@xn--bcher-kva.test') {
+		like($c->cmd("MAIL FROM:<$address> SMTPUTF8"), qr/^250/, "MAIL $address");
+		$c->cmd('RSET');
+		like(content($c, "From: <$address>"), qr/^550 5\.6\.7 /, "From: $address only where MAIL says SMTPUTF8") if $address =~ /[^ -~]/;
+		like(content_as($c, ' SMTPUTF8', "From: <$address>"), qr/^250/, "From: $address");
 		ctl(0, 'sender', 'explain', $alice, $address);
 	}
+	like(content_as($c, ' SMTPUTF8', "From: th\xc3\xa9\@example.test"), qr/^550 5\.7\.1 /, 'From: somebody else');
+	like($c->cmd("MAIL FROM:<th\xc3\xa9\@example.test> SMTPUTF8"), qr/^553 5\.7\.1 /, 'MAIL: somebody else');
 	like(mail($c, 'x@XN--bcher-kva.test'), qr/^250/, 'MAIL with an A-label');
 	like(mail($c, 'cafe@example.test'), qr/^553 5\.7\.1 /, 'what only looks alike');
 	my ($remedy) = ctl(1, 'sender', 'explain', $alice, "th\xc3\xa9\@example.test") =~ /^to allow it +sekishoctl (.*)$/m;
