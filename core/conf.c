@@ -174,6 +174,8 @@ const struct option conf_options[] = {
      "as whom an account may send: own are its name and what it was granted; any, which only a "
      "class may say, is everybody, and each such message is logged",
      {"own", "any"}},
+    {"quota.priority", TYPE_COUNT, F(standard.priority), "0", 0, 9, true,
+     "highest priority that mail may ask for (MT-PRIORITY); what asks for more gets that"},
     {"quota.pace_horizon", TYPE_DURATION, F(pace_horizon), "1h", 0, DAYS(1), true,
      "mail that would be paced for longer is refused for now"},
     {"classes", TYPE_CLASSES, F(classes), "", 0, 0, true,

@@ -62,7 +62,8 @@ struct conf_class {          /* a plan: what accounts of that class may do */
 	uint64_t messages;   /* a day */
 	bool calendar;       /* the day begins at midnight; otherwise it is the last 24 hours */
 	struct conf_burst burst_recipients, burst_messages;
-	bool any_sender; /* may send as anybody, not only as what it was granted */
+	bool any_sender;   /* may send as anybody, not only as what it was granted */
+	uint64_t priority; /* the highest MT-PRIORITY (RFC 6710), 0 to 9 */
 };
 struct conf_classes {
 	struct conf_class *list;

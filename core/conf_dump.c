@@ -64,7 +64,8 @@ print_class(const struct conf_class *class, struct buf *out)
 	conf_print_burst(&class->burst_recipients, out);
 	buf_add_str(out, "\", burst_messages: \"");
 	conf_print_burst(&class->burst_messages, out);
-	buf_printf(out, "\", senders: %s }", class->any_sender ? "any" : "own");
+	buf_printf(out, "\", priority: %llu, senders: %s }", (unsigned long long)class->priority,
+	           class->any_sender ? "any" : "own");
 }
 
 void

@@ -244,7 +244,7 @@ apply_class(struct reader *reader, const char *name, const struct node *map)
 		if (option == NULL || !is_of_class(option)) {
 			conf_mistake_at(reader, key, path,
 			                "unknown key; a class has recipients, messages, window, "
-			                "burst_recipients, burst_messages and senders");
+			                "burst_recipients, burst_messages, priority and senders");
 			continue;
 		}
 		const char *wrong = again ? "set a second time"

@@ -99,6 +99,7 @@ conf_encode(const struct conf *conf, struct buf *out)
 				encode_burst(&class->burst_recipients, out);
 				encode_burst(&class->burst_messages, out);
 				wire_put_u8(out, class->any_sender);
+				wire_put_u8(out, (uint8_t) class->priority);
 			}
 			break;
 		}
@@ -227,6 +228,9 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 			    !decode_burst(wire, &class->burst_messages))
 				return false;
 			class->any_sender = wire_u8(wire) != 0;
+			class->priority = wire_u8(wire);
+			if (class->priority > 9)
+				return false;
 		}
 		return true;
 	}

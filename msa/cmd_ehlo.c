@@ -85,6 +85,9 @@ answer(struct session *session, uint64_t recipients)
 		const char *mechanisms = auth_client_mechanisms(session->msa->auth);
 		if (conf->future_release)
 			offer_future_release(session);
+		session->extensions |= COMMAND_MT_PRIORITY | COMMAND_DELIVERBY;
+		session_say(session, REPLY_EHLO_LINE, "MT-PRIORITY");
+		session_say(session, REPLY_EHLO_DELIVERBY, (unsigned long long)CMD_MAIL_BY_MIN);
 		session_say(session, REPLY_EHLO_AUTH, mechanisms[0] != '\0' ? mechanisms : "PLAIN");
 		offer(session, "REQUIRETLS", COMMAND_REQUIRETLS);
 	}

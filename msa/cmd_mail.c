@@ -21,6 +21,33 @@ address_reply(enum address_error why)
 	}
 }
 
+/* Otherwise the refusal was said. */
+static bool
+times_are_possible(struct session *session, const struct envelope *envelope, msec_t now)
+{
+	const msec_t longest = session->msa->conf->future_release;
+
+	if (envelope->hold_until - now > longest)
+		session_say(session, REPLY_HELD_TOO_LONG, (unsigned long long)longest / 1000);
+	else if (envelope->by == BY_RETURN && envelope->by_deadline - now < CMD_MAIL_BY_MIN * 1000)
+		session_say(session, REPLY_BY_TOO_SOON, (unsigned long long)CMD_MAIL_BY_MIN);
+	else if (envelope->by == BY_RETURN && envelope->by_deadline <= envelope->hold_until)
+		session_say(session, REPLY_BY_BEFORE_RELEASE);
+	else
+		return true;
+	return false;
+}
+
+/* RFC 6710 section 5: who may ask for how much is the server's to say, and the reply tells. */
+static void
+clamp_priority(const struct session *session, struct envelope *envelope)
+{
+	const int highest = (int)conf_class(session->msa->conf, session->class)->priority;
+
+	if (envelope->priority > highest)
+		envelope->priority = highest;
+}
+
 enum handled
 cmd_mail(struct session *session, const char *args, size_t len)
 {
@@ -59,17 +86,19 @@ cmd_mail(struct session *session, const char *args, size_t len)
 		session_say(session, REPLY_TOO_BIG, (unsigned long long)conf->message_size);
 		return HANDLED_REPLY;
 	}
-	if (mail->envelope.hold_until - opts.now > conf->future_release) {
-		session_say(session, REPLY_HELD_TOO_LONG,
-		            (unsigned long long)conf->future_release / 1000);
+	if (!times_are_possible(session, &mail->envelope, opts.now))
 		return HANDLED_REPLY;
-	}
+	const int asked = mail->envelope.priority;
+	clamp_priority(session, &mail->envelope);
 	transaction->arena = arena_new();
 	transaction->conf = conf_ref(conf);
 	transaction->submission =
 	    queue_submission_new(session->msa->queue, session->account, session->class);
 	queue_id_format(queue_submission_id(transaction->submission), transaction->id);
 	session->state = SESSION_MAIL;
-	session_say(session, REPLY_SENDER_OK);
+	if (mail->envelope.priority != asked)
+		session_say(session, REPLY_SENDER_OK_PRIORITY, mail->envelope.priority);
+	else
+		session_say(session, REPLY_SENDER_OK);
 	return HANDLED_REPLY;
 }

@@ -30,6 +30,7 @@ const struct command *command_lookup(const char *verb, size_t len);
 /* Checks a whole line against the table and runs its handler. */
 enum handled command_run(struct session *session, const char *line, size_t len);
 
+#define CMD_MAIL_BY_MIN 60 /* seconds a message that is to be returned is given at least */
 /* What MAIL and RCPT are read with. */
 struct command_opts command_opts(const struct session *session);
 

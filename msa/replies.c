@@ -68,6 +68,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     SAY(EHLO_FIRST_LINE, "250-%s"),
     SAY(EHLO_LINE, "250-%s"),
     SAY(EHLO_SIZE, "250-SIZE %llu"),
+    SAY(EHLO_DELIVERBY, "250-DELIVERBY %llu"),
     SAY(EHLO_FUTURERELEASE, "250-FUTURERELEASE %llu %s"),
     SAY(EHLO_LIMITS, "250-LIMITS RCPTMAX=%llu MAILMAX=%llu"),
     SAY(EHLO_AUTH, "250-AUTH %s"),
@@ -92,6 +93,7 @@ static const struct reply_row rows[REPLY_NAMES] = {
     SAY(AUTH_UNAVAILABLE, "454 4.7.0 Temporary authentication failure, try again later"),
 
     SAY(SENDER_OK, "250 2.1.0 Sender OK"),
+    SAY(SENDER_OK_PRIORITY, "250 2.3.6 %d is the new priority, the highest of this account"),
     BLAME(SENDER_SYNTAX,
           "501 5.1.7 Bad sender address syntax; check your own address in the mail program"),
     BLAME(SENDER_UNQUALIFIED,
@@ -102,6 +104,8 @@ static const struct reply_row rows[REPLY_NAMES] = {
     BLAME(ADDRESS_NON_ASCII,
           "553 5.6.7 Internationalized address: MAIL must say SMTPUTF8, or use an ASCII address"),
     BLAME(HELD_TOO_LONG, "501 5.5.4 A message is held for at most %llu seconds, ask for less"),
+    BLAME(BY_TOO_SOON, "555 5.5.4 BY needs at least %llu seconds to return a message, give more"),
+    BLAME(BY_BEFORE_RELEASE, "501 5.5.4 BY ends before the message is released, give more time"),
     BLAME(TOO_BIG, "552 5.3.4 Message size exceeds limit of %llu octets; send less in one message"),
 
     SAY(RECIPIENT_OK, "250 2.1.5 Recipient OK"),

@@ -38,6 +38,7 @@ enum reply_name {
 	REPLY_EHLO_FIRST_LINE,    /* hostname */
 	REPLY_EHLO_LINE,          /* keyword */
 	REPLY_EHLO_SIZE,          /* octets */
+	REPLY_EHLO_DELIVERBY,     /* seconds */
 	REPLY_EHLO_FUTURERELEASE, /* seconds, date */
 	REPLY_EHLO_LIMITS,        /* recipients, messages */
 	REPLY_EHLO_AUTH,          /* mechanisms */
@@ -59,12 +60,15 @@ enum reply_name {
 	REPLY_AUTH_UNAVAILABLE,
 
 	REPLY_SENDER_OK,
+	REPLY_SENDER_OK_PRIORITY, /* priority */
 	REPLY_SENDER_SYNTAX,
 	REPLY_SENDER_UNQUALIFIED,
 	REPLY_SENDER_NOT_OWNED, /* address */
 	REPLY_ADDRESS_NON_ASCII,
 	REPLY_HELD_TOO_LONG, /* seconds */
-	REPLY_TOO_BIG,       /* octets */
+	REPLY_BY_TOO_SOON,   /* seconds */
+	REPLY_BY_BEFORE_RELEASE,
+	REPLY_TOO_BIG, /* octets */
 
 	REPLY_RECIPIENT_OK,
 	REPLY_RECIPIENT_SYNTAX,

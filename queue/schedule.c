@@ -34,6 +34,9 @@
  * been set back: it is due now.
  *   - What its sender holds (RFC 4865) is in an order of its own on disk and in no window. When its
  * time has come a change puts it among what is due; from then on it is like other mail.
+ *   - Priority (RFC 6710) is a head start: a job enters its domain's queue, and a domain its turn,
+ * as if it had come HEAD_START places earlier for each step. So nothing of the lowest priority is
+ * overtaken by more than 18 * HEAD_START that came later with the highest, and nothing starves.
  *   - A round interrupted by a crash is repeated for the recipients that have not ended; the due
  * time does not change within a round. */
 

@@ -17,12 +17,15 @@
 #define WINDOW_RESERVE    2000 /* beside the window, for fresh mail to domains without a backlog */
 #define DOMAIN_IDLE       50   /* pending jobs: below that a domain has no backlog */
 #define BUCKETS           4096
+#define HEAD_START        20 /* places that one step of priority is worth */
 
 struct domain { /* one domain in one lane; exists while it has a job */
 	LIST_ENTRY(domain) bucket;
 	TAILQ_ENTRY(domain) turn; /* in lane->turns while is_ready */
 	struct lane *lane;
 	bool is_ready;
+	int64_t rank;    /* among the turns */
+	int64_t entered; /* jobs so far */
 	unsigned in_flight;
 	unsigned pending_count;
 	size_t pending_recipients;
@@ -40,6 +43,7 @@ struct job {
 	LIST_ENTRY(job) link;    /* in lane->jobs unless pending */
 	LIST_ENTRY(job) sibling; /* in message->jobs */
 	TAILQ_ENTRY(job) queue;  /* in domain->pending while pending */
+	int64_t rank;            /* in it */
 	uint64_t number;
 	enum job_state state;
 	struct lane *lane;
@@ -79,11 +83,12 @@ struct lane {
 	unsigned capacity, in_flight;
 	LIST_HEAD(, job) jobs; /* in flight and finishing */
 	LIST_HEAD(, domain) domains[BUCKETS];
-	TAILQ_HEAD(, domain) turns; /* domains with pending jobs and a free place */
-	unsigned messages;          /* in the window */
-	size_t recipients;          /* in them */
-	bool more;                  /* due messages may be left on disk */
-	bool skipped;               /* the last refill left some of a crowded domain behind */
+	TAILQ_HEAD(turns, domain) turns; /* domains with pending jobs and a free place */
+	int64_t entered;                 /* turns so far */
+	unsigned messages;               /* in the window */
+	size_t recipients;               /* in them */
+	bool more;                       /* due messages may be left on disk */
+	bool skipped;                    /* the last refill left some of a crowded domain behind */
 	struct store_key
 	    sweep; /* where a refill that skipped too many goes on; zero: at the front */
 	struct store_key front; /* what is due up to here is in the window or held */
@@ -163,8 +168,15 @@ void job_finish(struct job *job, const struct queue_outcome *outcomes, size_t co
 void round_end(struct message *message);
 /* Nothing of the round is at a relay or on its way to the disk, nor waits for either. */
 bool round_is_over(const struct message *message);
-/* expired_after: how long the message was tried, if that is over, else 0. */
-void to_stored(const struct queue_outcome *in, msec_t expired_after, struct store_outcome *out);
+/* Whether its sender wants it back rather than delivered now (RFC 2852). */
+bool is_overdue(const struct message *message);
+struct ending { /* of what is deferred when its time is over */
+	enum store_state state;
+	char words[80]; /* in front of the last answer */
+};
+/* ending NULL: it is not over. */
+void to_stored(const struct queue_outcome *in, const struct ending *ending,
+               struct store_outcome *out);
 void log_outcome(const struct queue_id *id, const struct store_message *stored,
                  const struct store_outcome *outcome, unsigned attempt);
 

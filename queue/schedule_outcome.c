@@ -34,6 +34,10 @@ choose_next(struct message *message, msec_t now)
 	msec_t last = begun(message->stored) + keep_of(message) + 1;
 	if (wait > last - now && last > now)
 		wait = last - now; /* one attempt at the very end */
+	const struct envelope *envelope = &message->stored->envelope;
+	if (envelope->by != BY_NONE && envelope->by_deadline > now &&
+	    wait > envelope->by_deadline - now)
+		wait = envelope->by_deadline - now;
 	message->chosen = true;
 	message->next_due = schedule_now(message->schedule) + wait;
 	message->target = now - begun(message->stored) > conf->retry_fallback ||
@@ -52,6 +56,10 @@ delay_to_tell(const struct message *message, msec_t now)
 	for (size_t i = 0; i < ages->count; i++)
 		if (ages->list[i] <= now - begun(message->stored) && ages->list[i] > reached)
 			reached = ages->list[i];
+	const struct envelope *envelope = &message->stored->envelope;
+	const msec_t by = envelope->by_deadline - begun(message->stored);
+	if (envelope->by == BY_NOTIFY && by <= now - begun(message->stored) && by > reached)
+		reached = by;
 	return reached > message->stored->warned ? reached : 0;
 }
 
@@ -226,24 +234,51 @@ duration_text(msec_t duration, char out[32])
 	         duration / units[i].unit == 1 ? "" : "s");
 }
 
-void
-to_stored(const struct queue_outcome *in, msec_t expired_after, struct store_outcome *out)
+bool
+is_overdue(const struct message *message)
 {
-	static const enum store_state states[] = {STORE_DELIVERED, STORE_QUEUED, STORE_BOUNCED};
+	const struct envelope *envelope = &message->stored->envelope;
+
+	return envelope->by == BY_RETURN && envelope->by_deadline <= clock_wall();
+}
+
+/* NULL when it may be tried on. */
+static const struct ending *
+ending_of(const struct message *message, msec_t now, struct ending *ending)
+{
+	const msec_t keep = keep_of(message);
 	char duration[32];
 
+	if (is_overdue(message)) {
+		ending->state = STORE_BOUNCED;
+		snprintf(ending->words, sizeof(ending->words),
+		         "5.4.7 not delivered by the time its sender gave; last: ");
+		return ending;
+	}
+	if (now - begun(message->stored) <= keep)
+		return NULL;
+	ending->state = STORE_EXPIRED;
+	duration_text(keep, duration);
+	snprintf(ending->words, sizeof(ending->words),
+	         "message expired after %s; last: ", duration);
+	return ending;
+}
+
+void
+to_stored(const struct queue_outcome *in, const struct ending *ending, struct store_outcome *out)
+{
+	static const enum store_state states[] = {STORE_DELIVERED, STORE_QUEUED, STORE_BOUNCED};
+
+	memset(out, 0, sizeof(*out));
 	out->index = in->index;
 	out->state = states[in->fate];
 	out->unconfirmed = in->unconfirmed;
-	out->reply[0] = '\0';
-	if (out->state == STORE_QUEUED && expired_after) {
-		out->state = STORE_EXPIRED;
-		duration_text(expired_after, duration);
-		add_cut(out->reply, "message expired after ");
-		add_cut(out->reply, duration);
-		add_cut(out->reply, "; last: ");
+	if (out->state == STORE_QUEUED && ending) {
+		out->state = ending->state;
+		add_cut(out->reply, ending->words);
+		/* A bounce of ours has our code, not that of the last answer. */
+		out->last = ending->state == STORE_BOUNCED ? 0 : (uint16_t)strlen(out->reply);
 	}
-	out->last = (uint16_t)strlen(out->reply);
 	add_reply(out->reply, &in->reply);
 }
 
@@ -257,7 +292,8 @@ job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
 	struct store_outcome stored[PROTO_JOB_MAX];
 	msec_t now = clock_wall();
 	const msec_t keep = keep_of(message);
-	const msec_t expired_after = now - begun(message->stored) > keep ? keep : 0;
+	struct ending space;
+	const struct ending *ending = ending_of(message, now, &space);
 	struct store_batch batch = {.lane = lane->lane,
 	                            .id = job->id,
 	                            .attempt = message->attempt,
@@ -266,6 +302,9 @@ job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
 	                            .when = now,
 	                            .due = message->stored->due,
 	                            .retry_until = begun(message->stored) + keep};
+	if (message->stored->envelope.by == BY_RETURN &&
+	    message->stored->envelope.by_deadline < batch.retry_until)
+		batch.retry_until = message->stored->envelope.by_deadline;
 
 	job_leave_flight(job);
 	domain_settle(job->domain);
@@ -274,7 +313,7 @@ job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
 	job->waiting = waiting;
 	job->ended = 0;
 	for (size_t i = 0; i < count; i++) {
-		to_stored(&outcomes[i], expired_after, &stored[i]);
+		to_stored(&outcomes[i], ending, &stored[i]);
 		job->ended += stored[i].state != STORE_QUEUED;
 		message->deferred |= stored[i].state == STORE_QUEUED;
 		log_outcome(&job->id, message->stored, &stored[i], message->attempt);

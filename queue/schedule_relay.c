@@ -23,28 +23,45 @@ acknowledge(struct schedule *schedule, struct ipc_from to, bool durable)
 	buf_clear(&frame);
 }
 
+/* Ends a job in flight that goes to no relay. text NULL: the last answers stand. */
+static void
+job_give_up(struct job *job, const char *text)
+{
+	static const struct ipc_from nobody;
+	struct queue_outcome outcomes[PROTO_JOB_MAX];
+
+	memset(outcomes, 0, sizeof(outcomes));
+	for (size_t i = 0; i < job->count; i++) {
+		const struct store_recipient *recipient =
+		    recipient_of(job->message->stored, job->index[i]);
+		const char *last =
+		    recipient && recipient->reply[0] ? recipient->reply : "no attempt was made";
+
+		outcomes[i].index = job->index[i];
+		outcomes[i].fate = QUEUE_DEFERRED;
+		snprintf(outcomes[i].reply.text, sizeof(outcomes[i].reply.text), "%s",
+		         text ? text : last);
+	}
+	job_finish(job, outcomes, job->count, nobody);
+}
+
 void
 job_send(struct job *job)
 {
 	struct lane *lane = job->lane;
 	struct store_message *stored = job->message->stored;
-	static const struct ipc_from nobody;
 
 	job_to_flight(job);
+	if (is_overdue(job->message)) {
+		job_give_up(job, NULL);
+		return;
+	}
 	int fd = store_open_body(lane->schedule->store, &job->id, &stored->body);
 	if (fd == -1) {
-		struct queue_outcome outcomes[PROTO_JOB_MAX];
 		char text[QUEUE_ID_TEXT_SIZE];
 		log_error(queue_id_format(&job->id, text), "body-unreadable", "segment=%llu",
 		          (unsigned long long)stored->body.segment);
-		memset(outcomes, 0, sizeof(outcomes));
-		for (size_t i = 0; i < job->count; i++) {
-			outcomes[i].index = job->index[i];
-			outcomes[i].fate = QUEUE_DEFERRED;
-			snprintf(outcomes[i].reply.text, sizeof(outcomes[i].reply.text),
-			         "the body could not be read");
-		}
-		job_finish(job, outcomes, job->count, nobody);
+		job_give_up(job, "the body could not be read");
 		return;
 	}
 	struct queue_recipient recipients[PROTO_JOB_MAX];
@@ -255,7 +272,7 @@ finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue
 	}
 	for (size_t i = 0; i < count; i++) {
 		if (outcomes[i].fate != QUEUE_DEFERRED)
-			to_stored(&outcomes[i], 0, &stored[ended++]);
+			to_stored(&outcomes[i], NULL, &stored[ended++]);
 	}
 	struct store_message *message = store_load_message(schedule->store, where, id);
 	if (!message || ended == 0) {

@@ -54,18 +54,51 @@ domain_get(struct lane *lane, const char *name)
 	return domain;
 }
 
+static int
+priority_of(const struct job *job)
+{
+	return job->message ? job->message->stored->envelope.priority : 0;
+}
+
+/* Whatever comes as the n-th enters as if it had come HEAD_START places earlier for each step of
+ * its first job's priority: see schedule.c. */
+static int64_t
+rank_of(int64_t n, const struct job *job)
+{
+	return n - (int64_t)priority_of(job) * HEAD_START;
+}
+
+static void
+take_turn(struct domain *domain, int64_t rank)
+{
+	struct turns *turns = &domain->lane->turns;
+	struct domain *before = TAILQ_LAST(turns, turns);
+
+	domain->rank = rank;
+	while (before && before->rank > rank)
+		before = TAILQ_PREV(before, turns, turn);
+	if (before)
+		TAILQ_INSERT_AFTER(turns, before, domain, turn);
+	else
+		TAILQ_INSERT_HEAD(turns, domain, turn);
+}
+
 /* Puts the domain where its state says: among the turns, out of them, or out of memory. Frees it in
  * the last case. */
 void
 domain_settle(struct domain *domain)
 {
 	struct lane *lane = domain->lane;
-	bool ready = !TAILQ_EMPTY(&domain->pending) &&
-	             domain->in_flight < lane->schedule->conf->relay_site_connections;
-	if (ready && !domain->is_ready)
-		TAILQ_INSERT_TAIL(&lane->turns, domain, turn);
-	else if (!ready && domain->is_ready)
+	const struct job *first = TAILQ_FIRST(&domain->pending);
+	bool ready = first && domain->in_flight < lane->schedule->conf->relay_site_connections;
+	if (ready && !domain->is_ready) {
+		take_turn(domain, rank_of(lane->entered++, first));
+	} else if (ready && rank_of(lane->entered, first) < domain->rank) {
+		TAILQ_REMOVE(&lane->turns, domain, turn); /* what is first now may go earlier */
+		take_turn(domain, rank_of(lane->entered, first));
+	} else if (!ready && domain->is_ready) {
 		TAILQ_REMOVE(&lane->turns, domain, turn);
+	}
 	domain->is_ready = ready;
 	if (TAILQ_EMPTY(&domain->pending) && domain->in_flight == 0) {
 		LIST_REMOVE(domain, bucket);
@@ -76,14 +109,21 @@ domain_settle(struct domain *domain)
 void
 job_to_pending(struct job *job, bool first)
 {
+	struct domain *domain = job->domain;
+	struct job *before = first ? NULL : TAILQ_LAST(&domain->pending, job_queue);
+
 	job->state = JOB_PENDING;
-	job->domain->pending_count++;
-	job->domain->pending_recipients += job->count;
-	if (first)
-		TAILQ_INSERT_HEAD(&job->domain->pending, job, queue);
+	domain->pending_count++;
+	domain->pending_recipients += job->count;
+	if (!first)
+		job->rank = rank_of(domain->entered++, job);
+	while (before && before->rank > job->rank)
+		before = TAILQ_PREV(before, job_queue, queue);
+	if (before)
+		TAILQ_INSERT_AFTER(&domain->pending, before, job, queue);
 	else
-		TAILQ_INSERT_TAIL(&job->domain->pending, job, queue);
-	domain_settle(job->domain);
+		TAILQ_INSERT_HEAD(&domain->pending, job, queue);
+	domain_settle(domain);
 }
 
 /* Its state is the caller's to set, and so is settling the domain. */

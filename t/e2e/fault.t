@@ -229,6 +229,35 @@ for (share(0, @moving)) {
 	$s->stop_sink;
 }
 
+# --- what a sender held is released once ---
+
+my @releasing = (['fresh.write', 'before'], ['fresh.write', 'after'], ['fresh.sync', 'after'], ['fresh.meta', 'before'], ['fresh.meta', 'after'],
+	['fresh.write', 'fail'], ['fresh.meta', 'fail']);
+for (share(1, @releasing)) {
+	my ($point, $action) = @$_;
+	my $what = "release, $point $action";
+	ok(accepts(), "$what: ready") or diag recent();
+	$client = $s->login($me);
+	my $name = 'case-' . ++$count . '-end';
+	$client->cmd("MAIL FROM:<$me> HOLDFOR=600");
+	$client->cmd('RCPT TO:<carol@example.org>');
+	$client->cmd('DATA');
+	$client->raw("From: <$me>\r\n\r\n$name\r\n.\r\n");
+	my ($id) = $client->reply =~ /^250 2\.0\.0 Queued as (\w+); held/;
+	ok($id, "$what: accepted and held") or next;
+	undef $client;
+	$kept{$name} = 1;
+	ok(at_rest(), "$what: at rest");
+	is(arrived($name), 0, "$what: it waits");
+	arm($point, $action, error => EIO);
+	$s->advance(601_000);
+	ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was");
+	disarm();
+	Sekisho::wait_for(20, sub { $s->json('queue', 'audit') }) and $s->advance(6_000);
+	ok(finished($id), "$what: finished") or diag recent();
+	is(arrived($name), 1, "$what: delivered once");
+}
+
 # --- bounces: the outcome and its notification are one ---
 
 sub start_refusing {

@@ -679,6 +679,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	            .header_size = 1024,
 	            .received_hops = 3,
 	            .auth_failures = 3,
+	            .future_release = 86400000,
 	            .errors_soft = 10,
 	            .errors_hard = 20,
 	            .command_timeout = 300000,

@@ -139,6 +139,7 @@ reserved(unsigned n)
 }
 
 static struct queue_id last_id;
+static int priority = -9; /* of what is committed */
 static void
 commit(struct queue_submission *s, size_t body, const char *domain, unsigned n)
 {
@@ -159,16 +160,18 @@ commit(struct queue_submission *s, size_t body, const char *domain, unsigned n)
 		to[i].notify = NOTIFY_SUCCESS | NOTIFY_FAILURE;
 		to[i].orcpt = i ? "" : "rfc822;r@x.example";
 	}
-	struct queue_envelope envelope = {
-	    .from = {"alice", "example.org"},
-	    .recipients = to,
-	    .recipient_count = n,
-	    .envelope = {.body = BODY_8BITMIME, .ret = RET_HDRS, .envid = "e", .priority = -9},
-	    .prefix = "Received: x\r\n",
-	    .prefix_len = 13,
-	    .client_ip = "127.0.0.1",
-	    .client_port = 1,
-	    .ehlo = "me"};
+	struct queue_envelope envelope = {.from = {"alice", "example.org"},
+	                                  .recipients = to,
+	                                  .recipient_count = n,
+	                                  .envelope = {.body = BODY_8BITMIME,
+	                                               .ret = RET_HDRS,
+	                                               .envid = "e",
+	                                               .priority = priority},
+	                                  .prefix = "Received: x\r\n",
+	                                  .prefix_len = 13,
+	                                  .client_ip = "127.0.0.1",
+	                                  .client_port = 1,
+	                                  .ehlo = "me"};
 	last_id = *queue_submission_id(s);
 	queue_submission_commit(s, &envelope, on_verdict, NULL);
 }
@@ -178,6 +181,8 @@ static bool hold;
 static struct queue_job *held;
 static unsigned jobs, abandoned;
 static uint64_t body_seen;
+static int came[100]; /* priorities of the jobs, as they came */
+static size_t came_count;
 static bool asked_seen; /* the last job's envelope was what commit() gave */
 static void
 finish(struct queue_job *job)
@@ -201,8 +206,10 @@ on_job(void *arg, struct queue_job *job)
 	(void)arg;
 	jobs++;
 	body_seen = job->body_size;
+	if (came_count < sizeof(came) / sizeof(*came))
+		came[came_count++] = job->envelope.priority;
 	asked_seen = job->envelope.body == BODY_8BITMIME && job->envelope.ret == RET_HDRS &&
-	             strcmp(job->envelope.envid, "e") == 0 && job->envelope.priority == -9 &&
+	             strcmp(job->envelope.envid, "e") == 0 && job->envelope.priority == priority &&
 	             job->recipients[0].notify == (NOTIFY_SUCCESS | NOTIFY_FAILURE) &&
 	             (job->recipients[0].index ||
 	              strcmp(job->recipients[0].orcpt, "rfc822;r@x.example") == 0);
@@ -454,6 +461,78 @@ send_to(const char *domain, unsigned n)
 	queue_submission_free(s);
 }
 
+static void
+send_prior(const int *list, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		priority = list[i];
+		struct queue_submission *s = reserved(1);
+		commit(s, 10, "prior.example", 1);
+		run(5000);
+		queue_submission_free(s);
+	}
+}
+
+/* With one place at the relay, what waits for one domain goes by priority, which is a head start
+ * and no more. */
+static void
+test_priority(void)
+{
+	static const int mixed[] = {0, -2, 0, 9, 4, 0, -9, 4};
+	static const int sorted[] = {9, 4, 4, 0, 0, 0, -2, -9};
+	int many[31];
+	const uint64_t places = conf.relay_site_connections, recipients = conf.standard.recipients,
+	               messages = conf.standard.messages;
+	int pair[2];
+	size_t low = 0;
+
+	conf.relay_site_connections = 1;
+	conf.standard.recipients = conf.standard.messages = 1000;
+	for (size_t i = 1; i < 31; i++)
+		many[i] = 1;
+	many[0] = 0;
+	for (unsigned round = 0; round < 2; round++) {
+		queue_down();
+		run(50);
+		connect_all(false);
+		on_start(NULL);
+		queue_reset_quota(admin_link, "alice@example.org", "standard", "noc", "",
+		                  on_quota_seen, NULL);
+		run(5000);
+		queue_set_quota(admin_link, "alice@example.org", "standard", true, 0, "noc", "",
+		                on_quota_seen, NULL);
+		run(5000);
+		if (round == 0)
+			send_prior(mixed, 8);
+		else
+			send_prior(many, 31);
+		came_count = 0;
+		fate = QUEUE_DELIVERED;
+		hold = false;
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) ==
+		    -1)
+			abort();
+		queue_worker_attach(worker, pair[0]);
+		on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
+		for (int i = 0; i < 300 && came_count < (round ? 31u : 8u); i++)
+			run(100);
+		for (int i = 0; i < 20 && look()->in_flight > 0; i++)
+			;
+		if (round == 0)
+			ok(came_count == 8 && memcmp(came, sorted, sizeof(sorted)) == 0,
+			   "what waits goes by priority, and else in its order");
+	}
+	for (size_t i = 0; i < came_count; i++)
+		if (came[i] == 0)
+			low = i;
+	ok(came_count == 31 && low == 20 - 1,
+	   "what has a lower one is overtaken by so many and no more");
+	printf("# at place %zu of %zu\n", low, came_count);
+	conf.relay_site_connections = places;
+	conf.standard.recipients = recipients;
+	conf.standard.messages = messages;
+}
+
 /* What became visible while no relay was there, and is due before what is held. */
 static void
 test_late(void)
@@ -552,6 +631,7 @@ test_orders(void)
 	fate = QUEUE_DELIVERED;
 	act(QUEUE_HOLD, "held.example", 0, 1);
 	test_late();
+	test_priority();
 	const uint64_t removed = look()->removed;
 	act(QUEUE_REMOVE, "held.example", 0, 2);
 	ok(counted == 2 && counts_seen[0].recipients + counts_seen[1].recipients == 2 &&
