@@ -54,8 +54,15 @@ transaction_log(const struct queue_job *job, size_t i, const struct queue_outcom
 static bool
 is_unconfirmed(const struct client *client, size_t i)
 {
-	return (client->job->recipients[i].notify & NOTIFY_SUCCESS) &&
-	       !(client->offers & OFFER_DSN);
+	const struct envelope *envelope = &client->job->envelope;
+	const unsigned notify = client->job->recipients[i].notify;
+
+	if ((notify & NOTIFY_SUCCESS) && !(client->offers & OFFER_DSN))
+		return true;
+	/* RFC 2852: whoever named a time hears where its promise ends, and with the trace modifier
+	 * of each hop. */
+	return envelope->by && !(notify & NOTIFY_NEVER) &&
+	       (envelope->by_trace || !(client->offers & OFFER_DELIVERBY));
 }
 
 static void
@@ -158,6 +165,13 @@ transaction_lacks(const struct client *client, const struct queue_job *job, stru
 	} else if (needs_smtputf8(job) && !(offers & OFFER_SMTPUTF8)) {
 		status = "5.6.7";
 		what = "it takes no mail with international addresses (SMTPUTF8)";
+	} else if (envelope->by == BY_RETURN && !(offers & OFFER_DELIVERBY)) {
+		status = "5.3.3";
+		what = "it cannot promise delivery in time, as the sender wants it";
+	} else if (envelope->by == BY_RETURN &&
+	           (by_time(job) < 1 || by_time(job) * 1000 < client->by_least)) {
+		status = "5.4.7";
+		what = "too little is left of the time that the sender gave it";
 	} else {
 		return false;
 	}
