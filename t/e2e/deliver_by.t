@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# Setup: the shared test clock; a host that refuses for now and later takes mail; classes with different priorities. Messages whose senders set a time to
+# Setup: the shared test clock; hosts that offer DELIVERBY, of which one refuses for now and later takes mail, and one that does not; classes with different priorities. Messages whose senders set a time to
 # deliver them by (DELIVERBY, RFC 2852) or a priority (MT-PRIORITY, RFC 6710).
 # Expectation: at its time, and not at the next attempt by the schedule, a message with R bounces as 5.4.7 with the last answer, and its sender is told;
 # with N its sender is told once that it is late, and it is delivered when the host takes it. What is delivered in time is not spoken of. A kill of the queue
@@ -9,16 +9,20 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
+use NextHop;
 use Test::More;
 
 my ($second, $minute, $hour) = (1000, 60_000, 3_600_000);
 my $good = Sekisho->new(no_start => 1); # only its sink is used
-my $s = Sekisho->new(clock => 1, no_sink => 1, no_start => 1);
+my ($slow_port, $fast_port) = (Sekisho::free_port(), Sekisho::free_port());
+my ($slow, $fast) = map { NextHop->new(port => $_) } $slow_port, $fast_port;
+my $s = Sekisho->new(clock => 1, no_start => 1);
 $s->{extra} = "quota: { recipients: 100000/day, messages: 100000/day, $Sekisho::UNPACED, priority: 2 }\nclasses: { urgent: { priority: 9 }, low: { priority: 0 } }\n"
-	. qq(retry: { schedule: [4h], fallback_after: 1d, expire: 4d, delay_notice: [20h] }\nroutes:\n  "good.example": "127.0.0.1:$good->{ports}{sink}"\n)
-	. qq(  "example.test": "127.0.0.1:$good->{ports}{sink}"\n  "*": "127.0.0.1:$s->{ports}{sink}"\n);
+	. qq(retry: { schedule: [4h], fallback_after: 1d, expire: 4d, delay_notice: [20h] }\nroutes:\n  "good.example": "127.0.0.1:$fast_port"\n  "slow.example": "127.0.0.1:$slow_port"\n)
+	. qq(  "example.test": "127.0.0.1:$good->{ports}{sink}"\n  "*": "127.0.0.1:$s->{ports}{sink}"\nrelay: { deliveries: 1 }\n);
 $s->write_conf;
-$s->start_sink('-r', 'rcpt');
+$slow->offers('DELIVERBY', { RCPT => '450 4.2.1 not now' });
+$fast->offers('DELIVERBY 10');
 $s->start;
 my ($me, $urgent, $low) = map { "$_\@example.test" } qw(alice bob carol);
 $s->account($me, $urgent, $low);
@@ -85,6 +89,11 @@ $id = mail('BY=3600;R', 'in time', 'dave@good.example');
 ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'R: what arrives in time');
 is(state_of($id), 'delivered', 'R: is delivered');
 is(scalar told($id), 0, 'R: and nobody is told');
+my ($by) = join('', $fast->heard) =~ /BY=(\d+);R/;
+ok(defined $by && $by <= 3600 && $by > 3500, 'R: the next hop hears what is left of the time') or diag $fast->heard;
+$id = mail('BY=3600;R', 'no promise', 'dave@other.example');
+ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'R: a next hop that promises nothing');
+is(state_of($id), 'bounced', 'R: gets nothing');
 
 # --- told by then ---
 
@@ -97,8 +106,7 @@ $s->advance(2 * $minute + $second);
 ok(Sekisho::wait_for(20, sub { told($id) }), 'N: at its time its sender is told') or diag explain show($id);
 like((told($id))[0], qr/^Action: delayed\r?$/m, 'N: that it is late');
 is(state_of($id), 'queued', 'N: it is tried on');
-$s->stop_sink;
-$s->start_sink;
+$slow->offers('DELIVERBY');
 $s->advance(5 * $hour);
 ok(Sekisho::wait_for(20, sub { show($id)->{finished} && show($past)->{finished} }), 'N: and arrives') or diag $s->ctl('queue', 'list');
 is(state_of($id), 'delivered', 'N: late');
