@@ -103,9 +103,10 @@ static const struct reply_row rows[REPLY_NAMES] = {
           "your provider to add it"),
     BLAME(ADDRESS_NON_ASCII,
           "553 5.6.7 Internationalized address: MAIL must say SMTPUTF8, or use an ASCII address"),
-    BLAME(HELD_TOO_LONG, "501 5.5.4 A message is held for at most %llu seconds, ask for less"),
-    BLAME(BY_TOO_SOON, "555 5.5.4 BY needs at least %llu seconds to return a message, give more"),
-    BLAME(BY_BEFORE_RELEASE, "501 5.5.4 BY ends before the message is released, give more time"),
+    BLAME(HELD_TOO_LONG, "501 5.5.4 A message is held for at most %llu seconds; ask for less"),
+    BLAME(BY_TOO_SOON,
+          "555 5.5.4 BY needs at least %llu seconds to return a message; ask for more"),
+    BLAME(BY_BEFORE_RELEASE, "501 5.5.4 BY ends before the message is released; ask for more"),
     BLAME(TOO_BIG, "552 5.3.4 Message size exceeds limit of %llu octets; send less in one message"),
 
     SAY(RECIPIENT_OK, "250 2.1.5 Recipient OK"),
