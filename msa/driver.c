@@ -55,19 +55,26 @@ patience(const struct session *session)
 	return session->account == NULL && most > login_left ? login_left : most;
 }
 
+static void
+arm(struct session *session)
+{
+	const msec_t left = session->awaited + patience(session) - clock_mono();
+
+	loop_timer_arm(session->deadline, left > 0 ? left : 0);
+}
+
 void
 driver_await_client(struct session *session)
 {
 	session->awaited = clock_mono();
-	loop_timer_arm(session->deadline, patience(session));
+	arm(session);
 }
 
 void
 driver_await_client_again(struct session *session)
 {
 	if (loop_timer_is_armed(session->deadline) && !session->ending)
-		loop_timer_arm(session->deadline,
-		               session->awaited + patience(session) - clock_mono());
+		arm(session);
 }
 
 static void
