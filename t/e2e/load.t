@@ -81,8 +81,8 @@ sub loads { return [$s->log =~ / load level=(\S+)/g] }
 	my $said;
 	for (1 .. 6) {
 		$s->advance(61_000);
+		if (!silent($chatty)) { $said = $chatty->reply; last }
 		$said = $chatty->cmd('NOOP');
-		last if $said !~ /^250/;
 	}
 	like($said, qr/^421 4\.4\.2 /, 'and does not log in has five minutes');
 	my $sasl = $s->connect;
@@ -97,9 +97,8 @@ sub loads { return [$s->log =~ / load level=(\S+)/g] }
 		$s->advance(10_000);
 	}
 	is($hand->sysread(my $octet, 1), 0, 'a handshake octet by octet has the time of one handshake');
-	my @log = sort $s->log =~ /timeout ip=127\.0\.0\.1 state=(\S+)/g;
-	is_deeply(\@log, [qw(command command command command command data data handshake)], 'the log has each')
-		or diag join ' ', @log;
+	my @log = sort $s->log =~ /timeout ip=127\.0\.0\.1 state=(?!data)(\S+)/g;
+	is_deeply(\@log, [('command') x 5, 'handshake'], 'the log has each') or diag join ' ', @log;
 	like($s->log, qr/refused rule=data_rate account=\Q$me\E received=13$/m, 'and who was too slow');
 	is_deeply(loads(), [], 'none of it is load');
 }

@@ -49,7 +49,7 @@ my %idle = (
 my %content = map { $_ => walk('submissions', @rcpt, 'DATA', 354) } 'DATA', 'half of it';
 $content{'half of it'}->raw("From: <$me>\r\n\r\nhalf");
 if (walk('submissions', @login)->cmd('EHLO c.example.test') =~ /CHUNKING/) {
-	$content{'between chunks'} = walk('submissions', @rcpt, "BDAT 4\r\nhalf", 250);
+	$content{'between chunks'} = walk('submissions', @rcpt, "BDAT 6\r\nhalf", 250);
 	$content{'within a chunk'} = walk('submissions', @rcpt, "BDAT 100 LAST\r\nhalf", undef);
 }
 my $handshake = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $s->{ports}{submissions});
@@ -69,7 +69,7 @@ for (sort keys %idle) {
 is($handshake->sysread(my $octet, 1), 0, 'half a handshake: closed');
 for (sort keys %content) {
 	my $c = $content{$_};
-	$c->raw(/chunks/ ? "BDAT 0 LAST\r\n" : /chunk/ ? 'x' x 97 : "\r\n.\r\n");
+	$c->raw(/chunks/ ? "BDAT 0 LAST\r\n" : /chunk/ ? 'x' x 94 : "\r\n.\r\n");
 	like($c->reply, qr/^250 2\.0\.0 Queued|^250 2\.0\.0 .*octets/, "$_: the message is taken");
 	like($c->reply, qr/^421 4\.3\.2 |^$/, "$_: then 421");
 }
