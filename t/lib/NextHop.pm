@@ -30,7 +30,7 @@ sub new {
 	}
 }
 
-# The keywords of its EHLO, from the next one on; { VERB => "reply" } refuses verbs, { TLS => [keywords] } are offered after STARTTLS only.
+# The keywords of its EHLO, from the next one on; { VERB => "reply" } refuses verbs ("close": without a word), { TLS => [keywords] } are offered after STARTTLS only.
 sub offers {
 	my ($self, @offers) = @_;
 	my %refuse = map { %$_ } grep { ref } @offers;
@@ -98,6 +98,7 @@ sub serve {
 			$content .= substr $buf, 0, $size, '';
 			$keep->($content), $content = '' if $last && !$refuse{BDAT};
 		}
+		return if ($refuse{$verb} // '') eq 'close';
 		if ($refuse{$verb}) { $say->($refuse{$verb}); next }
 		if ($verb eq 'EHLO') {
 			my @all = (@$offers, $self->{cert} && !$tls ? 'STARTTLS' : (), $tls ? @{ $secret // [] } : ());
