@@ -166,7 +166,7 @@ transaction_lacks(const struct client *client, const struct queue_job *job, stru
 		status = "5.6.7";
 		what = "it takes no mail with international addresses (SMTPUTF8)";
 	} else if (envelope->by == BY_RETURN && !(offers & OFFER_DELIVERBY)) {
-		status = "5.3.3";
+		status = "5.4.7";
 		what = "it cannot promise delivery in time, as the sender wants it";
 	} else if (envelope->by == BY_RETURN &&
 	           (by_time(job) < 1 || by_time(job) * 1000 < client->by_least)) {
