@@ -140,9 +140,10 @@ fuzz: ## each parser fuzzed for FUZZ_SECONDS (60)
 	@$(MAKE) --no-print-directory $(FUZZERS:%=$(B)/fuzz/%)
 	@for f in $(FUZZERS); do echo "--- $$f"; mkdir -p $(B)/fuzz/corpus/$$f; $(B)/fuzz/$$f $(B)/fuzz/corpus/$$f t/fuzz/corpus/$$f -seed=1 -max_len=4096 -max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=0 -verbosity=0 || exit 1; done
 
-bench: bench-quick ## what bench-quick shows, and what reading commands and content costs
-	@$(MAKE) --no-print-directory $(B)/bench/parse
+bench: bench-quick ## what bench-quick shows, what reading commands and content costs, and what large uploads cost others
+	@$(MAKE) --no-print-directory $(B)/bench/parse $(B)/bench/beside
 	@$(B)/bench/parse
+	@perl t/bench-beside.pl
 
 bench-quick: ## messages/s, latency and CPU per message of each process
 	@sh t/packages.sh build run test
