@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/log.h"
@@ -17,7 +18,9 @@
 struct store_large {
 	struct store *store;
 	struct queue_id id;
-	struct loop_timer *again;    /* WRITEBACK */
+	struct loop_timer *again;    /* until the next writeback */
+	msec_t wait;                 /* for it */
+	uint64_t size;               /* of the file at the last one */
 	struct writeback *writeback; /* under way, or NULL */
 };
 
@@ -25,28 +28,36 @@ struct store_large {
  *
  * What msa has streamed so far is given to the disk as it comes. If all of it were still to be
  * written when the message is complete, its sync would fill the disk's queue for hundreds of
- * milliseconds, and the small syncs that others' 250 wait for stand behind it. */
+ * milliseconds, and the small syncs that others' 250 wait for stand behind it. Little and often is
+ * best for them; a body that comes slowly is looked at less often. */
 
-#define WRITEBACK 250 /* msec */
+#define WRITEBACK_WAIT  50   /* msec */
+#define WRITEBACK_REST  1000 /* at most */
+#define WRITEBACK_LEAST (64u * 1024)
 
 struct writeback {
 	struct op op;
 	struct queue_id id;
 	struct store_large *large; /* NULL: it has ended meanwhile */
+	uint64_t size;             /* of the file, before and then after */
 };
 
 /* Only asks for writing. What goes wrong here goes wrong at the sync, too, which says so. */
 static int
 writeback_start(struct op *op)
 {
-	const struct writeback *writeback = (struct writeback *)op;
+	struct writeback *writeback = (struct writeback *)op;
 	char name[QUEUE_ID_TEXT_SIZE];
+	struct stat st;
 	int fd = openat(op->store->segments.large, large_name(&writeback->id, name),
 	                O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		return 0;
-	(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= writeback->size + WRITEBACK_LEAST) {
+		writeback->size = (uint64_t)st.st_size;
+		(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	}
 	close(fd);
 	return 0;
 }
@@ -56,9 +67,15 @@ writeback_complete(struct op *op)
 {
 	struct writeback *writeback = (struct writeback *)op;
 
-	if (writeback->large != NULL) {
-		writeback->large->writeback = NULL;
-		loop_timer_arm(writeback->large->again, WRITEBACK);
+	struct store_large *large = writeback->large;
+
+	if (large != NULL) {
+		large->wait = writeback->size > large->size ? WRITEBACK_WAIT : large->wait * 2;
+		if (large->wait > WRITEBACK_REST)
+			large->wait = WRITEBACK_REST;
+		large->size = writeback->size;
+		large->writeback = NULL;
+		loop_timer_arm(large->again, large->wait);
 	}
 	free(writeback);
 }
@@ -73,6 +90,7 @@ on_writeback(void *arg)
 	writeback->op.complete = writeback_complete;
 	writeback->id = large->id;
 	writeback->large = large;
+	writeback->size = large->size;
 	large->writeback = writeback;
 	store_post(large->store, &large->store->sync, &writeback->op);
 }
@@ -118,7 +136,8 @@ store_large_open(struct store *store, const struct queue_id *id, int *fd_out,
 	large->store = store;
 	large->id = *id;
 	large->again = loop_timer_new(store->loop, on_writeback, large);
-	loop_timer_arm(large->again, WRITEBACK);
+	large->wait = WRITEBACK_WAIT;
+	loop_timer_arm(large->again, large->wait);
 	return large;
 }
 
