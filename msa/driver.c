@@ -50,9 +50,11 @@ patience(const struct session *session)
 	    load_timeout(msa, session->state == SESSION_HANDSHAKE ? msa->conf->handshake_timeout
 	                                                          : msa->conf->command_timeout);
 
+	msec_t left = session->account == NULL && most > login_left ? login_left : most;
+
 	if (transaction->begun)
-		return load_timeout(msa, (msec_t)(transaction->allowance / NSEC));
-	return session->account == NULL && most > login_left ? login_left : most;
+		left = load_timeout(msa, (msec_t)(transaction->allowance / NSEC));
+	return left > 0 ? left : 0; /* our own answer may have come late */
 }
 
 static void
