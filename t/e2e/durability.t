@@ -62,7 +62,7 @@ for (@mutants) {
 	close $f;
 	my $made = system("cd $Sekisho::TOP && gcc -std=gnu11 -D_GNU_SOURCE -DSEKISHO_TEST -I. -O1 -c -o $dir/mutant.o $dir/mutant.c"
 		. " && gcc -pie -o $dir/sekisho-queue $build/obj/queue/main.o $dir/mutant.o -Wl,--start-group $build/lib*.a -Wl,--end-group"
-		. " -levent_core -levent_pthreads -lssl -lcrypto -llmdb -lxxhash -lyaml -lseccomp -lpthread");
+		. " -levent_core -levent_pthreads -lssl -lcrypto -llmdb -lxxhash -lyaml -lseccomp -lidn2 -lunistring -lpthread");
 	is($made, 0, "$what: builds") or next;
 	link($_, "$dir/" . (split '/')[-1]) || system('cp', $_, $dir) for grep { !/sekisho-queue$/ } glob "$build/sekisho*";
 	chmod 0755, $dir;
