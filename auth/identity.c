@@ -200,20 +200,20 @@ struct identities *
 identities_get(struct wire *wire)
 {
 	struct identities *set;
-	struct identity one;
+	char text[IDENTITY_TEXT_MAX + 1] = "";
 	uint32_t count;
 
-	wire_str(wire, one.text, sizeof(one.text));
+	wire_str(wire, text, sizeof(text));
 	count = wire_u32(wire);
-	if (!wire_ok(wire) || one.text[0] == '\0' || count > IDENTITIES_MAX)
+	if (!wire_ok(wire) || text[0] == '\0' || count > IDENTITIES_MAX)
 		return NULL;
-	set = identities_new(one.text);
+	set = identities_new(text);
 	for (uint32_t i = 0; i < count; i++) {
 		const unsigned kind = wire_u8(wire);
 
-		wire_str(wire, one.text, sizeof(one.text));
-		if (!wire_ok(wire) || one.text[0] == '\0' || kind >= IDENTITY_KINDS ||
-		    kind == IDENTITY_OWN || !identities_add(set, kind, one.text)) {
+		wire_str(wire, text, sizeof(text));
+		if (!wire_ok(wire) || text[0] == '\0' || kind >= IDENTITY_KINDS ||
+		    kind == IDENTITY_OWN || !identities_add(set, kind, text)) {
 			identities_free(set);
 			return NULL;
 		}
