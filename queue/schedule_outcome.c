@@ -35,9 +35,11 @@ choose_next(struct message *message, msec_t now)
 	if (wait > last - now && last > now)
 		wait = last - now; /* one attempt at the very end */
 	const struct envelope *envelope = &message->stored->envelope;
-	if (envelope->by != BY_NONE && envelope->by_deadline > now &&
-	    wait > envelope->by_deadline - now)
-		wait = envelope->by_deadline - now;
+	const msec_t left = envelope->by_deadline - now;
+	if (envelope->by != BY_NONE && left > 0 && wait > left)
+		wait = left;
+	if (is_overdue(message))
+		wait = 0; /* its time ended within the round */
 	message->chosen = true;
 	message->next_due = schedule_now(message->schedule) + wait;
 	message->target = now - begun(message->stored) > conf->retry_fallback ||

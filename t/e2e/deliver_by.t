@@ -16,9 +16,10 @@ my ($second, $minute, $hour) = (1000, 60_000, 3_600_000);
 my $good = Sekisho->new(no_start => 1); # only its sink is used
 my ($slow_port, $fast_port) = (Sekisho::free_port(), Sekisho::free_port());
 my ($slow, $fast) = map { NextHop->new(port => $_) } $slow_port, $fast_port;
+my $silent = IO::Socket::INET->new(Listen => 8, LocalAddr => '127.0.0.1') or die $!;
 my $s = Sekisho->new(clock => 1, no_start => 1);
 $s->{extra} = "quota: { recipients: 100000/day, messages: 100000/day, $Sekisho::UNPACED, priority: 2 }\nclasses: { urgent: { priority: 9 }, low: { priority: 0 } }\n"
-	. qq(retry: { schedule: [4h], fallback_after: 1d, expire: 4d, delay_notice: [20h] }\nroutes:\n  "good.example": "127.0.0.1:$fast_port"\n  "slow.example": "127.0.0.1:$slow_port"\n)
+	. qq(retry: { schedule: [4h], fallback_after: 1d, expire: 4d, delay_notice: [20h] }\nroutes:\n  "good.example": "127.0.0.1:$fast_port"\n  "slow.example": "127.0.0.1:$slow_port"\n  "silent.example": "127.0.0.1:${\ $silent->sockport}"\n)
 	. qq(  "example.test": "127.0.0.1:$good->{ports}{sink}"\n  "*": "127.0.0.1:$s->{ports}{sink}"\nrelay: { deliveries: 1 }\n);
 $s->write_conf;
 $slow->offers('DELIVERBY', { RCPT => '450 4.2.1 not now' });
@@ -84,6 +85,19 @@ kill 'KILL', $pid;
 ok(Sekisho::wait_for(30, sub { 2 == grep { show($_)->{finished} } @twice }), 'R: a time that passes while the queue is down is over at its start');
 is(state_of($_), 'bounced', 'R, killed: bounced') for @twice;
 ok(Sekisho::wait_for(20, sub { my $n = $_; 1 == told($twice[0]) && 1 == told($twice[1]) }), 'R, killed: told once');
+
+# One host has refused already, the other is silent until the time is over.
+my $c = $s->login($me);
+$c->cmd("MAIL FROM:<$me> BY=3600;R");
+$c->cmd("RCPT TO:<carol\@$_.example>") for 'slow', 'silent';
+$c->cmd('DATA');
+$c->raw("From: <$me>\r\nSubject: two\r\n\r\ntwo\r\n.\r\n");
+($id) = $c->reply =~ /^250 2\.0\.0 Queued as (\w+)/;
+ok(Sekisho::wait_for(20, sub { (show($id)->{rcpt}[0]{reply} // '') =~ /^450 / }), 'R, two hosts: one has refused') or diag explain show($id);
+ok(my $held = $silent->accept, 'R, two hosts: one says nothing');
+$s->advance($hour + $second);
+ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'R, two hosts: at its time both end') or diag explain show($id);
+ok(Sekisho::wait_for(20, sub { 2 == (() = join('', told($id)) =~ /^Status: 5\.4\.7\r?$/mg) }), 'R, two hosts: the sender is told of both');
 
 $id = mail('BY=3600;R', 'in time', 'dave@good.example');
 ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'R: what arrives in time');
