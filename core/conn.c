@@ -237,6 +237,9 @@ flush(struct conn *conn)
 {
 	int more = 1;
 
+	/* The last reply, close_notify and our FIN in one segment. */
+	if (conn->is_finishing && conn_pending(conn) > 0)
+		(void)setsockopt(conn->fd, IPPROTO_TCP, TCP_CORK, &(int){1}, sizeof(int));
 	while (more > 0 && conn_pending(conn) > 0) {
 		if (conn->tls == TLS_HANDSHAKE ||
 		    (conn->tls == TLS_WAITING && conn->clear_left == 0))
