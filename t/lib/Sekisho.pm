@@ -175,7 +175,10 @@ sub start {
 
 sub wait_ready {
 	my ($self) = @_;
-	my $ready = wait_for(30, sub { $self->ctl('status'); $? == 0 && !grep { !$_ } $self->pids });
+	my $ready = wait_for(30, sub {
+		my $status = $self->json('status');
+		return $? == 0 && ref $status && !grep { $_->{state} ne 'up' } @{ $status->{processes} };
+	});
 	die "the service did not get ready:\n" . $self->log unless $ready;
 	return $self;
 }
