@@ -448,13 +448,16 @@ mech_is_quick(const char *mechanism, const uint8_t *message, size_t len)
 {
 	char name[AUTH_ACCOUNT_MAX + 1], prepared[VERIFY_PREPARED_SIZE];
 	struct accounts_record record;
-	const uint8_t *user, *password, *end = message + len;
+	const uint8_t *user, *password, *end;
 	int prepared_len;
 	bool is_known = false;
 
-	if (strcmp(mechanism, "PLAIN") != 0 || message == NULL ||
-	    (user = memchr(message, 0, len)) == NULL || /* RFC 4616 section 2 */
-	    (password = memchr(user + 1, 0, (size_t)(end - user - 1))) == NULL)
+	if (strcmp(mechanism, "PLAIN") != 0 || message == NULL)
+		return false;
+	end = message + len;
+	user = memchr(message, 0, len); /* RFC 4616 section 2 */
+	password = user != NULL ? memchr(user + 1, 0, (size_t)(end - user - 1)) : NULL;
+	if (password == NULL)
 		return false;
 	user++;
 	if (!name_canonical((const char *)user, (size_t)(password - user), name))
@@ -463,8 +466,9 @@ mech_is_quick(const char *mechanism, const uint8_t *message, size_t len)
 	if (accounts_get(options.store, name, &record) == ACCOUNTS_OK) {
 		prepared_len =
 		    verify_prepare((const char *)password, (size_t)(end - password), prepared);
-		is_known = prepared_len >= 0 && cache_has(options.cache, name, &record.verifier,
-		                                          prepared, (size_t)prepared_len, clock_mono());
+		is_known =
+		    prepared_len >= 0 && cache_has(options.cache, name, &record.verifier, prepared,
+		                                   (size_t)prepared_len, clock_mono());
 		mem_wipe(prepared, sizeof(prepared));
 	}
 	mem_wipe(&record, sizeof(record));

@@ -68,8 +68,8 @@ const struct queue_id *queue_submission_id(const struct queue_submission *submis
 /* Reserves one recipient more. Several may be under way; answers come in order. */
 void queue_submission_reserve(struct queue_submission *submission, queue_on_verdict *on_verdict,
                               void *arg);
-/* What the account could still send, at most a second late: as queue_submission_reserve, but nothing
- * is taken. QUEUE_OK or QUEUE_UNAVAILABLE. */
+/* What the account could still send, at most a second late: as queue_submission_reserve, but
+ * nothing is taken. QUEUE_OK or QUEUE_UNAVAILABLE. */
 void queue_submission_look(struct queue_submission *submission, queue_on_verdict *on_verdict,
                            void *arg);
 /* Gives one reserved recipient back (it was refused after all). */
