@@ -13,12 +13,10 @@
  * COMMIT, END or the channel.
  *   - Frames are handled only from the role that has any business sending them, and a malformed one
  * is refused, logged, and harms nobody else. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -31,6 +29,8 @@
 #include "queue/proto.h"
 #include "queue/quota.h"
 #include "queue/schedule.h"
+#include "queue/settings.h"
+#include "queue/space.h"
 #include "queue/store.h"
 #include "ratelimit/ledger.h"
 
@@ -61,15 +61,6 @@ struct early { /* a link that came before the store was open */
 	int fd;
 };
 
-struct setting { /* an override, or a reset, on its way to the disk */
-	struct ipc_from from;
-	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
-	char by[64];
-	bool clear;
-	uint32_t limit;
-	msec_t at; /* of a reset: ledger time */
-};
-
 #define HOLD_MAX                                                                                   \
 	(INT64_C(366) * 24 * 60 * 60 * 1000) /* msec: above what limits.future_release allows */
 #define LARGE_MAX 10000 /* large bodies at once: far above what msa's session limits allow */
@@ -82,13 +73,11 @@ static struct program {
 	struct holds *holds;
 	struct schedule *schedule;
 	struct operate *operate;
+	struct settings *settings;
 	LIST_HEAD(, large) larges;
 	unsigned large_count;
 	LIST_HEAD(, accept) accepts;
 	TAILQ_HEAD(, early) early;
-	msec_t looked; /* monotonic, at the disk */
-	bool refusing;
-	char refusing_why[128];
 } program;
 
 static void
@@ -113,50 +102,10 @@ reply_u8(struct ipc_from to, unsigned value, int fd)
 	buf_clear(&frame);
 }
 
-#define LOOK_EVERY  1000 /* msec */
-#define MAP_PERCENT 90
-
-/* Whether new mail is refused because space runs low; what is queued goes on. */
 static bool
 is_refusing(void)
 {
-	msec_t now = clock_mono();
-	struct store_counts counts;
-	struct statvfs disk;
-	if (program.looked != 0 && now - program.looked < LOOK_EVERY)
-		return program.refusing;
-	bool was = program.refusing;
-	program.looked = now;
-	program.refusing = false;
-	program.refusing_why[0] = '\0';
-	store_counts(program.store, &counts);
-	if (statvfs(".", &disk) == -1) {
-		program.refusing = true;
-		snprintf(program.refusing_why, sizeof(program.refusing_why), "statvfs: %s",
-		         strerror(errno));
-	} else {
-		uint64_t left = (uint64_t)disk.f_bavail * disk.f_frsize;
-		uint64_t tenth = (uint64_t)disk.f_blocks * disk.f_frsize / 10;
-		uint64_t need =
-		    program.conf->disk_reserve < tenth ? program.conf->disk_reserve : tenth;
-		if (left < need) {
-			program.refusing = true;
-			snprintf(program.refusing_why, sizeof(program.refusing_why),
-			         "%llu MiB free, %llu MiB reserved",
-			         (unsigned long long)(left >> 20),
-			         (unsigned long long)(need >> 20));
-		}
-	}
-	if (!program.refusing && counts.map_percent >= MAP_PERCENT) {
-		program.refusing = true;
-		snprintf(program.refusing_why, sizeof(program.refusing_why),
-		         "queue.map_size is %u %% full", counts.map_percent);
-	}
-	if (program.refusing && !was)
-		log_error("-", "refusing", "why=\"%s\"", program.refusing_why);
-	else if (was && !program.refusing)
-		log_info("-", "accepting", "%s", "again=1");
-	return program.refusing;
+	return space_shortage(program.store, program.conf)[0] != '\0';
 }
 
 static struct large *
@@ -429,7 +378,7 @@ on_status(struct ipc_from from)
 	struct store_counts counts;
 	struct buf frame;
 	store_counts(program.store, &counts);
-	bool refusing = is_refusing();
+	const char *refusing = space_shortage(program.store, program.conf);
 	buf_init(&frame);
 	wire_put_u8(&frame, QUEUE_DONE);
 	for (size_t i = 0; i < QUEUE_LANES; i++) {
@@ -447,129 +396,12 @@ on_status(struct ipc_from from)
 	wire_put_u64(&frame, quota_accounts(program.quota));
 	wire_put_u64(&frame, counts.commits);
 	wire_put_u64(&frame, counts.committed);
-	wire_put_u8(&frame, refusing);
-	wire_put_str(&frame, program.refusing_why);
+	wire_put_u8(&frame, refusing[0] != '\0');
+	wire_put_str(&frame, refusing);
 	wire_put_u64(&frame, (uint64_t)quota_time(program.quota));
 	wire_put_u8(&frame, quota_is_held(program.quota));
 	ipc_hub_reply(program.hub, from, &frame, -1);
 	buf_clear(&frame);
-}
-
-static void
-reply_view(struct ipc_from to, const char *account, const char *class)
-{
-	struct queue_quota_view view;
-	struct buf frame;
-	if (!quota_look(program.quota, account, class, &view)) {
-		reply_u8(to, QUEUE_DOWN, -1);
-		return;
-	}
-	buf_init(&frame);
-	wire_put_u8(&frame, QUEUE_DONE);
-	proto_put_view(&frame, &view);
-	ipc_hub_reply(program.hub, to, &frame, -1);
-	buf_clear(&frame);
-}
-
-static void
-on_quota_show(struct ipc_from from, const struct ipc_frame *frame)
-{
-	struct wire wire = wire_from(frame->data, frame->len);
-	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
-	proto_word(&wire, account, sizeof(account));
-	proto_word(&wire, class, sizeof(class));
-	if (wire_done(&wire))
-		reply_view(from, account, class);
-	else
-		reply_u8(from, QUEUE_INVALID, -1);
-}
-
-/* Answers with the view, and ends the setting. */
-static void
-setting_end(struct setting *setting, enum store_result result)
-{
-	if (result == STORE_OK) {
-		reply_view(setting->from, setting->account, setting->class);
-	} else {
-		log_error("-", "quota-change-failed", "account=%s by=%s error=%s", setting->account,
-		          setting->by, store_result_text(result));
-		reply_u8(setting->from, QUEUE_DOWN, -1);
-	}
-	free(setting);
-}
-
-static void
-on_override_stored(void *arg, enum store_result result)
-{
-	struct setting *setting = arg;
-	if (setting->clear && result == STORE_MISSING)
-		result = STORE_OK;
-	if (result == STORE_OK && setting->clear)
-		log_info("-", "quota-cleared", "account=%s by=%s", setting->account, setting->by);
-	else if (result == STORE_OK)
-		log_info("-", "quota-set", "account=%s limit=%u by=%s", setting->account,
-		         setting->limit, setting->by);
-	setting_end(setting, result);
-}
-
-static void
-on_reset_stored(void *arg, enum store_result result)
-{
-	struct setting *setting = arg;
-	quota_reset_end(program.quota, setting->account, setting->at, result == STORE_OK);
-	if (result == STORE_OK)
-		log_info("-", "quota-reset", "account=%s by=%s", setting->account, setting->by);
-	setting_end(setting, result);
-}
-
-/* The account and class that a request of the NOC begins with. */
-static struct setting *
-setting_new(struct ipc_from from, struct wire *wire)
-{
-	struct setting *setting = xcalloc(1, sizeof(*setting));
-	setting->from = from;
-	proto_word(wire, setting->account, sizeof(setting->account));
-	proto_word(wire, setting->class, sizeof(setting->class));
-	return setting;
-}
-
-static void
-on_quota_set(struct ipc_from from, const struct ipc_frame *frame)
-{
-	struct wire wire = wire_from(frame->data, frame->len);
-	struct store_override override = {.when = clock_wall()};
-	struct setting *setting = setting_new(from, &wire);
-	setting->clear = wire_u8(&wire) != 0;
-	override.limit = wire_u32(&wire);
-	wire_str(&wire, override.by, sizeof(override.by));
-	wire_str(&wire, override.reason, sizeof(override.reason));
-	if (!wire_done(&wire)) {
-		reply_u8(from, QUEUE_INVALID, -1);
-		free(setting);
-		return;
-	}
-	setting->limit = override.limit;
-	memcpy(setting->by, override.by, sizeof(setting->by));
-	store_override_set(program.store, setting->account, setting->clear ? NULL : &override,
-	                   on_override_stored, setting);
-}
-
-static void
-on_quota_reset(struct ipc_from from, const struct ipc_frame *frame)
-{
-	struct wire wire = wire_from(frame->data, frame->len);
-	struct store_reset reset = {.when = clock_wall()};
-	struct setting *setting = setting_new(from, &wire);
-	wire_str(&wire, reset.by, sizeof(reset.by));
-	wire_str(&wire, reset.reason, sizeof(reset.reason));
-	if (!wire_done(&wire)) {
-		reply_u8(from, QUEUE_INVALID, -1);
-		free(setting);
-		return;
-	}
-	memcpy(setting->by, reset.by, sizeof(setting->by));
-	reset.at = setting->at = quota_reset_begin(program.quota, setting->account);
-	store_ledger_reset(program.store, setting->account, &reset, on_reset_stored, setting);
 }
 
 static void
@@ -621,18 +453,13 @@ admin_frame(struct ipc_from from, struct ipc_frame *frame)
 {
 	if (frame->type == PROTO_STATUS)
 		on_status(from);
-	else if (frame->type == PROTO_QUOTA_SHOW)
-		on_quota_show(from, frame);
-	else if (frame->type == PROTO_QUOTA_SET)
-		on_quota_set(from, frame);
 	else if (frame->type == PROTO_CLOCK_CONFIRM) {
 		quota_confirm_clock(program.quota);
 		on_status(from);
-	} else if (frame->type == PROTO_QUOTA_RESET)
-		on_quota_reset(from, frame);
-	else if (frame->type == PROTO_AUDIT)
+	} else if (frame->type == PROTO_AUDIT)
 		on_audit(from);
-	else if (!operate_frame(program.operate, from, frame))
+	else if (!settings_frame(program.settings, from, frame) &&
+	         !operate_frame(program.operate, from, frame))
 		malformed(from, frame);
 }
 
@@ -713,7 +540,6 @@ on_reloaded(void *arg, const struct conf *conf)
 {
 	(void)arg;
 	program.conf = conf;
-	program.looked = 0; /* at the disk, with another reserve */
 	store_keep_history(program.store, conf->history_keep);
 	quota_reload(program.quota, conf);
 	schedule_reload(program.schedule, conf);
@@ -745,6 +571,7 @@ on_start(void *arg)
 	program.holds = holds_new(service_loop(), program.store, on_holds_changed, NULL);
 	program.schedule = schedule_new(service_loop(), program.store, program.hub, program.holds,
 	                                program.quota, program.conf);
+	program.settings = settings_new(program.hub, program.store, program.quota);
 	program.operate = operate_new(program.hub, program.store, program.schedule, program.holds);
 	while (!TAILQ_EMPTY(&program.early)) {
 		struct early *early = TAILQ_FIRST(&program.early);
@@ -771,10 +598,12 @@ on_stop(void *arg)
 	store_close(store);
 	program.store = NULL;
 	operate_free(program.operate);
+	settings_free(program.settings);
 	schedule_free(program.schedule);
 	holds_free(program.holds);
 	quota_free(program.quota);
 	program.operate = NULL;
+	program.settings = NULL;
 	program.schedule = NULL;
 	program.holds = NULL;
 	program.quota = NULL;
