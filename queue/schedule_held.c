@@ -68,8 +68,10 @@ on_released(void *arg, enum store_result result)
 		         "what=\"message %s\" by=sender", text);
 	if (!schedule->stopped && result == STORE_OK)
 		lane_due_at(&schedule->lanes[QUEUE_FRESH], release->due);
-	if (!schedule->stopped && schedule->releasing == 0)
+	if (!schedule->stopped && schedule->releasing == 0) {
+		schedule->held_wake = 1; /* what comes in now is not due before the rest of these */
 		held_wake_in(schedule, result == STORE_OK || result == STORE_MISSING ? 0 : AGAIN);
+	}
 	free(release);
 }
 

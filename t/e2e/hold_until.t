@@ -15,7 +15,7 @@ use Time::Local qw(timegm);
 my ($second, $minute, $hour, $day) = (1000, 60_000, 3_600_000, 86_400_000);
 my $refusing = Sekisho->new(no_start => 1, no_sink => 1);
 my $s = Sekisho->new(clock => 1, no_start => 1);
-$s->{extra} = "${Sekisho::UNLIMITED}limits: { future_release: 7d }\n"
+$s->{extra} = "${Sekisho::UNLIMITED}limits: { future_release: 7d, messages: 1000, account_sessions: 1000, prefix_sessions: 1000 }\n"
 	. qq(retry: { schedule: [10min], fallback_after: 1h, expire: 1h, delay_notice: [30min] }\nroutes:\n  "refusing.example": "127.0.0.1:$refusing->{ports}{sink}"\n)
 	. qq(  "*": "127.0.0.1:$s->{ports}{sink}"\n);
 $s->write_conf;
@@ -177,11 +177,31 @@ ok(!arrived('removed'), 'what was removed never left');
 
 # --- many at once ---
 
-for my $n (1 .. 600) {
-	mail('HOLDFOR=3600', "many-$n") =~ /held for you/ or ok(0, "message $n");
+sub begin {
+	my ($c, $params, $name) = @_;
+	$c->cmd($_) =~ /^[23]5/ or return ok(0, "$name: $_") for "MAIL FROM:<$me> $params", 'RCPT TO:<bob@example.org>', 'DATA';
+	$c->raw("From: <$me>\r\n\r\n$name\r\n");
 }
-$s->advance($hour + $second);
-ok(Sekisho::wait_for(60, sub { 600 == grep { /^many-\d+\r?$/m } $s->delivered }), 'hundreds whose time comes together all leave');
+
+my $common = int($s->now / 1000) + 3600;
+$c = $s->login($me);
+for my $n (1 .. 520) {
+	begin($c, 'HOLDUNTIL=' . strftime('%Y-%m-%dT%H:%M:%SZ', gmtime $common), "many-$n");
+	$c->raw(".\r\n");
+	$c->reply =~ /held for you/ or ok(0, "message $n");
+}
+$s->advance(1000 * ($common - 60) - $s->now);
+my @others = map { $s->login($me) } 1 .. 150;
+begin($_, 'HOLDFOR=86400', 'later') for @others;
+my ($queue) = $s->pids('sekisho-queue');
+kill 'STOP', $queue; # so that what is to be held comes in beside what is released
+$_->raw(".\r\n") for @others;
+my $left = 1000 * $common + 200 - $s->now;
+$s->advance($left) if $left > 0;
+kill 'CONT', $queue;
+ok(Sekisho::wait_for(30, sub { 520 == grep { /^many-\d+\r?$/m } $s->delivered }), 'hundreds whose time comes together all leave, whoever else wants to be held then');
+is(scalar(grep { $_->reply !~ /held for you/ } @others), 0, 'and those are');
+$s->advance(86401 * $second);
 my $audit;
-ok(Sekisho::wait_for(30, sub { $audit = $s->json('queue', 'audit'); $audit && $audit->{conserved} && $audit->{queued} == 0 }), 'conserved') or diag $s->ctl('queue', 'audit');
+ok(Sekisho::wait_for(60, sub { $audit = $s->json('queue', 'audit'); $audit && $audit->{conserved} && $audit->{queued} == 0 }), 'conserved') or diag $s->ctl('queue', 'audit');
 done_testing;
