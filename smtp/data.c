@@ -311,7 +311,9 @@ step(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
 			return p + 1;
 		}
 		end_line(out, true);
-		if (*p != '\r') {
+		/* A binary body, which may begin here, is not looked at: nothing is held back for
+		 * it. */
+		if (*p != '\r' || (in->kind == DATA_BINARY && !in->in_header)) {
 			end_line(out, true);
 			return p;
 		}

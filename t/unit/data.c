@@ -476,6 +476,9 @@ binary(void)
 	ok(in.has_bare && same(&got, S("a: b\r\nc: d\r\n\r\n\n")), "binary",
 	   "its header section is text");
 	buf_clear(&got);
+	feed_in(DATA_BINARY, S("a: b\r\n\r\r\rbody"), 3, 2, &in, &got, &used);
+	ok(same(&got, S("a: b\r\n\r\n\r\n\rbody")), "binary", "and no CR of its end moves");
+	buf_clear(&got);
 	feed_in(DATA_BINARY, S("a: b\0\r\n\r\n"), 3, 2, &in, &got, &used);
 	ok(in.has_nul, "binary", "without NUL");
 	buf_clear(&got);
