@@ -172,6 +172,8 @@ session_done(struct session *session, enum handled handled)
 	session_enter(session);
 	assert(session->waiting || session->closing);
 	session->waiting = false;
+	if (session->closing) /* the client is gone, see on_end */
+		session->ended = true;
 	settle(session, handled, session->errors);
 	driver_run(session);
 	session_leave(session);
@@ -455,7 +457,12 @@ on_end(void *arg, enum conn_end why)
 	if (why == CONN_ERROR)
 		log_info(session->id, "broken", "ip=%s reason=\"%s\"", session->ip,
 		         conn_error(session->conn));
-	session->ended = true;
+	/* A commit that is under way goes on without the client. Its verdict is waited for, or
+	 * whoever leaves at once would send without a trace in the log. */
+	if (session->waiting && session->state == SESSION_DATA)
+		session->closing = true;
+	else
+		session->ended = true;
 	session_leave(session);
 }
 

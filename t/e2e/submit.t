@@ -81,6 +81,14 @@ like($c->reply, qr/^500|^421|^$/, 'an endless line');
 ok(Sekisho::wait_for(10, sub { my $a = $s->json('queue', 'audit'); $a->{conserved} && $a->{queued} == 0 && $a->{delivered} == 9 }), 'the audit agrees')
 	or diag $s->ctl('queue', 'audit');
 is(scalar(my @list = $s->json('queue', 'list')->{messages} ? @{$s->json('queue', 'list')->{messages}} : ()), 0, 'nothing is queued');
+my $accepted = () = $s->log =~ / accepted id=/g;
+$c = $s->login($me);
+$c->cmd($_) for "MAIL FROM:<$me>", 'RCPT TO:<frank@example.org>', 'DATA';
+$c->raw("From: $me\r\n\r\nnobody waits\r\n.\r\n");
+close $c->{s};
+ok(Sekisho::wait_for(20, sub { grep { /nobody waits/ } $s->delivered }), 'a client that leaves before its reply has sent its mail');
+is(scalar(() = $s->log =~ / accepted id=/g), $accepted + 1, 'and the log says who did') or diag $s->log;
+
 is($s->stop, 0, 'stops cleanly');
 unlike($s->log, qr/\Q$Sekisho::PASSWORD\E|wrong password/, 'no secret is in the log');
 done_testing;

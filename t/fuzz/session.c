@@ -73,6 +73,7 @@ struct queue_submission {
 	queue_on_ready *on_ready;
 	void *arg, *ready_arg;
 	bool is_commit, is_look, is_full, after_cr;
+	bool has_bare;      /* which only content has that is refused at its end */
 	size_t wire_octets; /* of its content */
 };
 
@@ -481,7 +482,7 @@ queue_submission_body(struct queue_submission *submission, const void *data, siz
 	assert(submission->on_ready != NULL && !submission->is_commit && len > 0);
 	const struct session *session = world.conn.arg;
 	for (size_t i = 0; session->transaction.in.kind != DATA_BINARY && i < len; i++) {
-		assert(submission->after_cr == (octets[i] == '\n'));
+		submission->has_bare |= submission->after_cr != (octets[i] == '\n');
 		submission->after_cr = octets[i] == '\r';
 	}
 	submission->is_full = world.full;
@@ -495,6 +496,7 @@ queue_submission_commit(struct queue_submission *submission, const struct queue_
 	const struct address *from = &envelope->from;
 
 	assert(world.conn.secure && world.logged_in && !submission->asked && !submission->after_cr);
+	assert(!submission->has_bare);
 	assert(envelope->recipient_count == submission->reserved && submission->reserved > 0);
 	assert(address_is_null(from) ||
 	       (!strcasecmp(from->domain, "example.test") &&
@@ -721,6 +723,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	arrive(&wire);
 	if (!is_over())
 		happen(&msa, SLICE);
+	if (world.conn.ended && !world.conn.freed) { /* only a commit outlives its client */
+		assert(world.submission->is_commit && world.submission->asked);
+		answer_queue(size % 2 ? YES : DOWN);
+		assert(world.conn.freed);
+	}
 	if (msa.sessions != NULL)
 		session_abort(msa.sessions);
 	assert(world.conn.freed && !world.opened && world.login == NULL &&
