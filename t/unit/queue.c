@@ -533,6 +533,12 @@ test_priority(void)
 	conf.standard.messages = messages;
 }
 
+static void
+on_late_stored(void *arg, enum store_result result)
+{
+	*(bool *)arg = result == STORE_OK;
+}
+
 /* What became visible while no relay was there, and is due before what is held. */
 static void
 test_late(void)
@@ -546,6 +552,7 @@ test_late(void)
 	                                    .due = clock_wall() - 3600000,
 	                                    .body = "x",
 	                                    .body_len = 1};
+	bool is_stored = false;
 	int pair[2];
 
 	send_to("held.example", 2);
@@ -556,12 +563,14 @@ test_late(void)
 	queue_worker_attach(worker, pair[0]);
 	run(50);
 	queue_id_make(&message.id, clock_wall());
-	store_enqueue(program.store, &message, NULL, NULL);
-	run(50);
+	store_enqueue(program.store, &message, on_late_stored, &is_stored);
+	for (int i = 0; i < 300 && !is_stored; i++)
+		run(50);
 	schedule_new_message(program.schedule, QUEUE_FRESH, &message.id, 0);
 	const unsigned so_far = jobs;
 	on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
-	look();
+	for (int i = 0; i < 10 && jobs == so_far; i++)
+		look();
 	look();
 	ok(jobs == so_far + 1,
 	   "a relay that comes back gets what came meanwhile, whenever it was due");
