@@ -60,7 +60,7 @@ for ([1, 'new connection each'], [20, '20 per connection']) {
 		push @{ $cpu{$_} }, $used->{$_} for keys %$used;
 		next if !$postfix;
 		($r, $used) = run($per, $postfix_port, 'alice@sasl.test', sub { { postfix => $postfix->cpu } },
-			sub { !glob "$postfix->{dir}/queue/{maildrop,incoming,active,deferred}/*" });
+			sub { my @left = glob "$postfix->{dir}/queue/{maildrop,incoming,active,deferred}/*"; !@left });
 		push @{ $runs{', Postfix'} }, $r;
 		push @{ $cpu{postfix} }, $used->{postfix};
 	}
@@ -79,3 +79,4 @@ for (@cpu_rows) {
 	printf "%-24s" . ' %9.3f' x (@names + 1), $name, (map { $cpu->{$_} // 0 } @names), $all;
 	printf $postfix ? (" %9.3f %7.2f\n", $cpu->{postfix}, $all / $cpu->{postfix}) : (" %9s %7s\n", '-', '-');
 }
+undef $postfix; # before the sink and its directory go

@@ -7,51 +7,12 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
-use IO::Socket::INET;
+use NextHop;
 use Test::More;
 
 my $me = 'alice@example.test';
 my $s = Sekisho->new(no_sink => 1, no_start => 1, conf => $Sekisho::UNLIMITED);
-my $listener = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1', LocalPort => $s->{ports}{sink}, ReuseAddr => 1) or die $!;
-mkdir "$s->{dir}/hop";
-
-# It offers what is written in the file "offers".
-sub serve {
-	my $pid = fork // die $!;
-	return $pid if $pid;
-	open STDOUT, '>', '/dev/null'; # whoever waits for the test does not wait for us
-	open STDERR, '>', '/dev/null';
-	$SIG{CHLD} = 'IGNORE';
-	while (1) {
-		my $c = $listener->accept or next;
-		next if fork // die $!;
-		my ($buf, $count, $verbs, $mail) = ('', 0, '', '');
-		syswrite $c, "220 ready\r\n";
-		while (1) {
-			while ($buf !~ /\r\n/) { sysread $c, $buf, 65536, length $buf or exit 0 }
-			$buf =~ s/^(.*?)\r\n//s;
-			my $line = $1;
-			$mail = $line if $line =~ /^MAIL/;
-			if ($line =~ /^EHLO/) {
-				open my $f, '<', "$s->{dir}/offers" or exit 1;
-				syswrite $c, join '', "250-hop\r\n", (map { chomp; "250-$_\r\n" } <$f>), "250 PIPELINING\r\n";
-			}
-			elsif ($line =~ /^BDAT (\d+) LAST$/) {
-				while (length $buf < $1) { sysread $c, $buf, 65536, length $buf or exit 0 }
-				open my $f, '>:raw', "$s->{dir}/hop/got.$$." . ++$count or exit 1;
-				print $f "$mail\n", substr $buf, 0, $1, '';
-				close $f;
-				syswrite $c, "250 taken\r\n";
-			}
-			elsif ($line =~ /^DATA/) { syswrite $c, "554 not by DATA\r\n" }
-			else { syswrite $c, "250 ok\r\n" }
-		}
-	}
-}
-sub offers { open my $f, '>', "$s->{dir}/offers" or die $!; print $f map { "$_\n" } @_ }
-
-my $server = serve();
-END { kill 'TERM', $server if $server }
+my $hop = NextHop->new(port => $s->{ports}{sink});
 $s->start;
 $s->account($me);
 
@@ -74,27 +35,25 @@ sub send_binary {
 }
 sub settled { return Sekisho::wait_for(60, sub { ($s->json('queue', 'audit') // {})->{queued} == 0 }) }
 
-offers('8BITMIME', 'CHUNKING', 'BINARYMIME');
+$hop->offers('8BITMIME', 'CHUNKING', 'BINARYMIME');
 my %bodies = (small => [$body, 100000], cut => [$body, 37], odd => [$body x 3, 4097], large => ["\r$body\n" x 60, 50000], none => ['', 7]);
 for my $mark (sort keys %bodies) { like(send_binary($mark, @{$bodies{$mark}}), qr/^250 2\.0\.0 Queued/, "$mark: accepted") }
 settled() or die $s->log;
 my %got;
-for my $file (glob "$s->{dir}/hop/*") {
-	open my $f, '<:raw', $file or die $!;
-	my $text = do { local $/; <$f> };
-	my ($mail, $mark) = ($text =~ /\A(.*)\n/, $text =~ /^Subject: (\w+)\r$/m);
-	like($mail, qr/ BODY=BINARYMIME/, "$mark: announced as binary");
+for my $text ($hop->taken) {
+	my ($mark) = $text =~ /^Subject: (\w+)\r$/m;
 	$got{$mark} = $text =~ s/\A.*?\r\n\r\n//sr;
 }
+is(scalar(grep { / BODY=BINARYMIME/ } $hop->heard(qr/^MAIL/)), scalar keys %bodies, 'each is announced as binary');
 for my $mark (sort keys %bodies) { is($got{$mark} && unpack('H*', $got{$mark}), unpack('H*', $bodies{$mark}[0]), "$mark: to the octet") }
 
-my $before = () = glob "$s->{dir}/hop/*";
-offers('8BITMIME', 'CHUNKING');
+my $before = () = $hop->taken;
+$hop->offers('8BITMIME', 'CHUNKING');
 $s->stop;
 $s->start; # no connection is kept on which more was offered
 like(send_binary('lost', $body, 1000), qr/^250 2\.0\.0 Queued/, 'mail for a hop that takes no binary content is accepted');
 ok(Sekisho::wait_for(60, sub { $s->log =~ /fate=failed.*text="[^"]*binary/ }), 'and fails');
 like($s->log, qr/enhanced=5\.6\.3 fate=failed/, 'as 5.6.3');
-my $after = () = glob "$s->{dir}/hop/*";
+my $after = () = $hop->taken;
 is($after, $before, 'without having been sent');
 done_testing;

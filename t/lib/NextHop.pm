@@ -7,6 +7,8 @@ use File::Temp qw(tempdir);
 use IO::Socket::INET;
 use IO::Socket::SSL;
 use Sekisho;
+use Peers;
+our @ISA = 'Peers'; # its end
 
 # new(port => …, address => …, cert => …, key => …): with a certificate it offers STARTTLS.
 sub new {
@@ -123,15 +125,5 @@ sub serve {
 		}
 	}
 }
-
-sub stop {
-	my ($self) = @_;
-	return unless $self->{pid} && $self->{owner} == $$;
-	kill 'TERM', $self->{pid};
-	waitpid $self->{pid}, 0;
-	delete $self->{pid};
-}
-
-sub DESTROY { my ($self) = @_; local $?; $self->stop }
 
 1;
