@@ -2,21 +2,9 @@
 #include <string.h>
 
 #include "smtp/address.h"
+#include "t/unit/tap.h"
 
 /* Envelope paths and bare mailboxes. */
-
-static int count, failures;
-
-/* A diagnosis line must stay one line of TAP. */
-static void
-ok(bool good, const char *name, const char *what)
-{
-	printf("%sok %d - %s ", good ? "" : "not ", ++count, name);
-	for (; *what; what++)
-		putchar(*what > 31 && *what < 127 && *what != '#' ? *what : '?');
-	putchar('\n');
-	failures += !good;
-}
 
 #define L60 "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwx"
 #define L61 L60 "y"
@@ -498,29 +486,28 @@ main(void)
 			good = address_parse(text, strlen(text), &other) == ADDRESS_OK &&
 			       !strcmp(address.local, other.local) &&
 			       !strcmp(address.domain, other.domain);
-		ok(good, "path", p);
+		ok_of(good, "path", p);
 	}
-	ok(address_parse_path("<>", 2, false, false, &address, &used) == ADDRESS_SYNTAX, "path",
-	   "null where none may be");
-	ok(address_parse_path("<a\0b@x.example>", 15, true, false, &address, &used) ==
-	           ADDRESS_SYNTAX &&
-	       address_parse_path("<\"a\0b\"@x.example>", 17, true, false, &address, &used) ==
-	           ADDRESS_SYNTAX &&
-	       address_parse_path("<a@x\0.example>", 14, true, false, &address, &used) ==
-	           ADDRESS_SYNTAX &&
-	       address_parse_path("<a@[1.2.3.4\0]>", 14, true, false, &address, &used) ==
-	           ADDRESS_SYNTAX,
-	   "path", "with NUL");
-	ok(address_parse("Bob@Example.org", 15, &address) == ADDRESS_OK &&
-	       address_parse("bob@example.ORG", 15, &other) == ADDRESS_OK &&
-	       address_equal(&address, &other),
-	   "mailbox", "compares with case folded");
-	ok(address_parse("bob@example.org ", 16, &address) == ADDRESS_SYNTAX &&
-	       address_parse("bob@example.org>", 16, &address) == ADDRESS_SYNTAX &&
-	       address_parse("<bob@example.org>", 17, &address) == ADDRESS_SYNTAX,
-	   "mailbox", "must fill the text");
-	ok(address_parse("", 0, &address) != ADDRESS_OK && address_is_null(&address), "mailbox",
-	   "empty");
-	printf("1..%d\n", count);
-	return failures != 0;
+	ok_of(address_parse_path("<>", 2, false, false, &address, &used) == ADDRESS_SYNTAX, "path",
+	      "null where none may be");
+	ok_of(address_parse_path("<a\0b@x.example>", 15, true, false, &address, &used) ==
+	              ADDRESS_SYNTAX &&
+	          address_parse_path("<\"a\0b\"@x.example>", 17, true, false, &address, &used) ==
+	              ADDRESS_SYNTAX &&
+	          address_parse_path("<a@x\0.example>", 14, true, false, &address, &used) ==
+	              ADDRESS_SYNTAX &&
+	          address_parse_path("<a@[1.2.3.4\0]>", 14, true, false, &address, &used) ==
+	              ADDRESS_SYNTAX,
+	      "path", "with NUL");
+	ok_of(address_parse("Bob@Example.org", 15, &address) == ADDRESS_OK &&
+	          address_parse("bob@example.ORG", 15, &other) == ADDRESS_OK &&
+	          address_equal(&address, &other),
+	      "mailbox", "compares with case folded");
+	ok_of(address_parse("bob@example.org ", 16, &address) == ADDRESS_SYNTAX &&
+	          address_parse("bob@example.org>", 16, &address) == ADDRESS_SYNTAX &&
+	          address_parse("<bob@example.org>", 17, &address) == ADDRESS_SYNTAX,
+	      "mailbox", "must fill the text");
+	ok_of(address_parse("", 0, &address) != ADDRESS_OK && address_is_null(&address), "mailbox",
+	      "empty");
+	return tap_end();
 }

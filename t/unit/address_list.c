@@ -2,21 +2,9 @@
 #include <string.h>
 
 #include "smtp/address.h"
+#include "t/unit/tap.h"
 
 /* Bodies of From and Sender fields. */
-
-static int count, failures;
-
-/* A diagnosis line must stay one line of TAP. */
-static void
-ok(bool good, const char *name, const char *what)
-{
-	printf("%sok %d - %s ", good ? "" : "not ", ++count, name);
-	for (; *what; what++)
-		putchar(*what > 31 && *what < 127 && *what != '#' ? *what : '?');
-	putchar('\n');
-	failures += !good;
-}
 
 #define L60 "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwx"
 #define L61 L60 "y"
@@ -298,8 +286,8 @@ main(void)
 				strcat(all, " ");
 			strcat(all, address_format(&address, text, sizeof text));
 		}
-		ok(n < 0 ? !lists[i].out : lists[i].out && !strcmp(all, lists[i].out), "list",
-		   lists[i].body);
+		ok_of(n < 0 ? !lists[i].out : lists[i].out && !strcmp(all, lists[i].out), "list",
+		      lists[i].body);
 	}
 	static const struct {
 		const char *body;
@@ -318,8 +306,7 @@ main(void)
 		while (address_list_next(written[i].body, strlen(written[i].body), &at, &address,
 		                         &utf8) == 1) {
 		}
-		ok(utf8 == written[i].utf8, "written in UTF-8 or not", written[i].body);
+		ok_of(utf8 == written[i].utf8, "written in UTF-8 or not", written[i].body);
 	}
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

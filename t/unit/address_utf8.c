@@ -3,21 +3,9 @@
 
 #include "smtp/address.h"
 #include "smtp/idna.h"
+#include "t/unit/tap.h"
 
 /* Addresses of RFC 6531, and names as IDNA2008 has them. */
-
-static int count, failures;
-
-/* A diagnosis line must stay one line of TAP. */
-static void
-ok(bool good, const char *name, const char *what)
-{
-	printf("%sok %d - %s ", good ? "" : "not ", ++count, name);
-	for (; *what; what++)
-		putchar(*what > 31 && *what < 127 && *what != '#' ? *what : '?');
-	putchar('\n');
-	failures += !good;
-}
 
 #define L60 "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwx"
 #define L61 L60 "y"
@@ -207,16 +195,15 @@ main(void)
 			good = address_parse(text, strlen(text), &other) == ADDRESS_OK &&
 			       !strcmp(address.local, other.local) &&
 			       !strcmp(address.domain, other.domain);
-		ok(good, "path", p);
+		ok_of(good, "path", p);
 	}
 	for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
-		ok(address_parse(pairs[i].a, strlen(pairs[i].a), &address) == ADDRESS_OK &&
-		       address_parse(pairs[i].b, strlen(pairs[i].b), &other) == ADDRESS_OK &&
-		       address_equal(&address, &other) == pairs[i].equal,
-		   pairs[i].equal ? "equal" : "different", pairs[i].a);
+		ok_of(address_parse(pairs[i].a, strlen(pairs[i].a), &address) == ADDRESS_OK &&
+		          address_parse(pairs[i].b, strlen(pairs[i].b), &other) == ADDRESS_OK &&
+		          address_equal(&address, &other) == pairs[i].equal,
+		      pairs[i].equal ? "equal" : "different", pairs[i].a);
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		ok(!strcmp(idna_to_unicode(names[i].ascii, unicode), names[i].unicode),
-		   "name for people", names[i].ascii);
-	printf("1..%d\n", count);
-	return failures != 0;
+		ok_of(!strcmp(idna_to_unicode(names[i].ascii, unicode), names[i].unicode),
+		      "name for people", names[i].ascii);
+	return tap_end();
 }

@@ -6,6 +6,7 @@
 #include "core/buf.h"
 #include "core/mem.h"
 #include "smtp/command.h"
+#include "t/unit/tap.h"
 
 #include <lmdb.h>
 #include <stdio.h>
@@ -13,15 +14,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-static unsigned tests, bad;
-
-static void
-ok(bool good, const char *name)
-{
-	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, name);
-	bad += !good;
-}
 
 static void
 test_verifier(void)
@@ -618,6 +610,5 @@ main(void)
 	test_turns();
 	test_sessions();
 	test_store_and_mech();
-	printf("1..%u\n", tests);
-	return bad != 0;
+	return tap_end();
 }

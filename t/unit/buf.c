@@ -8,18 +8,10 @@
 #include "core/clock.h"
 #include "core/mem.h"
 #include "core/random.h"
+#include "t/unit/tap.h"
 
 /* Buffers and the wire encoding: what was put comes out again, and no truncation of it is ever read
  * past its end. */
-
-static int count, failures;
-
-static void
-ok(bool good, const char *what)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, what);
-	failures += !good;
-}
 
 int
 main(void)
@@ -127,6 +119,5 @@ main(void)
 	   "RFC 5322 date");
 	ok(strcmp(clock_rfc3339(1795392840000, stamp), "2026-11-23T09:14:00+09:00") == 0,
 	   "RFC 3339 date");
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

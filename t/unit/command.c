@@ -2,15 +2,7 @@
 #include <string.h>
 
 #include "smtp/command.h"
-
-static int count, failures;
-
-static void
-ok(bool good, const char *name)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, name);
-	failures += !good;
-}
+#include "t/unit/tap.h"
 
 static const struct {
 	const char *args;
@@ -672,6 +664,5 @@ main(void)
 		snprintf(text, sizeof text, "base64 %zu", i);
 		ok(good, text);
 	}
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

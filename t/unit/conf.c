@@ -1,5 +1,6 @@
 /* The configuration table: what an operator may write, and what the mistakes say. */
 #include "core/conf.h"
+#include "t/unit/tap.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -7,15 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static unsigned tests, failures;
-
-static void
-ok(bool good, const char *what)
-{
-	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, what);
-	failures += !good;
-}
 
 static struct conf *
 parse(const char *text, struct buf *errors)
@@ -351,6 +343,5 @@ main(void)
 	test_mistakes();
 	test_bombs();
 	test_table();
-	printf("1..%u\n", tests);
-	return failures != 0;
+	return tap_end();
 }

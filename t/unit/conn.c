@@ -17,17 +17,9 @@
 #include "core/random.h"
 #include "core/tls_int.h"
 #include "keys/text.h"
+#include "t/unit/tap.h"
 
 #define ECHO_SIZE (300u * 1024)
-
-static unsigned tests, failures;
-
-static void
-ok(bool good, const char *name)
-{
-	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, name);
-	failures += !good;
-}
 
 /* The process that has the key, played by timers. */
 struct pending {
@@ -261,7 +253,7 @@ test_echo(const char *name)
 	   text);
 	ok(a.why == CONN_EOF && b.why == CONN_EOF && asked == before + 1 && unsignable == 0,
 	   "both ends end properly, one signable signature was asked");
-	if (failures)
+	if (tap_failures)
 		printf(
 		    "# a: sec %d why %d %s; b: sec %d why %d %s got %zu asked %u unsignable %u\n",
 		    a.secured, a.why, a.conn ? conn_error(a.conn) : "", b.secured, b.why,
@@ -624,6 +616,5 @@ main(void)
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
 	if (system(command) != 0)
 		return 1;
-	printf("1..%u\n", tests);
-	return failures ? 1 : 0;
+	return tap_end();
 }

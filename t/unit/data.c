@@ -4,17 +4,9 @@
 
 #include "core/buf.h"
 #include "smtp/data.h"
+#include "t/unit/tap.h"
 
 /* Each row is fed whole, octet by octet, and cut at every place: the result is always the same. */
-
-static int count, failures;
-
-static void
-ok(bool good, const char *kind, const char *name)
-{
-	printf("%sok %d - %s %s\n", good ? "" : "not ", ++count, kind, name);
-	failures += !good;
-}
 
 #define S(text) text, sizeof text - 1
 static const struct {
@@ -174,8 +166,8 @@ exhaustive(void)
 			buf_clear(&x), buf_clear(&y);
 		}
 	}
-	ok(good, "in", "exhaustive: octet by octet is as whole");
-	ok(end_good, "in", "exhaustive: CRLF.CRLF and nothing else ends");
+	ok_of(good, "in", "exhaustive: octet by octet is as whole");
+	ok_of(end_good, "in", "exhaustive: CRLF.CRLF and nothing else ends");
 }
 
 /* Folding, in another way: the whole content at once, line by line, each from its beginning. */
@@ -393,11 +385,11 @@ against_reference(void)
 		    same(&cut, (char *)want.data, want.len) && !in.has_bare && !in.has_long;
 		buf_clear(&want), buf_clear(&got), buf_clear(&cut), buf_clear(&out);
 	}
-	ok(as_reference, "fold", "as the reference folds");
-	ok(sliced, "fold", "the same in random slices");
-	ok(dotted, "fold", "the same by DATA, and once more when it has left");
-	ok(strict, "fold", "strict CRLF, and no line of more than 998 octets");
-	ok(exact, "fold", "what is well-formed is kept to the octet");
+	ok_of(as_reference, "fold", "as the reference folds");
+	ok_of(sliced, "fold", "the same in random slices");
+	ok_of(dotted, "fold", "the same by DATA, and once more when it has left");
+	ok_of(strict, "fold", "strict CRLF, and no line of more than 998 octets");
+	ok_of(exact, "fold", "what is well-formed is kept to the octet");
 }
 
 /* Lines at the limit, as a person would fold them. */
@@ -447,9 +439,9 @@ folds(void)
 		}
 		buf_init(&got);
 		feed_in(DATA_CHUNKED, (char *)text[0].data, text[0].len, 1, 1, &in, &got, &used);
-		ok(in.has_unfoldable == row[i].unfoldable &&
-		       (row[i].unfoldable || same(&got, (char *)text[1].data, text[1].len)),
-		   "fold", row[i].name);
+		ok_of(in.has_unfoldable == row[i].unfoldable &&
+		          (row[i].unfoldable || same(&got, (char *)text[1].data, text[1].len)),
+		      "fold", row[i].name);
 		buf_clear(&text[0]), buf_clear(&text[1]), buf_clear(&got);
 	}
 }
@@ -471,19 +463,19 @@ binary(void)
 		        !in.has_long && in.size == sizeof text - 1;
 		buf_clear(&got);
 	}
-	ok(good, "binary", "a body is kept to the octet");
+	ok_of(good, "binary", "a body is kept to the octet");
 	feed_in(DATA_BINARY, S("a: b\nc: d\r\n\r\n\n"), 3, 2, &in, &got, &used);
-	ok(in.has_bare && same(&got, S("a: b\r\nc: d\r\n\r\n\n")), "binary",
-	   "its header section is text");
+	ok_of(in.has_bare && same(&got, S("a: b\r\nc: d\r\n\r\n\n")), "binary",
+	      "its header section is text");
 	buf_clear(&got);
 	feed_in(DATA_BINARY, S("a: b\r\n\r\r\rbody"), 3, 2, &in, &got, &used);
-	ok(same(&got, S("a: b\r\n\r\n\r\n\rbody")), "binary", "and no CR of its end moves");
+	ok_of(same(&got, S("a: b\r\n\r\n\r\n\rbody")), "binary", "and no CR of its end moves");
 	buf_clear(&got);
 	feed_in(DATA_BINARY, S("a: b\0\r\n\r\n"), 3, 2, &in, &got, &used);
-	ok(in.has_nul, "binary", "without NUL");
+	ok_of(in.has_nul, "binary", "without NUL");
 	buf_clear(&got);
 	feed_in(DATA_BINARY, S("a: b\r\nc"), 3, 2, &in, &got, &used);
-	ok(same(&got, S("a: b\r\nc\r\n")), "binary", "and of whole lines");
+	ok_of(same(&got, S("a: b\r\nc\r\n")), "binary", "and of whole lines");
 	buf_clear(&got);
 }
 
@@ -497,14 +489,14 @@ chunks(void)
 
 	buf_init(&got);
 	feed_in(DATA_CHUNKED, S("a\r\n.\r\n..b"), 1, 1, &in, &got, &used);
-	ok(same(&got, S("a\r\n.\r\n..b\r\n")), "chunked",
-	   "dots are content; the end is a line end");
+	ok_of(same(&got, S("a\r\n.\r\n..b\r\n")), "chunked",
+	      "dots are content; the end is a line end");
 	buf_clear(&got);
 	feed_in(DATA_CHUNKED, S("a\r"), 1, 1, &in, &got, &used);
-	ok(same(&got, S("a\r\n")) && in.has_bare, "chunked", "a CR at the end is a bare one");
+	ok_of(same(&got, S("a\r\n")) && in.has_bare, "chunked", "a CR at the end is a bare one");
 	buf_clear(&got);
 	feed_in(DATA_CHUNKED, S(""), 1, 1, &in, &got, &used);
-	ok(same(&got, S("")), "chunked", "nothing");
+	ok_of(same(&got, S("")), "chunked", "nothing");
 	buf_clear(&got);
 }
 
@@ -515,13 +507,13 @@ main(void)
 		bool good = check_in(i, 1, 1);
 		for (size_t cut = 0; cut <= rows[i].in_len; cut++)
 			good &= check_in(i, cut, rows[i].in_len + 1);
-		ok(good, "in", rows[i].name);
+		ok_of(good, "in", rows[i].name);
 	}
 	for (size_t i = 0; i < sizeof outs / sizeof *outs; i++) {
 		bool good = check_out(i, 1, 1);
 		for (size_t cut = 0; cut <= outs[i].in_len; cut++)
 			good &= check_out(i, cut, outs[i].in_len + 1);
-		ok(good, "out", outs[i].name);
+		ok_of(good, "out", outs[i].name);
 	}
 	exhaustive();
 	folds();
@@ -534,11 +526,10 @@ main(void)
 	size_t used;
 	buf_init(&out);
 	feed_in(DATA_DOTTED, S("a\0b\r\n"), 1, 1, &in, &out, &used);
-	ok(in.has_nul && !in.has_8bit, "in", "NUL is seen");
+	ok_of(in.has_nul && !in.has_8bit, "in", "NUL is seen");
 	feed_in(DATA_DOTTED, S("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xe9\r\n"), 100, 100,
 	        &in, &out, &used);
-	ok(in.has_8bit && !in.has_nul, "in", "8-bit is seen");
+	ok_of(in.has_8bit && !in.has_nul, "in", "8-bit is seen");
 	buf_clear(&out);
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

@@ -2,15 +2,7 @@
 #include <string.h>
 
 #include "smtp/dsn.h"
-
-static int count, failures;
-
-static void
-ok(bool good, const char *name)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, name);
-	failures += !good;
-}
+#include "t/unit/tap.h"
 
 static const struct {
 	const char *reply;
@@ -283,6 +275,5 @@ main(void)
 	compose_asked(NULL, NULL, whole, &out, &is_8bit);
 	ok(lines_are_good(&out) && out.len <= DSN_SIZE_MAX(1) + DSN_WHOLE_MAX, "within its bound");
 	buf_clear(&out);
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

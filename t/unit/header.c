@@ -2,15 +2,7 @@
 #include <string.h>
 
 #include "smtp/header.h"
-
-static int count, failures;
-
-static void
-ok(bool good, const char *name)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, name);
-	failures += !good;
-}
+#include "t/unit/tap.h"
 
 static const struct {
 	const char *name, *text;
@@ -259,6 +251,5 @@ main(void)
 	           "<0abc@mail.example.org>\r\nFrom: a@x.example\r\nSender: s@x.example\r\n\r\n"),
 	   "prefix");
 	buf_clear(&out);
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

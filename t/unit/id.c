@@ -5,17 +5,9 @@
 #include <string.h>
 
 #include "queue/id.h"
+#include "t/unit/tap.h"
 
 #define COUNT 20000
-
-static int count, failures;
-
-static void
-ok(bool good, const char *name)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, name);
-	failures += !good;
-}
 
 static void
 test_order(void)
@@ -111,6 +103,5 @@ main(void)
 	test_order();
 	test_unguessable();
 	test_text();
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

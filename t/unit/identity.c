@@ -2,6 +2,7 @@
  * and the table on disk with its rules. */
 #include "auth/grants.h"
 #include "auth/identity.h"
+#include "t/unit/tap.h"
 
 #include <lmdb.h>
 #include <stdio.h>
@@ -9,15 +10,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-static unsigned tests, bad;
-
-static void
-ok(bool good, const char *name, const char *what)
-{
-	printf("%sok %u - %s %s\n", good ? "" : "not ", ++tests, name, what);
-	bad += !good;
-}
 
 /* What is typed */
 
@@ -82,19 +74,19 @@ test_forms(void)
 	for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
 		const bool good = identity_parse(forms[i].typed, strlen(forms[i].typed), &got);
 
-		ok(good == (forms[i].kind != IDENTITY_ANY) &&
-		       (!good ||
-		        (got.kind == forms[i].kind && strcmp(got.text, forms[i].text) == 0)),
-		   "form", forms[i].typed[0] != '\0' ? forms[i].typed : "(empty)");
+		ok_of(good == (forms[i].kind != IDENTITY_ANY) &&
+		          (!good ||
+		           (got.kind == forms[i].kind && strcmp(got.text, forms[i].text) == 0)),
+		      "form", forms[i].typed[0] != '\0' ? forms[i].typed : "(empty)");
 	}
-	ok(!identity_parse("@example.net\0x", 14, &got), "form", "with a NUL");
+	ok_of(!identity_parse("@example.net\0x", 14, &got), "form", "with a NUL");
 	while (strlen(longest) < 240)
 		strcat(longest, "abcdefghi.");
 	strcat(longest, "example");
-	ok(identity_parse(longest, strlen(longest), &got) && strcmp(got.text, longest) == 0, "form",
-	   "a long domain");
+	ok_of(identity_parse(longest, strlen(longest), &got) && strcmp(got.text, longest) == 0,
+	      "form", "a long domain");
 	strcat(longest, ".example.example");
-	ok(!identity_parse(longest, strlen(longest), &got), "form", "one that is too long");
+	ok_of(!identity_parse(longest, strlen(longest), &got), "form", "one that is too long");
 }
 
 /* The match: one account's identities, and every question about them. */
@@ -264,19 +256,20 @@ test_match(void)
 	identities_put(&buf, copy);
 	wire = wire_from(buf.data, buf.len);
 	sent = identities_get(&wire);
-	ok(sent != NULL && wire_done(&wire) &&
-	       identities_count(sent) == sizeof(granted) / sizeof(granted[0]),
-	   "set", "copied and sent");
+	ok_of(sent != NULL && wire_done(&wire) &&
+	          identities_count(sent) == sizeof(granted) / sizeof(granted[0]),
+	      "set", "copied and sent");
 	for (size_t i = 0; i < sizeof(questions) / sizeof(questions[0]); i++) {
 		const struct identity_policy policy = {.separator = questions[i].separator};
 		const bool yes = ask(copy, policy, questions[i].address, &match);
 
-		ok(yes == (questions[i].kind != NO) &&
-		       (!yes || (match.kind == questions[i].kind &&
-		                 match.detail == questions[i].detail && match.text[0] != '\0')) &&
-		       ask(sent, policy, questions[i].address, &other) == yes &&
-		       other.kind == match.kind && strcmp(other.text, match.text) == 0,
-		   "match", questions[i].address);
+		ok_of(yes == (questions[i].kind != NO) &&
+		          (!yes ||
+		           (match.kind == questions[i].kind &&
+		            match.detail == questions[i].detail && match.text[0] != '\0')) &&
+		          ask(sent, policy, questions[i].address, &other) == yes &&
+		          other.kind == match.kind && strcmp(other.text, match.text) == 0,
+		      "match", questions[i].address);
 	}
 	for (size_t cut = 0; cut < buf.len; cut++) {
 		wire = wire_from(buf.data, cut);
@@ -284,18 +277,18 @@ test_match(void)
 		if (set != NULL)
 			break;
 	}
-	ok(set == NULL, "set", "cut anywhere is none");
+	ok_of(set == NULL, "set", "cut anywhere is none");
 	buf.data[buf.len - 1] = '\0';
 	wire = wire_from(buf.data, buf.len);
 	identities_free(identities_get(&wire));
 	buf_clear(&buf);
 
 	const struct identity_policy any = {.any = true, .separator = '+'};
-	ok(ask(copy, any, "x@elsewhere.example", &match) && match.kind == IDENTITY_ANY &&
-	       match.text[0] == '\0' && ask(copy, any, "info@example.net", &match) &&
-	       match.kind == IDENTITY_ADDRESS,
-	   "match", "a class that may send as anybody is the last reason");
-	ok(!ask(copy, any, "", NULL), "match", "the null address is nobody's");
+	ok_of(ask(copy, any, "x@elsewhere.example", &match) && match.kind == IDENTITY_ANY &&
+	          match.text[0] == '\0' && ask(copy, any, "info@example.net", &match) &&
+	          match.kind == IDENTITY_ADDRESS,
+	      "match", "a class that may send as anybody is the last reason");
+	ok_of(!ask(copy, any, "", NULL), "match", "the null address is nobody's");
 	identities_free(copy);
 	identities_free(sent);
 }
@@ -325,7 +318,7 @@ test_equal(void)
 		}
 		identities_free(set);
 	}
-	ok(same, "match", "of every pair as address_equal says");
+	ok_of(same, "match", "of every pair as address_equal says");
 }
 
 static void
@@ -335,10 +328,10 @@ test_policy(void)
 	struct conf conf = {.detail_separator = "+", .classes = {list, 1}};
 	struct identity_policy policy = identity_policy_of(&conf, "smarthost");
 
-	ok(policy.any && policy.separator == '+', "policy", "of a class");
+	ok_of(policy.any && policy.separator == '+', "policy", "of a class");
 	conf.detail_separator = "off";
 	policy = identity_policy_of(&conf, "standard");
-	ok(!policy.any && policy.separator == '\0', "policy", "of another, without details");
+	ok_of(!policy.any && policy.separator == '\0', "policy", "of another, without details");
 }
 
 static void
@@ -358,23 +351,23 @@ test_many(void)
 		snprintf(name, sizeof(name), "alias%u@example.net", i * 7919 % 1000);
 		taken += identities_add(set, IDENTITY_ADDRESS, name);
 	}
-	ok(taken == IDENTITIES_MAX && identities_count(set) == IDENTITIES_MAX, "set",
-	   "has a bound");
-	ok(!identities_add(set, IDENTITY_ADDRESS, "alice@example.net") &&
-	       identities_add(set, IDENTITY_DETAILS, "alias0@example.net") &&
-	       identities_count(set) == IDENTITIES_MAX &&
-	       ask(set, policy, "alias0+x@example.net", NULL) &&
-	       !ask(set, policy, "alias919+x@example.net", NULL),
-	   "set", "replaces what has the same text, and never the account's name");
+	ok_of(taken == IDENTITIES_MAX && identities_count(set) == IDENTITIES_MAX, "set",
+	      "has a bound");
+	ok_of(!identities_add(set, IDENTITY_ADDRESS, "alice@example.net") &&
+	          identities_add(set, IDENTITY_DETAILS, "alias0@example.net") &&
+	          identities_count(set) == IDENTITIES_MAX &&
+	          ask(set, policy, "alias0+x@example.net", NULL) &&
+	          !ask(set, policy, "alias919+x@example.net", NULL),
+	      "set", "replaces what has the same text, and never the account's name");
 	if (address_parse(text, strlen(text), &address) != ADDRESS_OK)
 		return;
 	start = clock();
 	for (unsigned i = 0; i < rounds; i++)
 		if (identities_allow(set, &policy, &address, NULL))
-			bad++;
+			tap_failures++;
 	ns = (double)(clock() - start) * 1e9 / CLOCKS_PER_SEC / rounds;
 	printf("# %.0f ns for a no among %d, five details and five domains\n", ns, IDENTITIES_MAX);
-	ok(ns < 50000, "match", "is cheap");
+	ok_of(ns < 50000, "match", "is cheap");
 	identities_free(set);
 }
 
@@ -418,56 +411,60 @@ test_rules(void)
 	char holder[AUTH_ACCOUNT_MAX + 1];
 	size_t count;
 
-	ok(add_account("alice@example.net") && add_account("boss@example.net") &&
-	       add_account("carol@example.net"),
-	   "grants", "three accounts");
-	ok(grant("nobody@example.net", IDENTITY_ADDRESS, "x@example.net") == GRANTS_NO_ACCOUNT &&
-	       grants_remove(store, "nobody@example.net", "x@example.net") == GRANTS_NO_ACCOUNT &&
-	       grants_list(store, "nobody@example.net", list, &count) == GRANTS_NO_ACCOUNT,
-	   "grants", "an unknown account");
-	ok(grant("alice@example.net", IDENTITY_ADDRESS, "info@example.net") == GRANTS_OK &&
-	       grant("alice@example.net", IDENTITY_ADDRESS, "info@example.net") == GRANTS_EXISTS &&
-	       grant("carol@example.net", IDENTITY_ADDRESS, "info@example.net") == GRANTS_OK,
-	   "grants", "an address, once, but two accounts may share it");
-	ok(grant("alice@example.net", IDENTITY_DETAILS, "info@example.net") == GRANTS_OK &&
-	       count_of("alice@example.net") == 1,
-	   "grants", "another kind replaces");
-	ok(grant("alice@example.net", IDENTITY_ADDRESS, "alice@example.net") == GRANTS_OWN &&
-	       grant("alice@example.net", IDENTITY_DELEGATION, "alice@example.net") == GRANTS_OWN,
-	   "grants", "its own name");
-	ok(grant("alice@example.net", IDENTITY_ADDRESS, "boss@example.net") == GRANTS_TAKEN &&
-	       grant("alice@example.net", IDENTITY_DETAILS, "boss@example.net") == GRANTS_TAKEN,
-	   "grants", "another account's name");
-	ok(grant("alice@example.net", IDENTITY_DELEGATION, "x@example.net") == GRANTS_NO_OTHER &&
-	       grant("alice@example.net", IDENTITY_DELEGATION, "boss@example.net") == GRANTS_OK &&
-	       grant("carol@example.net", IDENTITY_DELEGATION, "boss@example.net") == GRANTS_OK,
-	   "grants", "is delegated, of accounts only");
-	ok(grant("alice@example.net", IDENTITY_DOMAIN, "@company.example") == GRANTS_OK &&
-	       grant("alice@example.net", IDENTITY_SUBDOMAINS, "@.company.example") == GRANTS_OK,
-	   "grants", "domains");
+	ok_of(add_account("alice@example.net") && add_account("boss@example.net") &&
+	          add_account("carol@example.net"),
+	      "grants", "three accounts");
+	ok_of(grant("nobody@example.net", IDENTITY_ADDRESS, "x@example.net") == GRANTS_NO_ACCOUNT &&
+	          grants_remove(store, "nobody@example.net", "x@example.net") ==
+	              GRANTS_NO_ACCOUNT &&
+	          grants_list(store, "nobody@example.net", list, &count) == GRANTS_NO_ACCOUNT,
+	      "grants", "an unknown account");
+	ok_of(grant("alice@example.net", IDENTITY_ADDRESS, "info@example.net") == GRANTS_OK &&
+	          grant("alice@example.net", IDENTITY_ADDRESS, "info@example.net") ==
+	              GRANTS_EXISTS &&
+	          grant("carol@example.net", IDENTITY_ADDRESS, "info@example.net") == GRANTS_OK,
+	      "grants", "an address, once, but two accounts may share it");
+	ok_of(grant("alice@example.net", IDENTITY_DETAILS, "info@example.net") == GRANTS_OK &&
+	          count_of("alice@example.net") == 1,
+	      "grants", "another kind replaces");
+	ok_of(grant("alice@example.net", IDENTITY_ADDRESS, "alice@example.net") == GRANTS_OWN &&
+	          grant("alice@example.net", IDENTITY_DELEGATION, "alice@example.net") ==
+	              GRANTS_OWN,
+	      "grants", "its own name");
+	ok_of(grant("alice@example.net", IDENTITY_ADDRESS, "boss@example.net") == GRANTS_TAKEN &&
+	          grant("alice@example.net", IDENTITY_DETAILS, "boss@example.net") == GRANTS_TAKEN,
+	      "grants", "another account's name");
+	ok_of(grant("alice@example.net", IDENTITY_DELEGATION, "x@example.net") == GRANTS_NO_OTHER &&
+	          grant("alice@example.net", IDENTITY_DELEGATION, "boss@example.net") ==
+	              GRANTS_OK &&
+	          grant("carol@example.net", IDENTITY_DELEGATION, "boss@example.net") == GRANTS_OK,
+	      "grants", "is delegated, of accounts only");
+	ok_of(grant("alice@example.net", IDENTITY_DOMAIN, "@company.example") == GRANTS_OK &&
+	          grant("alice@example.net", IDENTITY_SUBDOMAINS, "@.company.example") == GRANTS_OK,
+	      "grants", "domains");
 	strcpy(record.entry.account, "info@example.net");
-	ok(accounts_add(store, &record) == ACCOUNTS_GRANTED &&
-	       grants_holder(store, "info@example.net", holder) &&
-	       strcmp(holder, "alice@example.net") == 0 &&
-	       !grants_holder(store, "inf@example.net", holder),
-	   "grants", "what somebody has is no account's name");
+	ok_of(accounts_add(store, &record) == ACCOUNTS_GRANTED &&
+	          grants_holder(store, "info@example.net", holder) &&
+	          strcmp(holder, "alice@example.net") == 0 &&
+	          !grants_holder(store, "inf@example.net", holder),
+	      "grants", "what somebody has is no account's name");
 	strcpy(record.entry.account, "boss@example.net");
-	ok(accounts_add(store, &record) == ACCOUNTS_EXISTS, "grants",
-	   "and an account that is delegated is there already");
-	ok(add_account("someone@company.example"), "grants", "a domain keeps no account out");
-	ok(grants_list(store, "alice@example.net", list, &count) == GRANTS_OK && count == 4 &&
-	       strcmp(list[0].identity.text, "@.company.example") == 0 &&
-	       list[0].identity.kind == IDENTITY_SUBDOMAINS && list[0].since == 7 &&
-	       strcmp(list[0].by, "root (uid 0)") == 0 &&
-	       list[1].identity.kind == IDENTITY_DOMAIN &&
-	       list[2].identity.kind == IDENTITY_DELEGATION &&
-	       list[3].identity.kind == IDENTITY_DETAILS,
-	   "grants", "listed in order, with who and when");
-	ok(grants_remove(store, "alice@example.net", "info@example.net") == GRANTS_OK &&
-	       grants_remove(store, "alice@example.net", "info@example.net") == GRANTS_NONE &&
-	       grants_holder(store, "info@example.net", holder) &&
-	       strcmp(holder, "carol@example.net") == 0,
-	   "grants", "taken back, of that account only");
+	ok_of(accounts_add(store, &record) == ACCOUNTS_EXISTS, "grants",
+	      "and an account that is delegated is there already");
+	ok_of(add_account("someone@company.example"), "grants", "a domain keeps no account out");
+	ok_of(grants_list(store, "alice@example.net", list, &count) == GRANTS_OK && count == 4 &&
+	          strcmp(list[0].identity.text, "@.company.example") == 0 &&
+	          list[0].identity.kind == IDENTITY_SUBDOMAINS && list[0].since == 7 &&
+	          strcmp(list[0].by, "root (uid 0)") == 0 &&
+	          list[1].identity.kind == IDENTITY_DOMAIN &&
+	          list[2].identity.kind == IDENTITY_DELEGATION &&
+	          list[3].identity.kind == IDENTITY_DETAILS,
+	      "grants", "listed in order, with who and when");
+	ok_of(grants_remove(store, "alice@example.net", "info@example.net") == GRANTS_OK &&
+	          grants_remove(store, "alice@example.net", "info@example.net") == GRANTS_NONE &&
+	          grants_holder(store, "info@example.net", holder) &&
+	          strcmp(holder, "carol@example.net") == 0,
+	      "grants", "taken back, of that account only");
 }
 
 static void
@@ -477,23 +474,25 @@ test_removal(void)
 	char holder[AUTH_ACCOUNT_MAX + 1];
 
 	buf_init(&ended);
-	ok(accounts_remove(store, "nobody@example.net", &ended) == ACCOUNTS_UNKNOWN &&
-	       ended.len == 0,
-	   "removal", "of an unknown account");
-	ok(accounts_remove(store, "boss@example.net", &ended) == ACCOUNTS_OK && ended.len == 36 &&
-	       memcmp(ended.data, "alice@example.net\0carol@example.net", 36) == 0,
-	   "removal", "ends its delegations, and says whose");
-	ok(count_of("alice@example.net") == 2 && count_of("carol@example.net") == 1 &&
-	       !grants_holder(store, "boss@example.net", holder),
-	   "removal", "and nothing else");
-	ok(add_account("boss@example.net") && count_of("boss@example.net") == 0 &&
-	       count_of("alice@example.net") == 2,
-	   "removal", "the next of that name is nobody's");
+	ok_of(accounts_remove(store, "nobody@example.net", &ended) == ACCOUNTS_UNKNOWN &&
+	          ended.len == 0,
+	      "removal", "of an unknown account");
+	ok_of(accounts_remove(store, "boss@example.net", &ended) == ACCOUNTS_OK &&
+	          ended.len == 36 &&
+	          memcmp(ended.data, "alice@example.net\0carol@example.net", 36) == 0,
+	      "removal", "ends its delegations, and says whose");
+	ok_of(count_of("alice@example.net") == 2 && count_of("carol@example.net") == 1 &&
+	          !grants_holder(store, "boss@example.net", holder),
+	      "removal", "and nothing else");
+	ok_of(add_account("boss@example.net") && count_of("boss@example.net") == 0 &&
+	          count_of("alice@example.net") == 2,
+	      "removal", "the next of that name is nobody's");
 	buf_clear(&ended);
-	ok(accounts_remove(store, "alice@example.net", &ended) == ACCOUNTS_OK && ended.len == 0 &&
-	       add_account("alice@example.net") && count_of("alice@example.net") == 0 &&
-	       !grants_holder(store, "@company.example", holder),
-	   "removal", "takes what it was granted along");
+	ok_of(accounts_remove(store, "alice@example.net", &ended) == ACCOUNTS_OK &&
+	          ended.len == 0 && add_account("alice@example.net") &&
+	          count_of("alice@example.net") == 0 &&
+	          !grants_holder(store, "@company.example", holder),
+	      "removal", "takes what it was granted along");
 	buf_clear(&ended);
 }
 
@@ -512,17 +511,18 @@ test_limits(void)
 		granted_count += grant("carol@example.net", IDENTITY_ADDRESS, name) == GRANTS_OK;
 	}
 	/* One was there. */
-	ok(granted_count == IDENTITIES_MAX - 1 &&
-	       grant("carol@example.net", IDENTITY_ADDRESS, "more@example.org") == GRANTS_LIMIT &&
-	       grants_list(store, "carol@example.net", list, &count) == GRANTS_OK &&
-	       count == IDENTITIES_MAX,
-	   "limit", "of one account");
+	ok_of(granted_count == IDENTITIES_MAX - 1 &&
+	          grant("carol@example.net", IDENTITY_ADDRESS, "more@example.org") ==
+	              GRANTS_LIMIT &&
+	          grants_list(store, "carol@example.net", list, &count) == GRANTS_OK &&
+	          count == IDENTITIES_MAX,
+	      "limit", "of one account");
 	set = grants_load(store, "carol@example.net");
-	ok(set != NULL && identities_count(set) == IDENTITIES_MAX &&
-	       ask(set, policy, "a77@example.org", NULL) &&
-	       ask(set, policy, "carol@example.net", NULL) &&
-	       !ask(set, policy, "more@example.org", NULL),
-	   "limit", "all of them loaded");
+	ok_of(set != NULL && identities_count(set) == IDENTITIES_MAX &&
+	          ask(set, policy, "a77@example.org", NULL) &&
+	          ask(set, policy, "carol@example.net", NULL) &&
+	          !ask(set, policy, "more@example.org", NULL),
+	      "limit", "all of them loaded");
 	identities_free(set);
 	/* The longest names there are make the longest key there is. */
 	memset(longest, 'a', 64);
@@ -531,12 +531,12 @@ test_limits(void)
 		strcat(longest, "bbbbbbbbb.");
 	strcat(longest, "ccccccccccccccccc");
 	longest[254] = '\0';
-	ok(add_account(longest), "limit", "the longest account");
+	ok_of(add_account(longest), "limit", "the longest account");
 	strcpy(name, longest);
 	name[0] = 'x';
-	ok(grant(longest, IDENTITY_ADDRESS, name) == GRANTS_OK && count_of(longest) == 1 &&
-	       grants_remove(store, longest, name) == GRANTS_OK && count_of(longest) == 0,
-	   "limit", "with the longest identity");
+	ok_of(grant(longest, IDENTITY_ADDRESS, name) == GRANTS_OK && count_of(longest) == 1 &&
+	          grants_remove(store, longest, name) == GRANTS_OK && count_of(longest) == 0,
+	      "limit", "with the longest identity");
 }
 
 static void
@@ -552,8 +552,8 @@ test_store(void)
 	test_rules();
 	accounts_close(store);
 	store = accounts_open(1u << 26, error, sizeof(error));
-	ok(store != NULL && count_of("alice@example.net") == 3, "grants",
-	   "are there after reopening");
+	ok_of(store != NULL && count_of("alice@example.net") == 3, "grants",
+	      "are there after reopening");
 	test_removal();
 	test_limits();
 	accounts_close(store);
@@ -572,6 +572,5 @@ main(void)
 	test_policy();
 	test_many();
 	test_store();
-	printf("1..%u\n", tests);
-	return bad > 0;
+	return tap_end();
 }

@@ -7,18 +7,10 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "t/unit/tap.h"
 
 /* A link and a hub in one process and loop: answers, order under a full socket, descriptors,
  * deadlines, ends, and objects freed inside their callbacks. */
-
-static int count, failures;
-
-static void
-ok(bool good, const char *what)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, what);
-	failures += !good;
-}
 
 enum { ECHO = 1, MUTE, FILL, DIE, FD, FREE_ME };
 
@@ -269,6 +261,5 @@ main(void)
 	buf_clear(&payload);
 	close(pipes[0]);
 	close(pipes[1]);
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

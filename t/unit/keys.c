@@ -16,15 +16,7 @@
 #include "core/conn.h"
 #include "core/service_proto.h"
 #include "keys/client.h"
-
-static unsigned tests, failures;
-
-static void
-ok(bool good, const char *name)
-{
-	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, name);
-	failures += !good;
-}
+#include "t/unit/tap.h"
 
 static void
 frame(int control, enum service_frame type, struct buf *fields, int pass)
@@ -275,6 +267,5 @@ main(void)
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
 	if (system(command) != 0)
 		return 1;
-	printf("1..%u\n", tests);
-	return failures ? 1 : 0;
+	return tap_end();
 }

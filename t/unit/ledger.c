@@ -8,6 +8,7 @@
 
 #include "ratelimit/ledger_clock.h"
 #include "ratelimit/row.h"
+#include "t/unit/tap.h"
 
 /* The ledger against a naive reference: random sessions reserve, release, commit and vanish,
  * classes change between rolling and calendar, an operator resets, the wall clock is set both ways,
@@ -15,15 +16,6 @@
  * reference's. The reference keeps a list of charges, and for the pace a leaky account of credit
  * instead of arrival times. It all happens in Berlin, over both changes of its clocks.
  * SEKISHO_STEPS asks for more steps than the usual ones, SEKISHO_SEED for others. */
-
-static int count, failures;
-
-static void
-ok(bool good, const char *what)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, what);
-	failures += !good;
-}
 
 #define MINUTE   60000
 #define HOUR     (60 * MINUTE)
@@ -664,6 +656,5 @@ main(void)
 	cases();
 	burst();
 	speed();
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

@@ -1,5 +1,6 @@
 /* The tap: a second reader of the log's lines, who may be slow, or gone. */
 #include "core/log.h"
+#include "t/unit/tap.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,16 +8,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-static unsigned tests;
-static int failed;
-
-static void
-ok(int good, const char *what)
-{
-	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, what);
-	failed |= !good;
-}
 
 static char line[LOG_LINE_MAX + 1];
 
@@ -88,6 +79,5 @@ main(void)
 	ok(fcntl(again[1], F_GETFD) == -1, "a reader that is gone costs no descriptor");
 	log_info("-", "alone", "%s", "");
 	log_tap(-1);
-	printf("1..%u\n", tests);
-	return failed;
+	return tap_end();
 }

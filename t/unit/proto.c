@@ -3,18 +3,10 @@
 #include <string.h>
 
 #include "queue/proto.h"
+#include "t/unit/tap.h"
 
 /* What msa and relay face travels to the queue in these frames; whoever took one of them over must
  * not get a frame through that no parser of ours would have made. */
-
-static int count, failures;
-
-static void
-ok(bool good, const char *name)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, name);
-	failures += !good;
-}
 
 static const struct envelope_recipient recipients[] = {
     {.address = {"bob", "example.org"}, .notify = NOTIFY_NEVER, .orcpt = "rfc822;b+2Bb@x.example"},
@@ -145,6 +137,5 @@ main(void)
 	refuses("an unknown BY", spoil_by);
 	refuses("a time before time", spoil_hold);
 	refuses("nobody", spoil_null_recipient);
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

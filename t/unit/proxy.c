@@ -6,18 +6,10 @@
 #include <string.h>
 
 #include "smtp/proxy.h"
+#include "t/unit/tap.h"
 
 /* Each header of the table, good or bad, at every truncation and with a client's octets behind it.
  */
-
-static int count, failures;
-
-static void
-ok(bool good, const char *what, const char *name)
-{
-	printf("%sok %d - %s: %s\n", good ? "" : "not ", ++count, what, name);
-	failures += !good;
-}
 
 #define SIGNATURE "\r\n\r\n\0\r\nQUIT\n"
 #define FOUR                                                                                       \
@@ -170,9 +162,10 @@ main(void)
 		char client[80], longer[512];
 		size_t used = 99;
 
-		ok(parse(text, rows[i].len, &used, client) == rows[i].result &&
-		       strcmp(client, rows[i].client) == 0 && used == (good ? rows[i].len : used),
-		   "a header", name);
+		ok_of(parse(text, rows[i].len, &used, client) == rows[i].result &&
+		          strcmp(client, rows[i].client) == 0 &&
+		          used == (good ? rows[i].len : used),
+		      "a header", name);
 		/* Cut short, a good one needs more; a bad one may be found out early, and then
 		 * stays bad. */
 		bool right = true, bad = false;
@@ -182,7 +175,7 @@ main(void)
 			        !(bad && result != PROXY_BAD);
 			bad = result == PROXY_BAD;
 		}
-		ok(right, "at every truncation", name);
+		ok_of(right, "at every truncation", name);
 		if (!good)
 			continue;
 		memcpy(longer, text, rows[i].len);
@@ -193,15 +186,14 @@ main(void)
 			    right &&
 			    parse(longer, rows[i].len + extra, &used, client) == rows[i].result &&
 			    used == rows[i].len && strcmp(client, rows[i].client) == 0;
-		ok(right, "what follows is the client's", name);
+		ok_of(right, "what follows is the client's", name);
 	}
 	/* The largest that is read. */
 	static char large[PROXY_MAX + 1] = SIGNATURE "\x21\x11\x0f\xf0" FOUR;
 	char client[80];
 	size_t used;
-	ok(parse(large, PROXY_MAX - 1, &used, client) == PROXY_MORE &&
-	       parse(large, PROXY_MAX, &used, client) == PROXY_CLIENT && used == PROXY_MAX,
-	   "a header", "of PROXY_MAX octets");
-	printf("1..%d\n", count);
-	return failures != 0;
+	ok_of(parse(large, PROXY_MAX - 1, &used, client) == PROXY_MORE &&
+	          parse(large, PROXY_MAX, &used, client) == PROXY_CLIENT && used == PROXY_MAX,
+	      "a header", "of PROXY_MAX octets");
+	return tap_end();
 }

@@ -7,6 +7,7 @@
 #include "core/loop.h"
 struct loop *test_loop(void);
 #include "queue/main.c"
+#include "t/unit/tap.h"
 #undef main
 
 #include <signal.h>
@@ -15,7 +16,6 @@ struct loop *test_loop(void);
 #include <sys/stat.h>
 
 static struct loop *loop;
-static int tests, failures;
 static struct ipc_link *msa_link, *admin_link;
 static struct queue_client *client;
 static struct queue_worker *worker;
@@ -31,14 +31,6 @@ struct loop *
 test_loop(void)
 {
 	return loop;
-}
-
-static void
-ok(bool good, const char *what)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++tests, what);
-	fflush(stdout);
-	failures += !good;
 }
 
 static bool late;
@@ -833,6 +825,5 @@ main(void)
 	snprintf(remove, sizeof(remove), "rm -rf %s", dir);
 	if (chdir("/") == -1 || system(remove) != 0)
 		printf("# %s is left behind\n", dir);
-	printf("1..%d\n", tests);
-	return failures != 0;
+	return tap_end();
 }

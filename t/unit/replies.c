@@ -4,17 +4,9 @@
 
 #include "msa/replies.h"
 #include "smtp/address.h"
+#include "t/unit/tap.h"
 
 /* Every row of the reply table: what a client, its user and a help desk can rely on. */
-
-static int count, failures;
-
-static void
-ok(bool good, const char *what, const char *reply)
-{
-	printf("%sok %d - %s: %s\n", good ? "" : "not ", ++count, what, reply);
-	failures += !good;
-}
 
 /* The IANA registry of SMTP enhanced status codes, subject and detail: 6.10 is there as a duplicate
  * that is not to be used. */
@@ -105,29 +97,28 @@ main(void)
 		bool shape = strlen(format) > 4 && code >= 200 && code <= 599 &&
 		             (format[3] == ' ' || format[3] == '-');
 
-		ok(shape, "is a reply", format);
+		ok_of(shape, "is a reply", format);
 		if (!shape)
 			continue;
 		for (const char *p = line; *p; p++)
 			shape = shape && *p >= ' ' && *p <= '~';
-		ok(shape && line[len - 1] != ' ', "is printable ASCII", format);
+		ok_of(shape && line[len - 1] != ' ', "is printable ASCII", format);
 		/* RFC 5321 section 4.5.3.1.5; a challenge is bounded by RFC 4954. */
-		ok(len + 2 <= 512 || name == REPLY_AUTH_CHALLENGE, "fits a reply line", format);
+		ok_of(len + 2 <= 512 || name == REPLY_AUTH_CHALLENGE, "fits a reply line", format);
 		if (enhanced(format + 4, &class, &subject, &detail)) {
-			ok(class == code / 100, "has the class of its code", format);
-			ok(is_registered(subject, detail), "has a registered code", format);
-			ok(strlen(format) > 11, "says something", format);
+			ok_of(class == code / 100, "has the class of its code", format);
+			ok_of(is_registered(subject, detail), "has a registered code", format);
+			ok_of(strlen(format) > 11, "says something", format);
 		} else {
-			ok(!needs_enhanced(name), "has no enhanced code", format);
+			ok_of(!needs_enhanced(name), "has no enhanced code", format);
 		}
 		if (code >= 400)
-			ok(says_what_next(format), "says what to do", format);
+			ok_of(says_what_next(format), "says what to do", format);
 		/* What is temporary or a success is no client's mistake. */
-		ok(code / 100 == 5 || !reply_is_client_error(name), "blames justly", format);
+		ok_of(code / 100 == 5 || !reply_is_client_error(name), "blames justly", format);
 		for (enum reply_name other = 0; other < name; other++)
 			if (!strcmp(format, reply_format(other)) && strncmp(format, "250-", 4) != 0)
-				ok(false, "is there once", format);
+				ok_of(false, "is there once", format);
 	}
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

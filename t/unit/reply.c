@@ -2,15 +2,7 @@
 #include <string.h>
 
 #include "smtp/reply.h"
-
-static int count, failures;
-
-static void
-ok(bool good, const char *name)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, name);
-	failures += !good;
-}
+#include "t/unit/tap.h"
 
 static const struct {
 	const char *name, *data;
@@ -82,6 +74,5 @@ main(void)
 	for (int i = 0; i <= REPLY_LINES_MAX; i++, len += 7)
 		memcpy(big + len, "250-x\r\n", 7);
 	ok(reply_parse(big, len, &reply, NULL, NULL) == -1, "lines are bounded");
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

@@ -20,16 +20,7 @@
 #include "queue/store.h"
 #include "queue/store_int.h"
 #include "ratelimit/row.h"
-
-static unsigned tests, failures;
-
-static bool
-ok(bool good, const char *name)
-{
-	printf("%sok %u - %s\n", good ? "" : "not ", ++tests, name);
-	failures += !good;
-	return good;
-}
+#include "t/unit/tap.h"
 
 static struct loop *loop;
 static struct store *store;
@@ -1006,6 +997,5 @@ main(void)
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
 	if (chdir("/") < 0 || system(command) != 0)
 		return 1;
-	printf("1..%u\n", tests);
-	return failures != 0;
+	return tap_end();
 }

@@ -2,18 +2,7 @@
 #include <string.h>
 
 #include "core/text.h"
-
-static int count, failures;
-
-static void
-ok(bool good, const char *name, const char *what)
-{
-	printf("%sok %d - %s:", good ? "" : "not ", ++count, name);
-	for (; *what; what++)
-		printf(" %02x", (unsigned char)*what);
-	putchar('\n');
-	failures += !good;
-}
+#include "t/unit/tap.h"
 
 static const struct {
 	const char *text;
@@ -106,24 +95,24 @@ int
 main(void)
 {
 	for (size_t i = 0; i < sizeof chars / sizeof *chars; i++)
-		ok(text_char(chars[i].text, strlen(chars[i].text)) == chars[i].len, "a character",
-		   chars[i].text);
-	ok(text_char("\xe9\x96\xa2", 2) == 0 && text_char("\xe9\x96\xa2x", 4) == 3,
-	   "looks no further than it may", "");
-	ok(text_code("a", 1) == 'a' && text_code("\xc3\xb6", 2) == 0xf6 &&
-	       text_code("\xe9\x96\xa2", 3) == 0x95a2 &&
-	       text_code("\xf0\x9f\x92\xa9", 4) == 0x1f4a9,
-	   "code points", "");
-	ok(text_is_printable("", 0) && text_is_printable("j\xc3\xb6rg", 5) &&
-	       !text_is_printable("j\xc3\xb6rg", 2) && !text_is_printable("a\0b", 3),
-	   "text", "");
-	ok(text_is_ascii("") && text_is_ascii("abc") && !text_is_ascii("ab\xc3\xb6"), "ASCII", "");
+		ok_of(text_char(chars[i].text, strlen(chars[i].text)) == chars[i].len,
+		      "a character", chars[i].text);
+	ok_of(text_char("\xe9\x96\xa2", 2) == 0 && text_char("\xe9\x96\xa2x", 4) == 3,
+	      "looks no further than it may", "");
+	ok_of(text_code("a", 1) == 'a' && text_code("\xc3\xb6", 2) == 0xf6 &&
+	          text_code("\xe9\x96\xa2", 3) == 0x95a2 &&
+	          text_code("\xf0\x9f\x92\xa9", 4) == 0x1f4a9,
+	      "code points", "");
+	ok_of(text_is_printable("", 0) && text_is_printable("j\xc3\xb6rg", 5) &&
+	          !text_is_printable("j\xc3\xb6rg", 2) && !text_is_printable("a\0b", 3),
+	      "text", "");
+	ok_of(text_is_ascii("") && text_is_ascii("abc") && !text_is_ascii("ab\xc3\xb6"), "ASCII",
+	      "");
 	for (size_t i = 0; i < 20; i++) {
 		char octets[20] = "";
 		octets[i] = (char)0x80;
-		ok(!text_is_7bit(octets, sizeof octets) && text_is_7bit(octets, i),
-		   "an octet over 127 is found wherever it stands", "");
+		ok_of(!text_is_7bit(octets, sizeof octets) && text_is_7bit(octets, i),
+		      "an octet over 127 is found wherever it stands", "");
 	}
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }

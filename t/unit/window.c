@@ -7,18 +7,10 @@
 
 #include "ratelimit/ledger_clock.h"
 #include "ratelimit/row.h"
+#include "t/unit/tap.h"
 
 /* Both windows against a naive reference that remembers every charge, their stored form, and the
  * ledger's clock against jumps. */
-
-static int count, failures;
-
-static void
-ok(bool good, const char *what)
-{
-	printf("%sok %d - %s\n", good ? "" : "not ", ++count, what);
-	failures += !good;
-}
 
 #define MINUTE 60000
 #define DAY    (24 * 60 * MINUTE)
@@ -276,6 +268,5 @@ main(void)
 	property();
 	rows();
 	clocks();
-	printf("1..%d\n", count);
-	return failures != 0;
+	return tap_end();
 }
