@@ -1,7 +1,8 @@
 /* One stream connection, plain or TLS, accepted or made: non-blocking, bounded both ways, with its
  * timeouts.
  *
- * The only code that reads or writes a peer's socket. Input waits in a bounded buffer until the
+ * The only code that reads or writes a peer's socket, but for a PROXY header, which msa/balancer.c
+ * takes off before a connection begins here. Input waits in a bounded buffer until the
  * owner consumes it; reading stops while it is full, while output is above CONN_OUTPUT_HIGH, or
  * while the owner paused it. STARTTLS: octets that came in clear text behind the command are an
  * attack (they would count as encrypted): conn_start_tls refuses. */
