@@ -114,10 +114,13 @@ for my $i (0 .. $#clients) { $clients[$i]->raw(".\r\n") if $i % 4 < 2 }
 my $accepted = grep { look(); $_->reply =~ /^250 2\.0\.0 Queued/ } @clients;
 is($accepted, $UPLOADS, "$UPLOADS messages of the full size at once");
 Sekisho::wait_for(120, sub { look(); ($s->json('queue', 'audit') // {})->{queued} == 0 }) or die $s->log;
-for (@watched) {
-	my ($name, $pid) = @$_;
-	my $growth = $peak{$pid} - $before{$pid};
-	cmp_ok($growth, '<', $MOST * $UPLOADS, sprintf '%s grows by %.0f KiB for each of them', $name, $growth / $UPLOADS);
-	diag(sprintf '%s: %d KiB before, %d KiB at most', $name, $before{$pid}, $peak{$pid}) if $ENV{SEKISHO_VERBOSE};
+SKIP: {
+	skip 'the address sanitizer keeps what was freed', scalar @watched if $Sekisho::BUILD =~ /san$/;
+	for (@watched) {
+		my ($name, $pid) = @$_;
+		my $growth = $peak{$pid} - $before{$pid};
+		cmp_ok($growth, '<', $MOST * $UPLOADS, sprintf '%s grows by %.0f KiB for each of them', $name, $growth / $UPLOADS);
+		diag(sprintf '%s: %d KiB before, %d KiB at most', $name, $before{$pid}, $peak{$pid}) if $ENV{SEKISHO_VERBOSE};
+	}
 }
 done_testing;
