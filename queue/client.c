@@ -281,7 +281,7 @@ ask(struct queue_submission *submission, enum proto_type type, msec_t timeout,
 	wire_put_str(&frame, submission->account);
 	wire_put_str(&frame, submission->class);
 	reserve->call =
-	    ipc_link_call(client->link, type, &frame, -1, timeout, on_reserved, reserve);
+	    ipc_link_call(client->link, (uint16_t)type, &frame, -1, timeout, on_reserved, reserve);
 	buf_clear(&frame);
 	if (!reserve->call)
 		loop_defer(client->loop, on_reserve_down, reserve);
