@@ -373,6 +373,54 @@ proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *o
 }
 
 void
+proto_put_contact(struct buf *buf, const struct queue_contact *contact)
+{
+	wire_put_u8(buf, (uint8_t)contact->end);
+	wire_put_str(buf, contact->site);
+	wire_put_str(buf, contact->host);
+	wire_put_str(buf, contact->address);
+	wire_put_str(buf, contact->tls);
+	wire_put_u32(buf, (uint32_t)contact->connect);
+	wire_put_u32(buf, (uint32_t)contact->greeting);
+	wire_put_u32(buf, (uint32_t)contact->reply);
+}
+
+/* A text that is "" or printable. */
+static void
+read_text(struct wire *wire, char *out, size_t size)
+{
+	wire_str(wire, out, size);
+	if (!text_is_printable(out, strlen(out)))
+		wire->failed = true;
+}
+
+static int32_t
+read_wait(struct wire *wire)
+{
+	const uint32_t wait = wire_u32(wire);
+
+	return wait > INT32_MAX ? -1 : (int32_t)wait;
+}
+
+void
+proto_contact(struct wire *wire, struct queue_contact *out)
+{
+	memset(out, 0, sizeof(*out));
+	const unsigned end = wire_u8(wire);
+	if (end > QUEUE_CONTACT_OK)
+		wire->failed = true;
+	else
+		out->end = (enum queue_contact_end)end;
+	read_text(wire, out->site, sizeof(out->site));
+	read_text(wire, out->host, sizeof(out->host));
+	read_text(wire, out->address, sizeof(out->address));
+	read_text(wire, out->tls, sizeof(out->tls));
+	out->connect = read_wait(wire);
+	out->greeting = read_wait(wire);
+	out->reply = read_wait(wire);
+}
+
+void
 proto_put_outcome(struct buf *buf, const struct queue_outcome *outcome)
 {
 	wire_put_u16(buf, outcome->index);

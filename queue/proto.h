@@ -32,8 +32,8 @@ enum proto_type {
 	PROTO_HELLO = 32, /* tell: u8 lane, u32 capacity, u32 n, n x (u64 number, id, str domain,
 	                     u16 n, n x u16 index): jobs past their dot */
 	PROTO_JOB,        /* push: see proto_put_job, with a read-only descriptor */
-	PROTO_DONE,       /* call: u64 number, id, outcomes -> u8 1, once they are durable */
-	PROTO_ENOUGH,     /* tell: nothing: no further jobs */
+	PROTO_DONE,   /* call: u64 number, id, contact, outcomes -> u8 1, once they are durable */
+	PROTO_ENOUGH, /* tell: nothing: no further jobs */
 	/* admin */
 	PROTO_STATUS = 64, /* call: nothing -> u8 answer, status */
 	/* The three of them answer u8 answer, view. */
@@ -110,6 +110,8 @@ void proto_commit_clear(struct proto_commit *commit);
 void proto_put_job(struct buf *buf, const struct queue_job *job);
 bool proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *out);
 
+void proto_put_contact(struct buf *buf, const struct queue_contact *contact);
+void proto_contact(struct wire *wire, struct queue_contact *out);
 void proto_put_outcome(struct buf *buf, const struct queue_outcome *outcome);
 void proto_outcome(struct wire *wire, struct queue_outcome *out);
 

@@ -303,6 +303,8 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 	struct queue_id id;
 	uint64_t number = wire_u64(&wire);
 	proto_id(&wire, &id);
+	struct queue_contact contact;
+	proto_contact(&wire, &contact);
 	size_t count = wire_u16(&wire);
 	if (count == 0 || count > PROTO_JOB_MAX)
 		wire.failed = true;

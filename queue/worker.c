@@ -275,7 +275,8 @@ queue_job_final(struct queue_job *job)
 }
 
 void
-queue_job_done(struct queue_job *pub, const struct queue_outcome *outcomes, size_t count)
+queue_job_done(struct queue_job *pub, const struct queue_contact *contact,
+               const struct queue_outcome *outcomes, size_t count)
 {
 	struct job *job = (struct job *)pub;
 	struct queue_worker *worker = job->worker;
@@ -291,6 +292,7 @@ queue_job_done(struct queue_job *pub, const struct queue_outcome *outcomes, size
 	buf_init(&unheard->frame);
 	wire_put_u64(&unheard->frame, pub->number);
 	proto_put_id(&unheard->frame, &pub->id);
+	proto_put_contact(&unheard->frame, contact);
 	wire_put_u16(&unheard->frame, (uint16_t)count);
 	for (size_t i = 0; i < count; i++) {
 		unheard->indexes[i] = outcomes[i].index;

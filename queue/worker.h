@@ -29,6 +29,9 @@ struct queue_recipient {
 	unsigned notify;   /* NOTIFY_* bits, as in struct envelope_recipient */
 	const char *orcpt; /* in the arena; "" when not given */
 };
+/* "mx.example.net", "mx1.example.net+3f2a": the MX hosts that serve a domain, see dns_result. */
+#define QUEUE_SITE_SIZE 264
+
 struct queue_job { /* lives until queue_job_done or on_abandon returns; so does everything in it */
 	struct arena *arena; /* the attempt's memory, for the relay too */
 	uint64_t number;     /* unique for one incarnation of the queue */
@@ -59,6 +62,25 @@ struct queue_outcome {
 	    reply; /* the remote's, or our own words with code 0 about a failed connection */
 };
 
+/* How far the attempt came with the host that it spoke to last. */
+enum queue_contact_end {
+	QUEUE_CONTACT_NONE,    /* nobody was asked: no host is known, or none has what is needed */
+	QUEUE_CONTACT_FAILED,  /* no connection, no greeting, no handshake */
+	QUEUE_CONTACT_TIMEOUT, /* the same, or anything later, for want of an answer */
+	QUEUE_CONTACT_LOST,    /* the connection ended within the transaction */
+	QUEUE_CONTACT_OK,      /* it answered what it was asked */
+};
+/* What an attempt met. Texts are "" and times -1 for what it did not come to. */
+struct queue_contact {
+	enum queue_contact_end end;
+	char site[QUEUE_SITE_SIZE]; /* which serves the domain; "": DNS did not say */
+	char host[256], address[64];
+	char tls[16]; /* "TLSv1.3"; "" in clear */
+	/* msec: until connected; from there to the greeting; the longest wait for a reply in the
+	 * transaction. The first two are of a new connection only. */
+	int32_t connect, greeting, reply;
+};
+
 struct queue_worker;
 struct queue_worker_events {
 	void (*on_job)(void *arg, struct queue_job *job); /* begin; the answer is queue_job_done */
@@ -78,6 +100,7 @@ void queue_worker_stop(struct queue_worker *worker, void (*on_idle)(void *arg));
  * Call before the final dot is written. */
 void queue_job_final(struct queue_job *job);
 /* One outcome for every recipient; ends the job. */
-void queue_job_done(struct queue_job *job, const struct queue_outcome *outcomes, size_t count);
+void queue_job_done(struct queue_job *job, const struct queue_contact *contact,
+                    const struct queue_outcome *outcomes, size_t count);
 
 #endif

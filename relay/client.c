@@ -157,6 +157,43 @@ client_suits(const struct client *client, const struct route_result *route,
 	       !transaction_lacks(client, job, NULL);
 }
 
+/* ---- what the attempt met */
+
+/* It speaks to the present target from now on. */
+static void
+note_host(struct client *client)
+{
+	struct queue_contact *contact = &client->contact;
+
+	memcpy(contact->host, client->target.host, sizeof contact->host);
+	snprintf(contact->address, sizeof contact->address, "%s", client->peer);
+	snprintf(contact->tls, sizeof contact->tls, "%s",
+	         client->conn ? conn_tls_version(client->conn) : "");
+	contact->connect = contact->greeting = contact->reply = -1;
+	contact->end = QUEUE_CONTACT_FAILED;
+	client->asked = clock_mono();
+}
+
+/* What was awaited has come. */
+static int32_t
+waited(struct client *client)
+{
+	const msec_t now = clock_mono(), wait = now - client->asked;
+
+	client->asked = now;
+	return wait > INT32_MAX ? INT32_MAX : (int32_t)wait;
+}
+
+static void
+note_reply(struct client *client)
+{
+	const int32_t wait = waited(client);
+
+	client->contact.end = QUEUE_CONTACT_OK;
+	if (wait > client->contact.reply)
+		client->contact.reply = wait;
+}
+
 void
 client_begin(struct client *client, const struct route_result *route, struct queue_job *job,
              client_on_done *on_done, void *arg)
@@ -167,15 +204,19 @@ client_begin(struct client *client, const struct route_result *route, struct que
 	client->on_done = on_done;
 	client->arg = arg;
 	transaction_new(client);
+	client->contact = (struct queue_contact){.connect = -1, .greeting = -1, .reply = -1};
+	memcpy(client->contact.site, route->dns.site, sizeof client->contact.site);
 	client->may_change = false;
 	client->is_unproven = client->state == CLIENT_KEPT;
 	client->next = client->is_unproven ? find_target(client, route) + 1 : 0;
 	client->sessions = client->is_unproven;
 	loop_timer_cancel(client->kick);
-	if (client->is_unproven)
+	if (client->is_unproven) {
+		note_host(client);
 		transaction_begin(client);
-	else
+	} else {
 		loop_timer_arm(client->kick, 0);
+	}
 }
 
 void
@@ -220,6 +261,7 @@ client_finish(struct client *client, enum client_farewell farewell)
 	client_on_done *on_done = client->on_done;
 	void *arg = client->arg;
 	const struct queue_outcome *outcomes = client->outcomes;
+	const struct queue_contact contact = client->contact;
 	size_t count = client->job->recipient_count;
 
 	for (size_t i = 0; i < count; i++)
@@ -231,7 +273,7 @@ client_finish(struct client *client, enum client_farewell farewell)
 		quit(client);
 	else
 		client_free(client);
-	on_done(arg, outcomes, count);
+	on_done(arg, &contact, outcomes, count);
 }
 
 static void
@@ -290,6 +332,7 @@ next_address(struct client *client)
 		          client->peer, sizeof client->peer);
 	client->state = CLIENT_CONNECTING;
 	client->deliveries = 0;
+	note_host(client);
 	client->tls = tls_wanted(client->route.conf, &client->job->envelope);
 	if (is_doubtful(&client->job->envelope, &client->route, target)) {
 		client_cannot(client, "5.7.30",
@@ -336,6 +379,7 @@ client_set_state(struct client *client, enum client_state state)
 	msec_t timeout = conf->reply_timeout;
 
 	client->state = state;
+	client->asked = clock_mono();
 	if (state == CLIENT_DATA || state == CLIENT_BODY)
 		timeout = conf->relay_data_timeout;
 	else if (state == CLIENT_FINAL)
@@ -546,6 +590,7 @@ on_reply(struct client *client, const struct reply *reply)
 
 	switch (client->state) {
 	case CLIENT_GREETING:
+		client->contact.greeting = waited(client);
 		if (reply->code != 220) {
 			client->last = *reply;
 			client_next_host(client);
@@ -564,6 +609,7 @@ on_reply(struct client *client, const struct reply *reply)
 			client->last = *reply;
 			client_next_host(client);
 		} else {
+			client->contact.end = QUEUE_CONTACT_OK;
 			prepare_session(client);
 		}
 		return;
@@ -591,6 +637,7 @@ on_reply(struct client *client, const struct reply *reply)
 	case CLIENT_DATA:
 	case CLIENT_BODY:
 	case CLIENT_FINAL:
+		note_reply(client);
 		transaction_on_reply(client, reply);
 		return;
 	case CLIENT_KEPT: /* nothing was asked: most likely a 421 */
@@ -611,6 +658,7 @@ on_open(void *arg)
 	struct client *client = arg;
 
 	client->sessions++;
+	client->contact.connect = waited(client);
 	if (client->tls == CONF_TLS_IMPLICIT)
 		start_tls(client);
 	else
@@ -622,6 +670,8 @@ on_secure(void *arg)
 {
 	struct client *client = arg;
 
+	snprintf(client->contact.tls, sizeof client->contact.tls, "%s",
+	         conn_tls_version(client->conn));
 	if (client->tls == CONF_TLS_IMPLICIT)
 		client_set_state(client, CLIENT_GREETING);
 	else
@@ -695,6 +745,9 @@ on_end(void *arg, enum conn_end why)
 {
 	struct client *client = arg;
 
+	client->contact.end = why == CONN_TIMEOUT               ? QUEUE_CONTACT_TIMEOUT
+	                      : client->state < CLIENT_ENVELOPE ? QUEUE_CONTACT_FAILED
+	                                                        : QUEUE_CONTACT_LOST;
 	lost(client,
 	     why == CONN_EOF       ? "the server closed the connection"
 	     : why == CONN_TIMEOUT ? "timed out"

@@ -14,9 +14,10 @@
 
 struct client;
 
-/* The outcomes (one for each recipient, in their order) live in the job's arena. The client does
- * not touch the job any more. */
-typedef void client_on_done(void *arg, const struct queue_outcome *outcomes, size_t count);
+/* The outcomes (one for each recipient, in their order) live in the job's arena, the contact for
+ * the call. The client does not touch the job any more. */
+typedef void client_on_done(void *arg, const struct queue_contact *contact,
+                            const struct queue_outcome *outcomes, size_t count);
 
 enum client_use {
 	CLIENT_IDLE, /* the connection did its work well and waits a while for the next attempt */

@@ -58,7 +58,9 @@ struct client {
 	msec_t by_least;             /* DELIVERBY: the shortest time it takes; 0: any */
 	enum login_mechanism login;  /* the best that is offered */
 	unsigned login_step;
-	unsigned deliveries; /* on this connection */
+	unsigned deliveries;          /* on this connection */
+	struct queue_contact contact; /* of the present job */
+	msec_t asked;                 /* monotonic: since when something is awaited */
 	/* transaction */
 	struct queue_job *job; /* NULL between two */
 	client_on_done *on_done;

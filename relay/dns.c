@@ -81,9 +81,12 @@ struct dns_lookup {
 	msec_t deadline;
 	bool graced; /* the deadline has been shortened to GRACE */
 	struct query mx;
-	bool mx_done;                     /* the hosts are known */
-	size_t mx_records;                /* seen in the answer, "." included */
-	bool null_mx;                     /* one of them was "." */
+	bool mx_done;                /* the hosts are known */
+	size_t mx_records;           /* seen in the answer, "." included */
+	bool null_mx;                /* one of them was "." */
+	char best[ANSWER_NAME_SIZE]; /* of the records, by preference and name; "" before */
+	unsigned best_preference;
+	uint32_t digest;                  /* of all hosts' names, whatever their order */
 	unsigned own_preference;          /* ours among the hosts; UINT_MAX: we are not */
 	char canonical[ANSWER_NAME_SIZE]; /* where the CNAMEs of the domain lead */
 	struct host *hosts;               /* the best first, once the MX answer is whole */
@@ -277,6 +280,41 @@ has_better(struct dns_lookup *lookup, const struct host *host)
 	return false;
 }
 
+static uint32_t
+name_digest(const char *name)
+{
+	uint32_t digest = 2166136261u; /* FNV-1a */
+
+	for (; *name; name++)
+		digest = (digest ^ (unsigned char)*name) * 16777619u;
+	return digest;
+}
+
+/* One more record for the name of the set. */
+static void
+add_to_site(struct dns_lookup *lookup, const struct answer_record *record)
+{
+	lookup->digest += name_digest(record->host);
+	if (lookup->best[0] && (record->preference > lookup->best_preference ||
+	                        (record->preference == lookup->best_preference &&
+	                         strcmp(record->host, lookup->best) > 0)))
+		return;
+	lookup->best_preference = record->preference;
+	memcpy(lookup->best, record->host, sizeof lookup->best);
+}
+
+static void
+name_site(struct dns_lookup *lookup)
+{
+	const char *best = lookup->best[0] ? lookup->best : lookup->name;
+	const uint32_t others = lookup->best[0] ? lookup->digest - name_digest(best) : 0;
+	char digest[8] = "";
+
+	if (others)
+		snprintf(digest, sizeof digest, "+%04x", (others ^ others >> 16) & 0xffff);
+	snprintf(lookup->result.site, sizeof lookup->result.site, "%s%s", best, digest);
+}
+
 static void
 on_mx(void *arg, const struct answer_record *record)
 {
@@ -285,6 +323,8 @@ on_mx(void *arg, const struct answer_record *record)
 	struct in_addr literal;
 
 	lookup->mx_records++;
+	if (record->host[0] && strcmp(record->host, ".") != 0)
+		add_to_site(lookup, record);
 	if (!strcmp(record->host, ".")) {
 		lookup->null_mx = true;
 	} else if (record->host[0] && !strcmp(record->host, lookup->dns->hostname)) {
@@ -581,6 +621,7 @@ settle_hosts(struct dns_lookup *lookup)
 	case ANSWER_DATA:
 		break;
 	}
+	name_site(lookup);
 	if (lookup->null_mx && lookup->mx_records == 1) {
 		lookup->result.why.code = 556;
 		say_why(lookup, "5.1.10", "the domain %s takes no mail (null MX)", lookup->name);
@@ -705,6 +746,7 @@ dns_find_host(struct dns *dns, const char *name, uint16_t port, dns_on_done *on_
 	struct dns_lookup *lookup = lookup_new(dns, name, port, on_done, arg);
 
 	lookup->is_host = lookup->mx_done = true;
+	snprintf(lookup->result.site, sizeof lookup->result.site, "%.255s:%u", lookup->name, port);
 	if (take_literal(lookup, name) || take_known(lookup))
 		loop_timer_arm(lookup->timer, 0);
 	else
@@ -723,7 +765,9 @@ dns_find_mx(struct dns *dns, const char *domain, uint16_t port, dns_on_done *on_
 		char *text = xmemdup0(domain + (v6 ? 6 : 1), strcspn(domain + (v6 ? 6 : 1), "]"));
 
 		lookup->mx_done = true;
-		if (!take_literal(lookup, text))
+		if (take_literal(lookup, text))
+			name_site(lookup);
+		else
 			say_why(lookup, "5.1.2", "%s is no address this host can reach", domain);
 		free(text);
 		loop_timer_arm(lookup->timer, 0);

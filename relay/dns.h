@@ -10,6 +10,7 @@
 
 #include "core/conf.h"
 #include "core/loop.h"
+#include "queue/worker.h"
 #include "smtp/reply.h"
 
 #define DNS_TARGETS_MAX 5
@@ -28,6 +29,10 @@ struct dns_target {
 	socklen_t len;
 };
 struct dns_result {
+	/* Names the set of hosts, the same for every domain that they serve: the best one, the
+	 * first by name among equals; behind it, if there are others, '+' and a digest of all. Of
+	 * one host that was asked for: host:port. "": not known. */
+	char site[QUEUE_SITE_SIZE];
 	/* In the order to try. Of several hosts each has at most two, so that a later one is
 	 * reached. 0: why says it. */
 	size_t count;

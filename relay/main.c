@@ -108,13 +108,14 @@ forget(struct attempt *attempt)
 }
 
 static void
-on_done(void *arg, const struct queue_outcome *outcomes, size_t count)
+on_done(void *arg, const struct queue_contact *contact, const struct queue_outcome *outcomes,
+        size_t count)
 {
 	struct attempt *attempt = arg;
 
 	attempt->client = NULL;
 	forget(attempt);
-	queue_job_done(attempt->job, outcomes, count);
+	queue_job_done(attempt->job, contact, outcomes, count);
 }
 
 static void
@@ -126,7 +127,10 @@ on_route(void *arg, const struct route_result *result)
 
 	attempt->lookup = NULL;
 	if (!result->dns.count) {
-		on_done(attempt, client_no_contact(attempt->job, &result->dns.why),
+		struct queue_contact nobody = {.connect = -1, .greeting = -1, .reply = -1};
+
+		memcpy(nobody.site, result->dns.site, sizeof nobody.site);
+		on_done(attempt, &nobody, client_no_contact(attempt->job, &result->dns.why),
 		        attempt->job->recipient_count);
 		return;
 	}

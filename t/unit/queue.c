@@ -189,7 +189,8 @@ finish(struct queue_job *job)
 		                                                  : 550;
 		strcpy(outcomes[i].reply.text, "words");
 	}
-	queue_job_done(job, outcomes, job->recipient_count);
+	queue_job_done(job, &(struct queue_contact){.end = QUEUE_CONTACT_OK}, outcomes,
+	               job->recipient_count);
 }
 static void
 on_job(void *arg, struct queue_job *job)
