@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/log.h"
@@ -197,6 +198,7 @@ commit(struct session *session)
 	const struct header *header = transaction->header;
 	const struct address *sender = &transaction->mail.from;
 	char date[CLOCK_RFC5322_SIZE], from[ADDRESS_TEXT_SIZE];
+	char message_id[QUEUE_MESSAGE_ID_MAX + 1];
 	struct header_prefix prefix = {
 	    .ehlo = session->ehlo,
 	    .client_ip = transaction->conf->mask_client ? NULL : session->ip,
@@ -219,6 +221,9 @@ commit(struct session *session)
 	buf_init(&text);
 	header_compose_prefix(&prefix, &text);
 	assert(text.len <= QUEUE_PREFIX_MAX);
+	header_message_id(header, message_id, sizeof(message_id));
+	if (prefix.add_message_id)
+		snprintf(message_id, sizeof(message_id), "%s@%s", prefix.id, prefix.hostname);
 	struct queue_envelope envelope = {
 	    .from = *sender,
 	    .recipients = transaction->recipients,
@@ -229,6 +234,8 @@ commit(struct session *session)
 	    .client_ip = session->ip,
 	    .client_port = session->port,
 	    .ehlo = session->ehlo,
+	    .protocol = prefix.protocol,
+	    .message_id = message_id,
 	};
 	envelope.envelope.smtputf8 = needs_smtputf8(transaction, &text);
 	if (envelope.envelope.body == BODY_7BIT && transaction->in.has_8bit)

@@ -587,6 +587,8 @@ queue_submission_commit(struct queue_submission *submission, const struct queue_
 	strcpy(out->class, submission->class);
 	snprintf(out->client_ip, sizeof(out->client_ip), "%s", envelope->client_ip);
 	snprintf(out->ehlo, sizeof(out->ehlo), "%s", envelope->ehlo);
+	snprintf(out->protocol, sizeof(out->protocol), "%s", envelope->protocol);
+	snprintf(out->message_id, sizeof(out->message_id), "%s", envelope->message_id);
 	out->client_port = envelope->client_port;
 	out->envelope = envelope->envelope;
 	out->from = envelope->from;

@@ -18,6 +18,8 @@
 #define QUEUE_INLINE_MAX                                                                           \
 	(64u * 1024) /* octets of body that travel in the frame; a larger body gets a file */
 #define QUEUE_PREFIX_MAX     4000 /* octets of prefix header */
+#define QUEUE_MESSAGE_ID_MAX 255  /* octets that are kept of a Message-ID */
+#define QUEUE_PROTOCOL_MAX   15   /* octets of "ESMTPSA" and the like */
 #define QUEUE_RECIPIENTS_MAX 1000 /* the largest limits.recipients */
 #define QUEUE_RECIPIENTS_OCTETS                                                                    \
 	300000 /* of a message's recipients, so that they fit one frame: the texts of each and     \
@@ -93,6 +95,9 @@ struct queue_envelope { /* all borrowed for the call */
 	const char *client_ip;
 	uint16_t client_port;
 	const char *ehlo;
+	/* For whoever asks what became of it; "" when unknown. */
+	const char *protocol;   /* as in Received */
+	const char *message_id; /* without angle brackets */
 };
 /* QUEUE_OK only once body, envelope and charge are durable. While the queue restarts, waits up to
  * QUEUE_LOST_REPLY for its word on a lost reply; never says OK without it. The submission is then

@@ -341,6 +341,8 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	    .client_ip = commit.client_ip,
 	    .client_port = commit.client_port,
 	    .ehlo = commit.ehlo,
+	    .protocol = commit.protocol,
+	    .message_id = commit.message_id,
 	    .prefix = commit.prefix,
 	    .prefix_len = commit.prefix_len,
 	    .body = commit.body,

@@ -11,6 +11,7 @@
  * A batch that is replayed composes anew: what the first try appended is given back. */
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -92,7 +93,8 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
            const struct dsn_recipient *recipients, size_t count)
 {
 	struct store *store = txn->lane->store;
-	struct store_recipient to = {.address = about->from, .orcpt = "", .reply = ""};
+	char id[QUEUE_ID_TEXT_SIZE], message_id[QUEUE_MESSAGE_ID_MAX + 1];
+	struct store_recipient to = {.address = about->from, .orcpt = "", .reply = "", .host = ""};
 	struct store_message message = {
 	    .id = notice->id,
 	    .generated = true,
@@ -102,6 +104,7 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
 	    .due = notice->when,
 	    .client_ip = "",
 	    .ehlo = "",
+	    .message_id = message_id,
 	    .envelope = {.requiretls = about->envelope.requiretls},
 	    .last_reply = "",
 	    .total = 1,
@@ -111,6 +114,8 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
 	};
 	struct buf body;
 
+	queue_id_format(&notice->id, id);
+	snprintf(message_id, sizeof(message_id), "%s@%s", id, store->hostname);
 	if (txn->rc)
 		return;
 	buf_init(&body);

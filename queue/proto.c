@@ -234,6 +234,15 @@ proto_word(struct wire *wire, char *out, size_t size)
 		out[0] = '\0';
 }
 
+/* A text that is "" or printable. */
+static void
+read_text(struct wire *wire, char *out, size_t size)
+{
+	wire_str(wire, out, size);
+	if (!text_is_printable(out, strlen(out)))
+		wire->failed = true;
+}
+
 void
 proto_put_commit(struct buf *buf, const struct proto_commit *commit)
 {
@@ -244,6 +253,8 @@ proto_put_commit(struct buf *buf, const struct proto_commit *commit)
 	wire_put_str(buf, commit->client_ip);
 	wire_put_u16(buf, commit->client_port);
 	wire_put_str(buf, commit->ehlo);
+	wire_put_str(buf, commit->protocol);
+	wire_put_str(buf, commit->message_id);
 	wire_put_u8(buf, commit->in_file);
 	proto_put_address(buf, &commit->from);
 	proto_put_envelope(buf, &commit->envelope);
@@ -272,6 +283,8 @@ proto_commit(const void *data, size_t len, struct proto_commit *out)
 	proto_word(&wire, out->client_ip, sizeof(out->client_ip));
 	out->client_port = wire_u16(&wire);
 	proto_word(&wire, out->ehlo, sizeof(out->ehlo));
+	read_text(&wire, out->protocol, sizeof(out->protocol));
+	read_text(&wire, out->message_id, sizeof(out->message_id));
 	out->in_file = read_small(&wire, 1);
 	proto_address(&wire, &out->from);
 	proto_envelope(&wire, &out->envelope);
@@ -383,15 +396,6 @@ proto_put_contact(struct buf *buf, const struct queue_contact *contact)
 	wire_put_u32(buf, (uint32_t)contact->connect);
 	wire_put_u32(buf, (uint32_t)contact->greeting);
 	wire_put_u32(buf, (uint32_t)contact->reply);
-}
-
-/* A text that is "" or printable. */
-static void
-read_text(struct wire *wire, char *out, size_t size)
-{
-	wire_str(wire, out, size);
-	if (!text_is_printable(out, strlen(out)))
-		wire->failed = true;
 }
 
 static int32_t

@@ -90,6 +90,7 @@ struct proto_commit {
 	struct queue_id id;
 	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
 	char client_ip[PROTO_IP_MAX + 1], ehlo[PROTO_EHLO_MAX + 1];
+	char protocol[QUEUE_PROTOCOL_MAX + 1], message_id[QUEUE_MESSAGE_ID_MAX + 1];
 	uint16_t client_port;
 	struct address from;
 	struct envelope envelope;

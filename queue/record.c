@@ -136,6 +136,9 @@ record_encode(const struct store_message *message, struct buf *out)
 	put_cut(out, message->last_reply, STORE_REPLY_MAX);
 	wire_put_u64(out, (uint64_t)message->warned);
 	proto_put_envelope(out, &message->envelope);
+	put_cut(out, message->message_id, QUEUE_MESSAGE_ID_MAX);
+	wire_put_str(out, message->protocol);
+	wire_put_u32(out, message->deferrals);
 }
 
 /* 0 for one that is not ours to read. */
@@ -182,6 +185,12 @@ record_decode(const void *data, size_t len)
 		proto_envelope(&wire, &message->envelope);
 	else if (flags & FLAG_8BIT)
 		message->envelope.body = BODY_8BITMIME;
+	message->message_id =
+	    version >= 4 ? wire_str_new(&wire, QUEUE_MESSAGE_ID_MAX) : xstrdup("");
+	if (version >= 4) {
+		wire_str(&wire, message->protocol, sizeof(message->protocol));
+		message->deferrals = wire_u32(&wire);
+	}
 	if (wire_done(&wire))
 		return message;
 	store_message_free(message);
@@ -200,13 +209,17 @@ recipient_encode(const struct store_recipient *recipient, struct buf *out)
 	put_cut(out, recipient->reply, STORE_REPLY_MAX);
 	wire_put_u8(out, (uint8_t)recipient->notify);
 	wire_put_str(out, recipient->orcpt);
+	wire_put_u8(out, (uint8_t)recipient->lane);
+	put_cut(out, recipient->host, 255);
+	wire_put_str(out, recipient->peer);
+	wire_put_str(out, recipient->tls);
 }
 
 bool
 recipient_decode(const void *data, size_t len, uint16_t index, struct store_recipient *out)
 {
 	struct wire wire = wire_from(data, len);
-	unsigned version = version_of(&wire), state;
+	unsigned version = version_of(&wire), state, lane;
 
 	memset(out, 0, sizeof(*out));
 	if (version == 0)
@@ -221,7 +234,15 @@ recipient_decode(const void *data, size_t len, uint16_t index, struct store_reci
 	out->reply = wire_str_new(&wire, STORE_REPLY_MAX);
 	out->notify = version >= 3 ? wire_u8(&wire) : 0;
 	out->orcpt = version >= 3 ? wire_str_new(&wire, ENVELOPE_ORCPT_MAX) : xstrdup("");
-	if (wire_done(&wire) && state <= STORE_REMOVED && envelope_is_notify(out->notify))
+	lane = version >= 4 ? wire_u8(&wire) : QUEUE_FRESH;
+	out->lane = (enum queue_lane)lane;
+	out->host = version >= 4 ? wire_str_new(&wire, 255) : xstrdup("");
+	if (version >= 4) {
+		wire_str(&wire, out->peer, sizeof(out->peer));
+		wire_str(&wire, out->tls, sizeof(out->tls));
+	}
+	if (wire_done(&wire) && state <= STORE_REMOVED && lane < QUEUE_LANES &&
+	    envelope_is_notify(out->notify))
 		return true;
 	recipient_clear(out);
 	return false;
@@ -232,7 +253,8 @@ recipient_clear(struct store_recipient *recipient)
 {
 	free(recipient->reply);
 	free(recipient->orcpt);
-	recipient->reply = recipient->orcpt = NULL;
+	free(recipient->host);
+	recipient->reply = recipient->orcpt = recipient->host = NULL;
 }
 
 void
@@ -296,6 +318,7 @@ store_message_free(struct store_message *message)
 	free(message->account);
 	free(message->client_ip);
 	free(message->ehlo);
+	free(message->message_id);
 	free(message->last_reply);
 	free(message->prefix);
 	free(message);

@@ -162,8 +162,8 @@ void job_leave_flight(struct job *job);
 
 const struct store_recipient *recipient_of(const struct store_message *stored, uint16_t index);
 /* Takes the outcomes of a job in flight (or one that could not even start) to the store. */
-void job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
-                struct ipc_from waiting);
+void job_finish(struct job *job, const struct queue_contact *contact,
+                const struct queue_outcome *outcomes, size_t count, struct ipc_from waiting);
 /* All outcomes of the round are durable. */
 void round_end(struct message *message);
 /* Nothing of the round is at a relay or on its way to the disk, nor waits for either. */

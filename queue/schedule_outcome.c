@@ -286,8 +286,8 @@ to_stored(const struct queue_outcome *in, const struct ending *ending, struct st
 
 /* Takes the outcomes of a job in flight (or one that could not even start) to the store. */
 void
-job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
-           struct ipc_from waiting)
+job_finish(struct job *job, const struct queue_contact *contact,
+           const struct queue_outcome *outcomes, size_t count, struct ipc_from waiting)
 {
 	struct message *message = job->message;
 	struct lane *lane = job->lane;
@@ -302,6 +302,7 @@ job_finish(struct job *job, const struct queue_outcome *outcomes, size_t count,
 	                            .outcomes = stored,
 	                            .count = count,
 	                            .when = now,
+	                            .contact = contact,
 	                            .due = message->stored->due,
 	                            .retry_until = begun(message->stored) + keep};
 	if (message->stored->envelope.by == BY_RETURN &&

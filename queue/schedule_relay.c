@@ -42,7 +42,7 @@ job_give_up(struct job *job, const char *text)
 		snprintf(outcomes[i].reply.text, sizeof(outcomes[i].reply.text), "%s",
 		         text ? text : last);
 	}
-	job_finish(job, outcomes, job->count, nobody);
+	job_finish(job, NULL, outcomes, job->count, nobody);
 }
 
 void
@@ -256,7 +256,8 @@ on_stray_finished(void *arg, enum store_result result)
 
 static void
 finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue_id *id,
-             const struct queue_outcome *outcomes, size_t count)
+             const struct queue_contact *contact, const struct queue_outcome *outcomes,
+             size_t count)
 {
 	enum queue_lane where = QUEUE_LANES;
 	struct store_outcome stored[PROTO_JOB_MAX];
@@ -290,6 +291,7 @@ finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue
 	                                  .outcomes = stored,
 	                                  .count = ended,
 	                                  .when = clock_wall(),
+	                                  .contact = contact,
 	                                  .due = message->due};
 	store_finish(schedule->store, &batch, on_stray_finished, stray);
 	store_message_free(message);
@@ -327,7 +329,7 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 	if (job && job->state == JOB_FINISHING) {
 		job->waiting = from; /* said again while the disk is busy with it */
 	} else if (job && job->state == JOB_IN_FLIGHT && job->message && same) {
-		job_finish(job, outcomes, count, from);
+		job_finish(job, &contact, outcomes, count, from);
 	} else if (job && job->state == JOB_IN_FLIGHT && job->message) {
 		char text[QUEUE_ID_TEXT_SIZE];
 		log_error(queue_id_format(&id, text), "done-mismatch", "relay=%u", from.index);
@@ -338,7 +340,7 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 	} else {
 		if (job && job->state == JOB_IN_FLIGHT)
 			job_free(job);
-		finish_stray(schedule, from, &id, outcomes, count);
+		finish_stray(schedule, from, &id, &contact, outcomes, count);
 	}
 	free(outcomes);
 	lane_dispatch(lane);

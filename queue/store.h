@@ -91,7 +91,8 @@ struct store_message_new { /* all borrowed for the call */
 	const char *client_ip;
 	uint16_t client_port;
 	const char *ehlo;
-	const void *prefix; /* at most QUEUE_PREFIX_MAX */
+	const char *protocol, *message_id; /* NULL: unknown */
+	const void *prefix;                /* at most QUEUE_PREFIX_MAX */
 	size_t prefix_len;
 	const void *body; /* at most QUEUE_INLINE_MAX octets; ignored with large */
 	size_t body_len;
@@ -126,7 +127,8 @@ struct store_batch { /* all borrowed for the call */
 	unsigned attempt; /* 0 leaves attempt counts alone (a removal) */
 	const struct store_outcome *outcomes;
 	size_t count;
-	msec_t when, due;   /* due 0: as it is */
+	msec_t when, due;                    /* due 0: as it is */
+	const struct queue_contact *contact; /* whom the attempt met; NULL: nobody */
 	msec_t warned;      /* the age of which the sender is to be told; 0: none */
 	msec_t retry_until; /* told then */
 };
@@ -172,6 +174,10 @@ struct store_recipient {
 	unsigned attempts;
 	msec_t when; /* of the last attempt; 0 before it */
 	char *reply; /* "" before the first attempt */
+	/* Of the last attempt: in which lane, and with whom; "" with nobody. */
+	enum queue_lane lane;
+	char *host;
+	char peer[64], tls[16]; /* its address; "TLSv1.3", "" in clear */
 };
 struct store_message { /* owns everything in it; free with store_message_free */
 	struct queue_id id;
@@ -188,7 +194,10 @@ struct store_message { /* owns everything in it; free with store_message_free */
 	char *client_ip;
 	uint16_t client_port;
 	char *ehlo;
-	unsigned attempts; /* of the message: the highest of its recipients */
+	char *message_id;                      /* without angle brackets; "" when unknown */
+	char protocol[QUEUE_PROTOCOL_MAX + 1]; /* it came by; "" when unknown */
+	uint32_t deferrals; /* of its recipients that were noted one by one, see store_finish */
+	unsigned attempts;  /* of the message: the highest of its recipients */
 	char *last_reply;
 	struct store_body body;
 	uint8_t *prefix;

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -253,6 +254,9 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 	message->client_ip = xstrdup(in->client_ip ? in->client_ip : "");
 	message->client_port = in->client_port;
 	message->ehlo = xstrdup(in->ehlo ? in->ehlo : "");
+	message->message_id = xstrdup(in->message_id ? in->message_id : "");
+	snprintf(message->protocol, sizeof(message->protocol), "%s",
+	         in->protocol ? in->protocol : "");
 	message->last_reply = xstrdup("");
 	if (in->prefix_len)
 		message->prefix = (uint8_t *)xmemdup0(in->prefix, in->prefix_len);
@@ -267,6 +271,7 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 		    .notify = in->recipients[i].notify,
 		    .orcpt = xstrdup(in->recipients[i].orcpt ? in->recipients[i].orcpt : ""),
 		    .reply = xstrdup(""),
+		    .host = xstrdup(""),
 		};
 	}
 	if (in->charge) {
@@ -309,7 +314,7 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 
 struct finish {
 	struct op op;
-	struct store_batch batch; /* outcomes: owned */
+	struct store_batch batch; /* outcomes and contact: owned */
 	bool ended, last;         /* some recipient ended; the message left the lane */
 	struct store_body body;
 	struct notice notices[DSN_ACTIONS];
@@ -340,6 +345,21 @@ recipient_of(struct store_message *message, uint16_t index)
 	           : NULL;
 }
 
+/* Whom its last attempt met. */
+static void
+note_contact(const struct finish *finish, struct store_recipient *recipient)
+{
+	static const struct queue_contact nobody;
+	const struct queue_contact *contact =
+	    finish->batch.contact ? finish->batch.contact : &nobody;
+
+	recipient->lane = finish->batch.lane;
+	free(recipient->host);
+	recipient->host = xstrdup(contact->host);
+	memcpy(recipient->peer, contact->address, sizeof(recipient->peer));
+	memcpy(recipient->tls, contact->tls, sizeof(recipient->tls));
+}
+
 /* True when it changed the recipient. */
 static bool
 apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message *message,
@@ -355,6 +375,7 @@ apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message 
 	if (finish->batch.attempt)
 		recipient->attempts = finish->batch.attempt;
 	recipient->when = finish->batch.when;
+	note_contact(finish, recipient);
 	free(recipient->reply);
 	recipient->reply = xstrdup(outcome->reply);
 	free(message->last_reply);
@@ -557,6 +578,7 @@ finish_complete(struct op *op)
 	for (size_t i = 0; i < DSN_ACTIONS; i++)
 		tell_generated(finish, &finish->notices[i]);
 	free((void *)finish->batch.outcomes);
+	free((void *)finish->batch.contact);
 	free(finish);
 }
 
@@ -583,6 +605,12 @@ store_finish(struct store *store, const struct store_batch *batch, store_on_done
 
 	finish->batch = *batch;
 	finish->batch.outcomes = outcomes;
+	if (batch->contact) {
+		struct queue_contact *contact = xmalloc(sizeof(*contact));
+
+		*contact = *batch->contact;
+		finish->batch.contact = contact;
+	}
 	for (size_t i = 0; i < batch->count; i++) {
 		outcomes[i] = batch->outcomes[i];
 		fails |= is_failure(outcomes[i].state);

@@ -14,7 +14,9 @@
 #include "queue/store.h"
 #include "smtp/dsn.h"
 
-#define STORE_FORMAT      3u /* of environments and records; 1 knew no delay notices, 2 no envelope */
+/* Of environments and records; 1 knew no delay notices, 2 no envelope, 3 not how a message came and
+ * whom its attempts met. */
+#define STORE_FORMAT      4u
 #define STORE_SEGMENT_MAX (64u << 20)
 #define STORE_ID_SIZE     16u
 

@@ -96,7 +96,7 @@ struct header {
 	enum fate fate;    /* of the octet that was just looked at */
 	struct text held;  /* what is OPEN */
 	struct text *keep; /* where the field's body goes as well, or NULL */
-	struct text from, sender, tls_required;
+	struct text from, sender, tls_required, message_id;
 	struct address *authors;
 	size_t author_count, from_count;
 };
@@ -230,6 +230,8 @@ begin_body(struct header *header)
 		header->keep = &header->sender;
 	else if (field == FIELD_TLS_REQUIRED)
 		header->keep = &header->tls_required; /* said twice it is said badly: "No No" */
+	else if (field == FIELD_MESSAGE_ID && !header->seen[field])
+		header->keep = &header->message_id;
 	else if (field == FIELD_RECEIVED && ++header->received > header->opts.received_max)
 		fail(header, HEADER_LOOP);
 	if ((field == FIELD_FROM || field == FIELD_SENDER) && header->seen[field])
@@ -442,6 +444,31 @@ bool
 header_has_message_id(const struct header *header)
 {
 	return header->seen[FIELD_MESSAGE_ID];
+}
+
+char *
+header_message_id(const struct header *header, char *out, size_t size)
+{
+	const char *p = header->message_id.octets, *end = p + header->message_id.len, *open;
+
+	out[0] = '\0';
+	if (!p)
+		return out;
+	if ((open = memchr(p, '<', (size_t)(end - p))) != NULL) {
+		const char *close = memchr(open, '>', (size_t)(end - open));
+
+		p = open + 1;
+		end = close ? close : end;
+	}
+	while (p < end && (*p == ' ' || *p == '\t'))
+		p++;
+	while (end > p && (end[-1] == ' ' || end[-1] == '\t'))
+		end--;
+	if (text_is_printable(p, (size_t)(end - p)))
+		snprintf(out, size, "%.*s", (int)(end - p), p);
+	if (!text_is_printable(out, strlen(out)))
+		out[0] = '\0'; /* cut within a character */
+	return out;
 }
 
 bool

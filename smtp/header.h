@@ -43,6 +43,9 @@ void header_end(struct header *header, data_sink *sink, void *arg);
 enum header_error header_error(const struct header *header);
 bool header_has_date(const struct header *header);
 bool header_has_message_id(const struct header *header);
+/* The first Message-ID, without its angle brackets, cut to the room in out; "" when there is none
+ * or it is not printable. Returns out. */
+char *header_message_id(const struct header *header, char *out, size_t size);
 bool header_has_from(const struct header *header);
 /* From has several mailboxes and there is no Sender: RFC 5322 section 3.6.2 demands one. */
 bool header_needs_sender(const struct header *header);

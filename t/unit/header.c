@@ -177,6 +177,50 @@ test_bcc_kept(void)
 	arena_free(arena);
 }
 
+static void
+message_id(const char *text, char out[32])
+{
+	struct arena *arena = arena_new();
+	struct header *header =
+	    header_new(arena, &(struct header_opts){.size_max = 500, .received_max = 3});
+	struct buf left;
+
+	buf_init(&left);
+	for (size_t i = 0; i < strlen(text); i++)
+		header_feed(header, (const uint8_t *)text + i, 1, gather, &left);
+	header_end(header, gather, &left);
+	header_message_id(header, out, 32);
+	buf_clear(&left);
+	arena_free(arena);
+}
+
+static void
+test_message_id(void)
+{
+	static const char *const table[][2] = {
+	    {"Message-ID: <1.a@pc.example>\r\n\r\n", "1.a@pc.example"},
+	    {"message-id:\r\n <1@pc> (mine)\r\nFrom: a@x\r\n\r\n", "1@pc"},
+	    {"Message-ID: 1@pc \t\r\n\r\n", "1@pc"},
+	    {"Message-ID: \r\nMessage-ID: <2@pc>\r\nMessage-ID: <3@pc>\r\n\r\n", "2@pc"},
+	    {"Message-ID: <\033[2J@pc>\r\n\r\n", ""},
+	    {"Subject: <1@pc>\r\n\r\nMessage-ID: <1@pc>\r\n", ""},
+	    {"Message-ID: <123456789012345678901234567890@pc>\r\n\r\n",
+	     "1234567890123456789012345678901"},
+	};
+	bool good = true;
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++) {
+		char got[32];
+
+		message_id(table[i][0], got);
+		if (strncmp(got, table[i][1], 30) != 0) {
+			printf("# %zu: %s\n", i, got);
+			good = false;
+		}
+	}
+	ok(good, "a Message-ID is the first that has a value, without what is around it");
+}
+
 static bool
 received_from(const char *ehlo, const char *client_ip, const char *from)
 {
@@ -211,6 +255,7 @@ main(void)
 		ok(good, rows[i].name);
 	}
 	test_bcc_kept();
+	test_message_id();
 	ok(received_from("[192.0.2.1]", "192.0.2.1",
 	                 "Received: from [192.0.2.1]\r\n\t([192.0.2.1])") &&
 	       received_from("[IPv6:2001:db8::1]", "2001:db8::1",

@@ -22,6 +22,8 @@ sample(void)
 	    .class = "standard",
 	    .client_ip = "192.0.2.1",
 	    .ehlo = "pc",
+	    .protocol = "ESMTPSA",
+	    .message_id = "1@pc.example.net",
 	    .from = {"alice", "example.net"},
 	    .envelope = {.body = BODY_BINARYMIME,
 	                 .smtputf8 = true,
@@ -88,6 +90,7 @@ SPOIL(body, c->envelope.body = (enum envelope_body)3)
 SPOIL(ret, c->envelope.ret = (enum envelope_ret)3)
 SPOIL(by, c->envelope.by = (enum envelope_by)3)
 SPOIL(hold, c->envelope.hold_until = -1)
+SPOIL(message_id, strcpy(c->message_id, "1@pc\r\n"))
 SPOIL(null_recipient, memset(&c->recipients[1].address, 0, sizeof(struct address)))
 
 int
@@ -105,7 +108,8 @@ main(void)
 	       got.envelope.ret == RET_FULL && !strcmp(got.envelope.envid, "QQ+2B314159") &&
 	       got.envelope.priority == 9 && got.envelope.hold_until == 1800000000000 &&
 	       got.envelope.by == BY_NOTIFY && got.envelope.by_trace &&
-	       got.envelope.by_deadline == -5,
+	       got.envelope.by_deadline == -5 && !strcmp(got.protocol, "ESMTPSA") &&
+	       !strcmp(got.message_id, "1@pc.example.net"),
 	   "with its envelope");
 	ok(got.recipient_count == 2 && got.recipients[0].notify == NOTIFY_NEVER &&
 	       !strcmp(got.recipients[0].orcpt, "rfc822;b+2Bb@x.example") &&
@@ -136,6 +140,7 @@ main(void)
 	refuses("an unknown RET", spoil_ret);
 	refuses("an unknown BY", spoil_by);
 	refuses("a time before time", spoil_hold);
+	refuses("a Message-ID with a line break", spoil_message_id);
 	refuses("nobody", spoil_null_recipient);
 	return tap_end();
 }

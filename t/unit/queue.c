@@ -163,7 +163,9 @@ commit(struct queue_submission *s, size_t body, const char *domain, unsigned n)
 	                                  .prefix_len = 13,
 	                                  .client_ip = "127.0.0.1",
 	                                  .client_port = 1,
-	                                  .ehlo = "me"};
+	                                  .ehlo = "me",
+	                                  .protocol = "ESMTPSA",
+	                                  .message_id = ""};
 	last_id = *queue_submission_id(s);
 	queue_submission_commit(s, &envelope, on_verdict, NULL);
 }

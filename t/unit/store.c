@@ -17,6 +17,7 @@
 #include "core/clock.h"
 #include "core/loop.h"
 #include "core/mem.h"
+#include "queue/proto.h"
 #include "queue/store.h"
 #include "queue/store_int.h"
 #include "ratelimit/row.h"
@@ -169,6 +170,8 @@ enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
 	    .client_ip = "192.0.2.1",
 	    .client_port = 4711,
 	    .ehlo = "pc",
+	    .protocol = "ESMTPSA",
+	    .message_id = "1@pc.example.net",
 	    .prefix = "Received: x\r\n",
 	    .prefix_len = 13,
 	    .body = body,
@@ -631,7 +634,7 @@ put_raw(enum queue_lane lane, enum table table, const struct key *key, const voi
 		abort();
 }
 
-/* As formats 1 and 2 were written. */
+/* As formats 1 to 3 were written. */
 static void
 put_old_record(uint8_t version, const struct store_message *message)
 {
@@ -660,6 +663,8 @@ put_old_record(uint8_t version, const struct store_message *message)
 	wire_put_str(&record, "451 words");
 	if (version >= 2)
 		wire_put_u64(&record, 4711);
+	if (version >= 3)
+		proto_put_envelope(&record, &asked);
 	key_id(&key, &message->id);
 	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, record.data, record.len);
 	buf_consume(&record, record.len);
@@ -670,6 +675,10 @@ put_old_record(uint8_t version, const struct store_message *message)
 	wire_put_str(&record, "bob");
 	wire_put_str(&record, "example.org");
 	wire_put_str(&record, "451 words");
+	if (version >= 3) {
+		wire_put_u8(&record, NOTIFY_DELAY);
+		wire_put_str(&record, "rfc822;b+2Bb@x");
+	}
 	key_recipient(&key, &message->id, 0);
 	put_raw(QUEUE_FRESH, TABLE_RECIPIENT, &key, record.data, record.len);
 	buf_clear(&record);
@@ -680,13 +689,16 @@ static void
 test_record_size(void)
 {
 	static char account[256], ehlo[256], reply[STORE_REPLY_MAX + 1], ip[64],
-	    orcpt[ENVELOPE_ORCPT_MAX + 1];
+	    orcpt[ENVELOPE_ORCPT_MAX + 1], name[256];
 	struct store_message message = {.account = account,
 	                                .client_ip = ip,
 	                                .ehlo = ehlo,
 	                                .last_reply = reply,
+	                                .message_id = name,
+	                                .protocol = "UTF8SMTPSA-----",
 	                                .envelope = asked};
-	struct store_recipient recipient = {.reply = reply, .orcpt = orcpt};
+	struct store_recipient recipient = {
+	    .reply = reply, .orcpt = orcpt, .host = name, .tls = "TLSv1.3--------"};
 	struct buf record;
 
 	memset(account, 'a', sizeof(account) - 1);
@@ -694,6 +706,8 @@ test_record_size(void)
 	memset(reply, 'a', sizeof(reply) - 1);
 	memset(ip, 'a', sizeof(ip) - 1);
 	memset(orcpt, 'a', sizeof(orcpt) - 1);
+	memset(name, 'a', sizeof(name) - 1);
+	memset(recipient.peer, 'a', sizeof(recipient.peer) - 1);
 	memset(message.envelope.envid, 'a', ENVELOPE_ENVID_MAX);
 	memset(message.from.local, 'a', sizeof(message.from.local) - 1);
 	memset(message.from.domain, 'a', sizeof(message.from.domain) - 1);
@@ -732,10 +746,13 @@ test_format(void)
 	struct store_message *message = store_load_message(store, QUEUE_FRESH, &id);
 	ok(message && same_envelope(&message->envelope, &asked) &&
 	       message->recipients[0].notify == NOTIFY_DELAY &&
-	       strcmp(message->recipients[0].orcpt, "rfc822;b+2Bb@x") == 0,
+	       strcmp(message->recipients[0].orcpt, "rfc822;b+2Bb@x") == 0 &&
+	       strcmp(message->protocol, "ESMTPSA") == 0 &&
+	       strcmp(message->message_id, "1@pc.example.net") == 0,
 	   "a message keeps what was asked for");
 	for (uint8_t version = 1; version < STORE_FORMAT; version++) {
 		const struct envelope none = {.body = BODY_8BITMIME};
+		const bool knows = version >= 3;
 
 		put_old_record(version, message);
 		store_message_free(message);
@@ -744,13 +761,16 @@ test_format(void)
 		message = store ? store_load_message(store, QUEUE_FRESH, &id) : NULL;
 		ok(message && message->warned == (version == 1 ? 0 : 4711) &&
 		       strcmp(message->account, "alice@example.net") == 0 &&
-		       same_envelope(&message->envelope, &none) &&
-		       message->recipients[0].attempts == 3 && message->recipients[0].notify == 0 &&
-		       strcmp(message->recipients[0].orcpt, "") == 0,
+		       same_envelope(&message->envelope, knows ? &asked : &none) &&
+		       message->recipients[0].attempts == 3 &&
+		       message->recipients[0].notify == (knows ? NOTIFY_DELAY : 0) &&
+		       strcmp(message->recipients[0].orcpt, knows ? "rfc822;b+2Bb@x" : "") == 0 &&
+		       strcmp(message->message_id, "") == 0 &&
+		       strcmp(message->recipients[0].host, "") == 0,
 		   "a record of an older version is read");
 	}
 	store_message_free(message);
-	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, "\004 a record of a newer version", 30);
+	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, "\005 a record of a newer version", 30);
 	store_close(store);
 	store = store_open(loop, &opts, error, sizeof(error));
 	ok(store == NULL && strstr(error, "fresh") && strstr(error, "newer version"),
