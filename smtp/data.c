@@ -29,8 +29,8 @@
  * one run. Everything else is collected in out.octets, or a body of bare LFs would make millions
  * of calls. What is held back from one call to the next is the line under way, because where it
  * is folded depends on what follows, and a CR until its successor is known: so any slicing of the
- * input gives the same output. The position of the next LF is remembered, so input of mere CRs
- * costs no second look. */
+ * input gives the same output. The positions of the next CR and the next LF are remembered, so each
+ * octet is looked at once for either, whatever the mixture. */
 
 enum in_state {
 	IN_LINE,   /* after a true CRLF or at the start */
@@ -40,6 +40,10 @@ enum in_state {
 	IN_DOT,    /* a dot at the start of a line, not handed on */
 	IN_DOT_CR, /* and a CR after it, held back */
 	IN_END,    /* the end was seen */
+};
+
+struct ends { /* the next ones as far as they were looked for; the input's end: there is none */
+	const uint8_t *cr, *lf;
 };
 
 struct out { /* on its way to the sink */
@@ -120,12 +124,20 @@ add(struct out *out, const uint8_t *from, const uint8_t *to)
 	emit(out, from, len);
 }
 
+/* At most DATA_LINE_MAX octets, and CRLF. */
 static void
-add_crlf(struct out *out)
+add_line(struct out *out, const uint8_t *from, const uint8_t *to)
 {
-	static const uint8_t crlf[] = {'\r', '\n'};
+	size_t len = (size_t)(to - from);
+	uint8_t *at;
 
-	add(out, crlf, crlf + sizeof crlf);
+	if (len + 2 > sizeof out->octets - out->len)
+		flush(out);
+	at = out->octets + out->len;
+	memcpy(at, from, len);
+	at[len] = '\r';
+	at[len + 1] = '\n';
+	out->len += len + 2;
 }
 
 static bool
@@ -134,21 +146,33 @@ is_blank(uint8_t c)
 	return c == ' ' || c == '\t';
 }
 
+/* The last blank in from..to - 1, or NULL. */
+static const uint8_t *
+last_blank(const uint8_t *from, const uint8_t *to)
+{
+	const uint8_t *space = memrchr(from, ' ', (size_t)(to - from));
+	const uint8_t *rest = space ? space : from;
+	const uint8_t *tab = memrchr(rest, '\t', (size_t)(to - rest));
+
+	return tab ? tab : space;
+}
+
 /* Where the full line under way, which next follows, is to be cut; see above. */
 static size_t
 find_cut(struct data_in *in, uint8_t next, bool *at_blank)
 {
-	const uint8_t *line = in->line;
-	size_t cut, text = 0, back = 0;
-	uint8_t after = next;
+	const uint8_t *line = in->line, *blank;
+	size_t cut, text = 0, end = DATA_LINE_MAX, back = 0;
+	uint8_t after;
 
-	*at_blank = true;
 	while (text < DATA_LINE_MAX && is_blank(line[text]))
 		text++;
-	for (cut = DATA_LINE_MAX - 1; cut > text; after = line[cut--])
-		if (is_blank(line[cut]) && !is_blank(after))
-			return cut;
-	*at_blank = false;
+	while (is_blank(next) && end > text && is_blank(line[end - 1]))
+		end--;
+	blank = last_blank(line + text, line + end);
+	*at_blank = blank;
+	if (blank)
+		return (size_t)(blank - line);
 	if (is_blank(line[DATA_LINE_MAX - 1])) {
 		in->has_unfoldable |= in->in_header;
 		return DATA_LINE_MAX;
@@ -175,8 +199,7 @@ fold(struct out *out, uint8_t next)
 	if (in->in_header && !in->is_folded && !is_blank(in->line[0]) &&
 	    !memchr(in->line, ':', cut))
 		in->has_unfoldable = true;
-	add(out, in->line, in->line + cut);
-	add_crlf(out);
+	add_line(out, in->line, in->line + cut);
 	memmove(in->line + !at_blank, in->line + cut, rest);
 	if (!at_blank)
 		in->line[0] = ' ';
@@ -211,8 +234,7 @@ put_line(struct out *out, const uint8_t *from, const uint8_t *to, bool bare)
 	in->has_bare |= bare;
 	if (from == to)
 		in->in_header = false;
-	add(out, from, to);
-	add_crlf(out);
+	add_line(out, from, to);
 	in->state = bare ? IN_TEXT : IN_LINE;
 }
 
@@ -227,32 +249,37 @@ end_line(struct out *out, bool bare)
 	in->is_folded = false;
 }
 
-/* *lf: the last one found, or NULL. */
-static void
-find_lf(const uint8_t *p, const uint8_t *end, const uint8_t **lf)
+static const uint8_t *
+find(uint8_t octet, const uint8_t *p, const uint8_t *end)
 {
-	if (*lf && *lf >= p)
-		return;
-	*lf = memchr(p, '\n', (size_t)(end - p));
-	if (!*lf)
-		*lf = end;
+	const uint8_t *found = memchr(p, octet, (size_t)(end - p));
+
+	return found ? found : end;
+}
+
+static inline void
+find_ends(const uint8_t *p, const uint8_t *end, struct ends *ends)
+{
+	if (!ends->lf || ends->lf < p)
+		ends->lf = find('\n', p, end);
+	if (!ends->cr || ends->cr < p)
+		ends->cr = find('\r', p, end);
 }
 
 /* Whole lines that stay as they are, from p on, where an output line begins; returns where the
  * first one begins that is not such, or where one begins that is looked at more closely. */
 static const uint8_t *
-add_lines(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
+add_lines(struct out *out, const uint8_t *p, const uint8_t *end, struct ends *ends)
 {
 	struct data_in *in = out->in;
 	const uint8_t *run = p;
 
 	while (p < end) {
-		find_lf(p, end, lf);
-		const uint8_t *cr = memchr(p, '\r', (size_t)(*lf - p));
-		if (*lf == end || !cr || cr + 1 != *lf || cr - p > DATA_LINE_MAX)
+		find_ends(p, end, ends);
+		if (ends->lf == end || ends->cr + 1 != ends->lf || ends->cr - p > DATA_LINE_MAX)
 			break;
-		bool is_empty = cr == p;
-		p = *lf + 1;
+		bool is_empty = ends->cr == p;
+		p = ends->lf + 1;
 		in->state = IN_LINE;
 		if (is_empty && in->in_header) {
 			in->in_header = false;
@@ -261,25 +288,36 @@ add_lines(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t *
 		if (p < end && *p == '.' && in->kind == DATA_DOTTED)
 			break;
 	}
-	add(out, run, p);
+	if (p > run)
+		add(out, run, p);
+	return p;
+}
+
+/* The same of lines that are as they should be but for their end, a bare LF. */
+static const uint8_t *
+mend_lines(struct out *out, const uint8_t *p, const uint8_t *end, struct ends *ends)
+{
+	const struct data_in *in = out->in;
+
+	while (p < end && (in->in_header || in->kind != DATA_BINARY)) {
+		find_ends(p, end, ends);
+		if (ends->lf == end || ends->cr < ends->lf || ends->lf - p > DATA_LINE_MAX)
+			break;
+		put_line(out, p, ends->lf, true);
+		p = ends->lf + 1;
+	}
 	return p;
 }
 
 /* The line under way up to its end, or to that of the input; returns what follows. */
 static const uint8_t *
-take_line(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
+take_line(struct out *out, const uint8_t *p, const uint8_t *end, struct ends *ends)
 {
 	struct data_in *in = out->in;
 	const uint8_t *stop;
 
-	find_lf(p, end, lf);
-	stop = memchr(p, '\r', (size_t)(*lf - p));
-	if (!stop)
-		stop = *lf;
-	if (stop < end && *stop == '\n' && in->line_len == 0 && stop - p <= DATA_LINE_MAX) {
-		put_line(out, p, stop, true);
-		return stop + 1;
-	}
+	find_ends(p, end, ends);
+	stop = ends->cr < ends->lf ? ends->cr : ends->lf;
 	add_text(out, p, stop);
 	in->state = IN_TEXT;
 	if (stop == end)
@@ -292,7 +330,7 @@ take_line(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t *
 }
 
 static const uint8_t *
-step(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
+step(struct out *out, const uint8_t *p, const uint8_t *end, struct ends *ends)
 {
 	struct data_in *in = out->in;
 
@@ -341,18 +379,21 @@ step(struct out *out, const uint8_t *p, const uint8_t *end, const uint8_t **lf)
 		assert(0 && "data after its end");
 	}
 	if (in->line_len == 0) {
-		const uint8_t *after = add_lines(out, p, end, lf);
+		const uint8_t *after = add_lines(out, p, end, ends);
+		if (after == p)
+			after = mend_lines(out, p, end, ends);
 		if (after > p)
 			return after;
 	}
-	return take_line(out, p, end, lf);
+	return take_line(out, p, end, ends);
 }
 
 bool
 data_in_feed(struct data_in *in, const uint8_t *data, size_t len, size_t *used, data_sink *sink,
              void *arg)
 {
-	const uint8_t *p = data, *end = data + len, *lf = NULL;
+	const uint8_t *p = data, *end = data + len;
+	struct ends ends = {0};
 	struct out out;
 
 	out.in = in;
@@ -361,7 +402,7 @@ data_in_feed(struct data_in *in, const uint8_t *data, size_t len, size_t *used, 
 	out.len = 0;
 	assert(in->state != IN_END);
 	while (p < end && in->state != IN_END && (in->in_header || in->kind != DATA_BINARY))
-		p = step(&out, p, end, &lf);
+		p = step(&out, p, end, &ends);
 	flush(&out);
 	if (in->kind == DATA_BINARY && !in->in_header) {
 		emit(&out, p, (size_t)(end - p));
