@@ -550,6 +550,13 @@ conn_connect(struct loop *loop, const struct sockaddr *address, socklen_t len, s
 }
 
 void
+conn_hand_over(struct conn *conn, const struct conn_events *events, void *arg)
+{
+	conn->events = events;
+	conn->arg = arg;
+}
+
+void
 conn_free(struct conn *conn)
 {
 	if (!conn)

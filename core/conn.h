@@ -48,6 +48,8 @@ struct conn *conn_accept(struct loop *loop, int fd_take, size_t input_max,
 /* Starts a non-blocking connect; on_open or on_end follows. */
 struct conn *conn_connect(struct loop *loop, const struct sockaddr *address, socklen_t len,
                           size_t input_max, const struct conn_events *events, void *arg);
+/* Events go to another owner from now on, who may also take it over inside a callback. */
+void conn_hand_over(struct conn *conn, const struct conn_events *events, void *arg);
 /* Closes at once; no callback follows. Safe inside callbacks, and while a signature is pending.
  * NULL is harmless. */
 void conn_free(struct conn *conn);

@@ -42,15 +42,16 @@ static const char *const state_words[] = {
     "QUIT",
 };
 
-static void on_open(void *arg);
 static void on_secure(void *arg);
 static void on_input(void *arg);
 static void on_drained(void *arg);
 static void on_end(void *arg, enum conn_end why);
 static void on_kick(void *arg);
+static void on_called(void *arg, size_t target, struct conn *conn_take, msec_t took);
+static void on_not_reached(void *arg, size_t target, const char *why, bool timeout, bool more);
 
+static const struct dial_events dial_events = {.on_open = on_called, .on_failed = on_not_reached};
 static const struct conn_events events = {
-    .on_open = on_open,
     .on_secure = on_secure,
     .on_input = on_input,
     .on_drained = on_drained,
@@ -104,6 +105,12 @@ port_of(const struct dns_target *target)
 	           : ((const struct sockaddr_in *)&target->addr)->sin_port;
 }
 
+static bool
+is_same_address(const struct dns_target *a, const struct dns_target *b)
+{
+	return a->len == b->len && !memcmp(&a->addr, &b->addr, a->len);
+}
+
 /* Where among the best hosts of the route the client's connection leads; their count: nowhere. */
 static size_t
 find_target(const struct client *client, const struct route_result *route)
@@ -120,6 +127,12 @@ find_target(const struct client *client, const struct route_result *route)
 		i++;
 	}
 	return i;
+}
+
+static unsigned
+all_of(const struct route_result *route)
+{
+	return (1u << route->dns.count) - 1;
 }
 
 /* What the route says, unless the sender wants more (REQUIRETLS, RFC 8689) or less of it
@@ -208,7 +221,11 @@ client_begin(struct client *client, const struct route_result *route, struct que
 	memcpy(client->contact.site, route->dns.site, sizeof client->contact.site);
 	client->may_change = false;
 	client->is_unproven = client->state == CLIENT_KEPT;
-	client->next = client->is_unproven ? find_target(client, route) + 1 : 0;
+	client->left = all_of(route);
+	for (size_t i = 0; i < route->dns.count && client->is_unproven; i++)
+		if (is_same_address(&route->dns.list[i], &client->target))
+			client->left &= ~(1u << i);
+	client->again = 0;
 	client->sessions = client->is_unproven;
 	loop_timer_cancel(client->kick);
 	if (client->is_unproven) {
@@ -223,6 +240,8 @@ void
 client_free(struct client *client)
 {
 	client->opts.on_use(client->opts.arg, CLIENT_GONE);
+	dial_free(client->dial);
+	client->dial = NULL;
 	conn_free(client->conn);
 	client->conn = NULL;
 	loop_timer_free(client->kick);
@@ -302,7 +321,7 @@ client_next_host(struct client *client)
 void
 client_begin_again(struct client *client)
 {
-	client->next = 0;
+	client->left = all_of(&client->route);
 	client->sessions = 0;
 	client->is_unproven = false;
 	reconnect(client);
@@ -311,43 +330,68 @@ client_begin_again(struct client *client)
 bool
 client_has_next(const struct client *client)
 {
-	return client->next < client->route.dns.count && client->sessions < SESSIONS_MAX;
+	return (client->left | client->again) && client->sessions < SESSIONS_MAX;
 }
 
+/* It speaks, or tried to speak, to one of the route's targets. */
 static void
-next_address(struct client *client)
+set_target(struct client *client, size_t i)
 {
-	const struct dns_target *target = &client->target;
+	const struct dns_target *target = &client->route.dns.list[i];
 
-	if (!client_has_next(client)) {
-		transaction_defer_rest(client, &client->last, DROP);
-		return;
-	}
-	client->target = client->route.dns.list[client->next++];
+	client->target = *target;
+	client->at = i;
+	client->left &= ~(1u << i);
 	if (target->addr.ss_family == AF_INET6)
 		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&target->addr)->sin6_addr,
 		          client->peer, sizeof client->peer);
 	else
 		inet_ntop(AF_INET, &((const struct sockaddr_in *)&target->addr)->sin_addr,
 		          client->peer, sizeof client->peer);
-	client->state = CLIENT_CONNECTING;
-	client->deliveries = 0;
-	note_host(client);
+}
+
+/* Passes over the addresses that this message must not go to; leaves which may be called. */
+static unsigned
+choose_targets(struct client *client)
+{
+	unsigned which = 0;
+
+	for (size_t i = 0; i < client->route.dns.count; i++) {
+		const struct dns_target *target = &client->route.dns.list[i];
+
+		if (!((client->again ? client->again : client->left) & 1u << i))
+			continue;
+		if (!is_doubtful(&client->job->envelope, &client->route, target)) {
+			which |= 1u << i;
+			continue;
+		}
+		set_target(client, i);
+		client_words(&client->last, "5.7.30",
+		             "%s [%s]: the sender requires TLS, and DNSSEC does not vouch for this "
+		             "host",
+		             client->target.host, client->peer);
+	}
+	client->again = 0;
+	return which;
+}
+
+static void
+next_address(struct client *client)
+{
+	const unsigned which = client_has_next(client) ? choose_targets(client) : 0;
+
+	if (!which) {
+		transaction_defer_rest(client, &client->last, DROP);
+		return;
+	}
 	client->tls = tls_wanted(client->route.conf, &client->job->envelope);
-	if (is_doubtful(&client->job->envelope, &client->route, target)) {
-		client_cannot(client, "5.7.30",
-		              "the sender requires TLS, and DNSSEC does not vouch for this host");
-		return;
-	}
-	client->conn = conn_connect(client->opts.loop, (const struct sockaddr *)&target->addr,
-	                            target->len, INPUT_MAX, &events, client);
-	if (!client->conn) {
-		client_words(&client->last, "4.4.1", "%s [%s]: cannot connect", target->host,
-		             client->peer);
-		client_next_host(client);
-		return;
-	}
-	conn_set_timeout(client->conn, client->opts.conf->connect_timeout);
+	client->dial = dial_new(&(struct dial_opts){.loop = client->opts.loop,
+	                                            .targets = client->route.dns.list,
+	                                            .count = client->route.dns.count,
+	                                            .which = which,
+	                                            .input_max = INPUT_MAX,
+	                                            .timeout = client->opts.conf->connect_timeout},
+	                        &dial_events, client);
 }
 
 static void
@@ -364,7 +408,7 @@ on_kick(void *arg)
 static void
 try_in_clear(struct client *client)
 {
-	client->next--;
+	client->again = 1u << client->at;
 	client->sessions--;
 	reconnect(client);
 	client->no_tls = true;
@@ -653,16 +697,43 @@ on_reply(struct client *client, const struct reply *reply)
 /* ---- connection events */
 
 static void
-on_open(void *arg)
+on_called(void *arg, size_t target, struct conn *conn_take, msec_t took)
 {
 	struct client *client = arg;
 
+	client->dial = NULL;
+	client->conn = conn_take;
+	conn_hand_over(conn_take, &events, client);
+	set_target(client, target);
+	note_host(client);
+	client->contact.connect = took > INT32_MAX ? INT32_MAX : (int32_t)took;
 	client->sessions++;
-	client->contact.connect = waited(client);
+	client->deliveries = 0;
 	if (client->tls == CONF_TLS_IMPLICIT)
 		start_tls(client);
 	else
 		client_set_state(client, CLIENT_GREETING);
+}
+
+static void
+on_not_reached(void *arg, size_t target, const char *why, bool timeout, bool more)
+{
+	struct client *client = arg;
+	char id[QUEUE_ID_TEXT_SIZE];
+
+	set_target(client, target);
+	note_host(client);
+	client->contact.end = timeout ? QUEUE_CONTACT_TIMEOUT : QUEUE_CONTACT_FAILED;
+	client_words(&client->last, "4.4.1", "%s [%s]: %s (connecting)", client->target.host,
+	             client->peer, why);
+	client->may_change = true;
+	if (more) { /* otherwise nobody hears of it: the attempt tells of one address */
+		log_info(queue_id_format(&client->job->id, id), "connect-failed",
+		         "host=%s ip=%s error=\"%s\"", client->target.host, client->peer, why);
+		return;
+	}
+	client->dial = NULL;
+	client_next_host(client);
 }
 
 static void
@@ -699,7 +770,7 @@ lost(struct client *client, const char *why, bool broken)
 		client_next_host(client);
 	} else {
 		if (client->state == CLIENT_FINAL) /* it may have the message */
-			client->next = client->route.dns.count;
+			client->left = 0;
 		transaction_defer_rest(client, &client->last, DROP);
 	}
 }

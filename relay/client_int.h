@@ -7,6 +7,7 @@
 
 #include "core/conn.h"
 #include "relay/client.h"
+#include "relay/dial.h"
 #include "relay/login.h"
 #include "smtp/data.h"
 
@@ -45,12 +46,15 @@ struct client {
 	            */
 	enum client_state state;
 	/* connection */
+	struct dial *dial; /* in CLIENT_CONNECTING, under way, or NULL */
 	struct conn *conn;
 	struct loop_timer *kick;     /* connection work that must not run inside a callback of the
 	                                connection it replaces; the end of waiting */
-	size_t next;                 /* the target to try next */
+	unsigned left;               /* bits: the route's targets that were not tried yet */
+	unsigned again;              /* the only one to try next, as a bit; 0: as left says */
 	unsigned sessions;           /* connections that came about for this job */
 	struct dns_target target;    /* the present one */
+	size_t at;                   /* its place in the route, of a connection made for this job */
 	char peer[INET6_ADDRSTRLEN]; /* its address */
 	enum conf_tls tls;           /* what its connection is held to */
 	bool no_tls;                 /* the handshake failed with this address */

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # Setup: a service without routes, a real nsd that it asks, and MX hosts on addresses of the loopback network, all on relay.port: a Postfix and an
 # OpenSMTPD (as root; their masters drop privileges), sinks that take mail, answer 421 or refuse in their greeting, and an address where nobody
-# listens.
+# listens, and one that is silent: its backlog is full, so that connecting neither works nor fails.
 # Expectation: mail goes to the most preferred host that takes it, in the attempt that found the others unable; whether a domain bounces or waits is
 # what RFC 5321 and RFC 7505 say, with a status and words that a sender understands; what a real server received is what was sent, octet for octet.
 use strict;
@@ -10,6 +10,8 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
 use Peers;
+use IO::Select;
+use IO::Socket::INET;
 use Test::More;
 
 my $me = 'alice@example.test';
@@ -26,6 +28,7 @@ h8.hosts. A 127.0.0.8
 h9.hosts. A 127.0.0.9
 h10.hosts. A 127.0.0.10
 h11.hosts. A 127.0.0.11
+h12.hosts. A 127.0.0.12
 later.example. MX 10 h9.hosts.
 later.example. MX 20 h4.hosts.
 gone.example. MX 10 h10.hosts.
@@ -50,6 +53,11 @@ sessions.example. MX 10 h6.hosts.
 sessions.example. MX 20 h7.hosts.
 sessions.example. MX 30 h4.hosts.
 twins.example. MX 10 twins.hosts.
+silent.example. MX 10 half.hosts.
+half.hosts. A 127.0.0.12
+half.hosts. A 127.0.0.5
+asleep.example. MX 10 h12.hosts.
+asleep.example. MX 20 h4.hosts.
 implicit.example. A 127.0.0.5
 fresh.example. A 127.0.0.5
 alias.example. CNAME both.example.
@@ -65,6 +73,9 @@ my %sink = (h4 => Peers->sink('127.0.0.4', $port), h5 => Peers->sink('127.0.0.5'
 	h6 => Peers->sink('127.0.0.6', $port, '-Q', 'connect'), h7 => Peers->sink('127.0.0.7', $port, '-f', 'connect'),
 	h9 => Peers->sink('127.0.0.9', $port, '-r', 'rcpt'), h10 => Peers->sink('127.0.0.10', $port, '-q', 'data'),
 	h11 => Peers->sink('127.0.0.11', $port, '-q', '.'));
+my @silent = (IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.12', LocalPort => $port) or die $!);
+do { push @silent, IO::Socket::INET->new(PeerAddr => '127.0.0.12', PeerPort => $port, Blocking => 0) }
+	while IO::Select->new($silent[-1])->can_write(0.2);
 my $s = Sekisho->new(no_sink => 1, no_start => 1);
 $s->{extra} = <<"CONF";
 routes:
@@ -131,6 +142,9 @@ goes_to('unwilling.example', 'h4', 'the next host, the first unwilling');
 goes_to('later.example', 'h4', 'the next host, the first wants the recipient later');
 goes_to('gone.example', 'h4', 'the next host, the first hung up at DATA');
 goes_to('twins.example', 'h5', 'the second address of a host') for 1 .. 3;
+
+goes_to('silent.example', 'h5', 'the address that answers, not the one that is silent') for 1 .. 3;
+goes_to('asleep.example', 'h4', 'the next host, the first silent');
 
 bounces('null.example', qr/^556 5\.1\.10 .*null MX/, 'null MX');
 bounces('no-such-domain.example', qr/5\.1\.2 .*does not exist/, 'no such domain');
