@@ -2,7 +2,9 @@
 
 #include <assert.h>
 #include <netinet/in.h>
+#include <regex.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,8 +30,81 @@
 static const char *const type_names[] = {
     "hostname",  "path",      "user",    "level",     "zone",   "text",    "count",
     "size",      "mode",      "quota",   "separator", "choice", "burst",   "duration",
-    "durations", "addresses", "servers", "networks",  "names",  "classes", "routes"};
+    "durations", "addresses", "servers", "networks",  "names",  "classes", "routes",
+    "word",      "pattern",   "sources", "list"};
 const char *const conf_levels[] = {"error", "warn", "info", "debug"};
+
+/* --- records */
+
+#define F(name) offsetof(struct conf_reply_rule, name)
+static const char *const reply_actions[] = {"defer", "bounce",       "suspend", "slower",
+                                            "block", "user-unknown", NULL};
+static const struct option reply_rule_fields[] = {
+    {"name", TYPE_TEXT, F(name), NULL, 0, 0, true, "what log and sekishoctl call it"},
+    {"code", TYPE_TEXT, F(code), "", 0, 0, true, "how the reply code begins, such as 421 or 4"},
+    {"enhanced", TYPE_TEXT, F(enhanced), "", 0, 0, true,
+     "how the enhanced status code begins, such as 5.7.1 or 4.7."},
+    {"text", TYPE_TEXT, F(text), "", 0, 0, true,
+     "POSIX extended regular expression that fits anywhere in the text, in any case"},
+    {"site", TYPE_PATTERN, F(site), "", 0, 0, true,
+     "only of a site, or to a recipient domain, of that name; \"*.suffix\" covers all below it"},
+    {"action", TYPE_WORD, F(action), NULL, 0, 0, true,
+     "defer tries again, bounce does not, whatever the code says; suspend, slower and block try "
+     "again and spare the site, halve what it gets, or avoid it from that source address for a "
+     "while; user-unknown leaves it to the code and counts",
+     .list = reply_actions},
+    {"for", TYPE_DURATION, F(period), "30min", SECONDS(1), DAYS(7), true,
+     "how long suspend, slower and block last"},
+};
+#undef F
+
+/* How a code begins: digits, with dots in an enhanced one. */
+static bool
+is_code(const char *text, size_t max, const char *characters)
+{
+	return strlen(text) <= max && strspn(text, characters) == strlen(text);
+}
+
+/* That may take any time to match. */
+static bool
+refers_back(const char *expression)
+{
+	for (const char *c = expression; (c = strchr(c, '\\')) != NULL && c[1] != '\0'; c += 2)
+		if (c[1] >= '1' && c[1] <= '9')
+			return true;
+	return false;
+}
+
+static const char *
+check_reply_rule(const void *list, size_t index)
+{
+	const struct conf_reply_rule *rules = list, *rule = &rules[index];
+	regex_t compiled;
+
+	for (size_t i = 0; i < index; i++)
+		if (strcmp(rules[i].name, rule->name) == 0)
+			return "a second rule of the same name; give it another";
+	if (rule->code[0] == '\0' && rule->enhanced[0] == '\0' && rule->text[0] == '\0')
+		return "a rule that matches every reply; add code, enhanced or text";
+	if (!is_code(rule->code, 3, "0123456789"))
+		return "code is not how a reply code begins; write 4, 55 or 421";
+	if (!is_code(rule->enhanced, 9, "0123456789."))
+		return "enhanced is not how an enhanced status code begins; write 5.7.1 or 4.7.";
+	if (refers_back(rule->text))
+		return "text must not refer back (\\1); write it out";
+	if (regcomp(&compiled, rule->text, REG_EXTENDED | REG_ICASE | REG_NOSUB) != 0)
+		return "text is no POSIX extended regular expression; look for an unclosed bracket";
+	regfree(&compiled);
+	return NULL;
+}
+static const struct record reply_rule = {"a rule",
+                                         sizeof(struct conf_reply_rule),
+                                         200,
+                                         reply_rule_fields,
+                                         sizeof(reply_rule_fields) / sizeof(reply_rule_fields[0]),
+                                         check_reply_rule};
+
+/* --- the table */
 
 #define F(name) offsetof(struct conf, name)
 const struct option conf_options[] = {
@@ -193,6 +268,18 @@ const struct option conf_options[] = {
      "age at which a message bounces"},
     {"retry.delay_notice", TYPE_DURATIONS, F(delay_notice), "4h, 24h", MINUTES(1), DAYS(30), true,
      "ages of undelivered mail at which its sender is told"},
+    {"replies.rules", TYPE_RECORDS, F(reply_rules), "", 0, 0, true,
+     "what servers' replies mean beyond their codes; the first rule that matches counts",
+     .record = &reply_rule},
+    {"replies.shipped",
+     TYPE_CHOICE,
+     F(no_shipped_replies),
+     "on",
+     0,
+     0,
+     true,
+     "rules for what large providers usually reply, behind those of replies.rules",
+     {"on", "off"}},
     {"history.keep", TYPE_DURATION, F(history_keep), "30d", 0, DAYS(3650), true,
      "of finished messages"},
     {"dns.servers", TYPE_SERVERS, F(dns_servers), "", 0, 0, true,
@@ -236,15 +323,15 @@ conf_snapshot_new(void)
 }
 
 void *
-conf_field(struct conf *conf, const struct option *option)
+conf_field(void *base, const struct option *option)
 {
-	return (char *)conf + option->field;
+	return (char *)base + option->field;
 }
 
 const void *
-conf_field_of(const struct conf *conf, const struct option *option)
+conf_field_of(const void *base, const struct option *option)
 {
-	return (const char *)conf + option->field;
+	return (const char *)base + option->field;
 }
 
 bool
@@ -252,14 +339,14 @@ conf_is_text(enum type type)
 {
 	return type == TYPE_HOSTNAME || type == TYPE_PATH || type == TYPE_USER ||
 	       type == TYPE_LEVEL || type == TYPE_ZONE || type == TYPE_TEXT ||
-	       type == TYPE_SEPARATOR;
+	       type == TYPE_SEPARATOR || type == TYPE_PATTERN;
 }
 
 bool
 conf_is_list(enum type type)
 {
 	return type == TYPE_DURATIONS || type == TYPE_ADDRESSES || type == TYPE_SERVERS ||
-	       type == TYPE_NETWORKS || type == TYPE_NAMES;
+	       type == TYPE_NETWORKS || type == TYPE_NAMES || type == TYPE_SOURCES;
 }
 
 const struct option *
@@ -281,11 +368,63 @@ conf_route_clear(struct conf_route *route)
 }
 
 static void
-names_clear(struct conf_names *names)
+records_clear(const struct record *record, struct records *records)
 {
-	for (size_t i = 0; i < names->count; i++)
-		free(names->list[i].name);
-	free(names->list);
+	for (size_t i = 0; i < records->count; i++)
+		for (size_t j = 0; j < record->count; j++)
+			conf_value_clear((char *)records->list + i * record->size,
+			                 &record->fields[j]);
+	free(records->list);
+}
+
+void
+conf_value_clear(void *base, const struct option *option)
+{
+	void *at = conf_field(base, option);
+
+	if (conf_is_text(option->type)) {
+		free(*(char **)at);
+		return;
+	}
+	switch (option->type) {
+	case TYPE_DURATIONS:
+		free(((struct conf_durations *)at)->list);
+		return;
+	case TYPE_ADDRESSES:
+	case TYPE_SERVERS:
+	case TYPE_SOURCES:
+		free(((struct conf_addresses *)at)->list);
+		return;
+	case TYPE_NETWORKS:
+		free(((struct conf_networks *)at)->list);
+		return;
+	case TYPE_NAMES: {
+		struct conf_names *names = at;
+		for (size_t i = 0; i < names->count; i++)
+			free(names->list[i].name);
+		free(names->list);
+		return;
+	}
+	case TYPE_CLASSES: {
+		struct conf_classes *classes = at;
+		for (size_t i = 0; i < classes->count; i++)
+			free(classes->list[i].name);
+		free(classes->list);
+		return;
+	}
+	case TYPE_ROUTES: {
+		struct conf_routes *routes = at;
+		for (size_t i = 0; i < routes->count; i++)
+			conf_route_clear(&routes->list[i]);
+		free(routes->list);
+		return;
+	}
+	case TYPE_RECORDS:
+		records_clear(option->record, at);
+		return;
+	default: /* nothing of its own */
+		return;
+	}
 }
 
 const struct conf *
@@ -302,23 +441,7 @@ conf_free(const struct conf *held)
 	if (conf == NULL || --((struct snapshot *)conf)->references > 0)
 		return;
 	for (size_t i = 0; i < conf_option_count; i++)
-		if (conf_is_text(conf_options[i].type))
-			free(*(char **)conf_field(conf, &conf_options[i]));
-	free(conf->submission.list);
-	free(conf->submissions.list);
-	free(conf->balancers.list);
-	free(conf->dns_servers.list);
-	free(conf->retry_schedule.list);
-	free(conf->delay_notice.list);
-	names_clear(&conf->admin_look);
-	names_clear(&conf->admin_operate);
-	names_clear(&conf->admin_admin);
-	for (size_t i = 0; i < conf->classes.count; i++)
-		free(conf->classes.list[i].name);
-	free(conf->classes.list);
-	for (size_t i = 0; i < conf->routes.count; i++)
-		conf_route_clear(&conf->routes.list[i]);
-	free(conf->routes.list);
+		conf_value_clear(conf, &conf_options[i]);
 	free(conf); /* the first member of its snapshot */
 }
 
@@ -433,18 +556,32 @@ conf_where(const struct conf *conf, const char *key, unsigned *line, unsigned *c
 	*column = place->column;
 }
 
+static void
+describe(const struct option *option, const char *of, struct buf *out)
+{
+	buf_printf(out, "%s%s\t%s\t%s\t", of, option->key, type_names[option->type],
+	           option->standard ? option->standard : "none, it must be given");
+	if (option->type == TYPE_WORD) {
+		for (size_t i = 0; option->list[i] != NULL; i++)
+			buf_printf(out, "%s%s", i > 0 ? ", " : "", option->list[i]);
+	} else if (option->max != 0) {
+		conf_print_number(option, option->min, out);
+		buf_add_str(out, " to ");
+		conf_print_number(option, option->max, out);
+	}
+	buf_printf(out, "\t%s\t%s\n", option->reloadable ? "yes" : "no", option->help);
+}
+
 void
 conf_describe(struct buf *out)
 {
 	for (size_t i = 0; i < conf_option_count; i++) {
 		const struct option *option = &conf_options[i];
-		buf_printf(out, "%s\t%s\t%s\t", option->key, type_names[option->type],
-		           option->standard);
-		if (option->max != 0) {
-			conf_print_number(option, option->min, out);
-			buf_add_str(out, " to ");
-			conf_print_number(option, option->max, out);
-		}
-		buf_printf(out, "\t%s\t%s\n", option->reloadable ? "yes" : "no", option->help);
+		char of[80];
+
+		describe(option, "", out);
+		snprintf(of, sizeof(of), "%s[].", option->key);
+		for (size_t j = 0; option->record && j < option->record->count; j++)
+			describe(&option->record->fields[j], of, out);
 	}
 }

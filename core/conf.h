@@ -70,6 +70,29 @@ struct conf_classes {
 	size_t count;
 };
 
+/* What a server's reply means beyond its code. */
+enum conf_reply_action {
+	CONF_REPLY_DEFER,   /* try again by the schedule, also after a 5xx */
+	CONF_REPLY_BOUNCE,  /* the last word, also of a 4xx */
+	CONF_REPLY_SUSPEND, /* try again, and leave the site alone for a while */
+	CONF_REPLY_SLOWER,  /* try again, and halve what the site gets for a while */
+	CONF_REPLY_BLOCK,   /* try again, for a while not from that source address to that site */
+	CONF_REPLY_UNKNOWN, /* by its code; the recipient does not exist */
+};
+struct conf_reply_rule { /* what is "" matches everything */
+	char *name;
+	char *code;      /* how the reply code begins: "4", "55", "421" */
+	char *enhanced;  /* how the enhanced code begins: "5.1.1", "4.7." */
+	char *text;      /* POSIX extended regular expression, of any case, anywhere in the text */
+	char *site;      /* a domain pattern: of the site, or of the recipient */
+	unsigned action; /* enum conf_reply_action */
+	msec_t period;   /* "for": of suspend, slower and block */
+};
+struct conf_reply_rules { /* the first that matches counts */
+	struct conf_reply_rule *list;
+	size_t count;
+};
+
 struct conf_name { /* who may use the admin socket */
 	char *name;
 	bool group;  /* written "@name" */
@@ -156,7 +179,9 @@ struct conf {
 	msec_t retry_expire;   /* retry.expire: 4d */
 	struct conf_durations delay_notice; /* retry.delay_notice: ages at which the sender is told,
 	                                       once each: [4h, 24h] */
-	msec_t history_keep;                /* history.keep: 30d */
+	struct conf_reply_rules reply_rules; /* replies.rules */
+	bool no_shipped_replies;             /* replies.shipped: on or off */
+	msec_t history_keep;                 /* history.keep: 30d */
 	/* relay */
 	struct conf_addresses dns_servers; /* dns.servers: none is /etc/resolv.conf's */
 	char *dns_trust_anchor;            /* dns.trust_anchor: path, "" validates nothing */

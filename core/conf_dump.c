@@ -68,10 +68,57 @@ print_class(const struct conf_class *class, struct buf *out)
 	           class->any_sender ? "any" : "own");
 }
 
-void
-conf_print_value(const struct conf *conf, const struct option *option, struct buf *out)
+static void
+print_sources(const struct conf_addresses *sources, struct buf *out)
 {
-	const void *from = conf_field_of(conf, option);
+	char host[INET6_ADDRSTRLEN];
+
+	buf_add_char(out, '[');
+	for (size_t i = 0; i < sources->count; i++) {
+		const struct sockaddr_storage *addr = &sources->list[i].addr;
+		const struct sockaddr_in *v4 = (const struct sockaddr_in *)addr;
+		const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)addr;
+
+		if (addr->ss_family == AF_INET6)
+			inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host));
+		else
+			inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host));
+		buf_printf(out, "%s\"%s\"", i > 0 ? ", " : "", host);
+	}
+	buf_add_char(out, ']');
+}
+
+/* Whether the file may leave it out: what cannot be written down is the default. */
+static bool
+is_empty(const struct option *option, const void *base)
+{
+	return conf_is_text(option->type) &&
+	       (*(char *const *)conf_field_of(base, option))[0] == '\0';
+}
+
+static void
+print_records(const struct record *record, const struct records *records, struct buf *out)
+{
+	buf_add_str(out, records->count == 0 ? "[]" : "");
+	for (size_t i = 0; i < records->count; i++) {
+		const char *base = (const char *)records->list + i * record->size;
+		const char *before = "\n  - { ";
+
+		for (size_t j = 0; j < record->count; j++) {
+			if (is_empty(&record->fields[j], base))
+				continue;
+			buf_printf(out, "%s%s: ", before, record->fields[j].key);
+			conf_print_value(base, &record->fields[j], out);
+			before = ", ";
+		}
+		buf_add_str(out, " }");
+	}
+}
+
+void
+conf_print_value(const void *base, const struct option *option, struct buf *out)
+{
+	const void *from = conf_field_of(base, option);
 	switch (option->type) {
 	case TYPE_HOSTNAME:
 	case TYPE_PATH:
@@ -80,6 +127,7 @@ conf_print_value(const struct conf *conf, const struct option *option, struct bu
 	case TYPE_ZONE:
 	case TYPE_TEXT:
 	case TYPE_SEPARATOR:
+	case TYPE_PATTERN:
 		print_quoted(*(char *const *)from, out);
 		break;
 	case TYPE_DURATIONS: {
@@ -149,6 +197,15 @@ conf_print_value(const struct conf *conf, const struct option *option, struct bu
 		}
 		break;
 	}
+	case TYPE_WORD:
+		buf_add_str(out, option->list[*(const unsigned *)from]);
+		break;
+	case TYPE_SOURCES:
+		print_sources(from, out);
+		break;
+	case TYPE_RECORDS:
+		print_records(option->record, from, out);
+		break;
 	case TYPE_DURATION:
 		conf_print_number(option, (uint64_t) * (const msec_t *)from, out);
 		break;

@@ -46,6 +46,10 @@ enum type {
 	TYPE_NAMES,     /* struct conf_names */
 	TYPE_CLASSES,   /* struct conf_classes */
 	TYPE_ROUTES,    /* struct conf_routes */
+	TYPE_WORD,      /* unsigned: which of option->list */
+	TYPE_PATTERN,   /* char *: a domain, "*.suffix" or "*", lower case; or empty */
+	TYPE_SOURCES,   /* struct conf_addresses: to send from, without port */
+	TYPE_RECORDS,   /* a list and its count, as struct records: see struct record */
 };
 
 struct option {
@@ -57,7 +61,24 @@ struct option {
 	uint64_t min, max; /* of numbers, in base units */
 	bool reloadable;
 	const char *help;
-	const char *words[2]; /* of a choice */
+	const char *words[2];        /* of a choice */
+	const char *const *list;     /* of a word; NULL behind the last */
+	const struct record *record; /* of records */
+};
+/* A list of maps: each map is one struct, each of its keys a row of a table of its own, with the
+ * offset in that struct. A row without default is one that every map must have. */
+struct record {
+	const char *noun; /* "a rule" */
+	size_t size, max; /* of the struct; how many */
+	const struct option *fields;
+	size_t count;
+	/* Whether the whole is right, beside those before it; what is wrong with it, or NULL. */
+	const char *(*check)(const void *list, size_t index);
+};
+/* How every field of TYPE_RECORDS begins: a pointer to the structs, and how many they are. */
+struct records {
+	void *list;
+	size_t count;
 };
 
 extern const struct option conf_options[];
@@ -79,14 +100,17 @@ struct snapshot {
 
 /* conf.c */
 
-void *conf_field(struct conf *conf, const struct option *option);
-const void *conf_field_of(const struct conf *conf, const struct option *option);
+/* In the struct that the option's table is for. */
+void *conf_field(void *base, const struct option *option);
+const void *conf_field_of(const void *base, const struct option *option);
 bool conf_is_text(enum type type);
 bool conf_is_list(enum type type);
 /* With one reference, and nothing set. */
 struct snapshot *conf_snapshot_new(void);
 const struct option *conf_option_find(const char *key);
 void conf_route_clear(struct conf_route *route);
+/* Frees what the option holds. */
+void conf_value_clear(void *base, const struct option *option);
 
 enum node_kind { NODE_SCALAR, NODE_LIST, NODE_MAP };
 
@@ -114,7 +138,9 @@ struct reader {
 /* conf_value.c */
 
 /* One scalar: the whole value, or one element of a list. Parsers return NULL, or what is wrong. */
-const char *conf_parse_scalar(const struct option *option, const char *text, struct conf *conf);
+const char *conf_parse_scalar(const struct option *option, const char *text, void *base);
+/* "" where none is needed. */
+const char *conf_parse_pattern(const char *text, char **out);
 void conf_print_number(const struct option *option, uint64_t value, struct buf *out);
 void conf_print_burst(const struct conf_burst *burst, struct buf *out);
 /* What to do about a wrong value. */
@@ -144,6 +170,6 @@ struct node *conf_read_document(struct reader *reader);
 
 /* conf_dump.c */
 
-void conf_print_value(const struct conf *conf, const struct option *option, struct buf *out);
+void conf_print_value(const void *base, const struct option *option, struct buf *out);
 
 #endif

@@ -302,6 +302,170 @@ apply_classes(struct reader *reader, const struct node *node)
 }
 
 static void
+set_default(void *base, const struct option *option)
+{
+	if (option->type == TYPE_ROUTES || option->type == TYPE_CLASSES ||
+	    option->type == TYPE_RECORDS ||
+	    (option->standard[0] == '\0' && conf_is_list(option->type)))
+		return;
+	if (option->type == TYPE_HOSTNAME) {
+		char name[256] = "";
+		if (gethostname(name, sizeof(name) - 1) < 0 || !conf_is_domain(name))
+			snprintf(name, sizeof(name), "localhost");
+		const char *wrong = conf_parse_scalar(option, name, base);
+		assert(wrong == NULL);
+		return;
+	}
+	if (!conf_is_list(option->type)) {
+		const char *wrong = conf_parse_scalar(option, option->standard, base);
+		assert(wrong == NULL);
+		return;
+	}
+	char copy[128];
+	snprintf(copy, sizeof(copy), "%s", option->standard);
+	char *rest = copy;
+	for (char *item; (item = strsep(&rest, ",")) != NULL;) {
+		const char *wrong = conf_parse_scalar(option, item + strspn(item, " "), base);
+		assert(wrong == NULL);
+	}
+}
+
+static void
+wrong_field(struct reader *reader, const struct option *of, const struct option *field,
+            const struct node *node, const char *what)
+{
+	if (!conf_mistake(reader, node->line, node->column, of->key))
+		return;
+	buf_printf(reader->errors, "%s: ", field->key);
+	if (node->kind == NODE_SCALAR) {
+		conf_print_shown(node->text, reader->errors);
+		buf_add_str(reader->errors, " is ");
+	}
+	buf_printf(reader->errors, "%s; ", what);
+	conf_print_advice(field, reader->errors);
+	buf_add_str(reader->errors, "\n");
+}
+
+static void
+unknown_field(struct reader *reader, const struct option *of, const struct node *key)
+{
+	const struct record *record = of->record;
+
+	if (!conf_mistake(reader, key->line, key->column, of->key))
+		return;
+	conf_print_shown(key->kind == NODE_SCALAR ? key->text : "", reader->errors);
+	buf_printf(reader->errors, " is an unknown key; %s has", record->noun);
+	for (size_t i = 0; i < record->count; i++)
+		buf_printf(reader->errors, "%s %s",
+		           i == 0                  ? ""
+		           : i + 1 < record->count ? ","
+		                                   : " and",
+		           record->fields[i].key);
+	buf_add_str(reader->errors, "\n");
+}
+
+static void
+apply_field(struct reader *reader, const struct option *of, const struct option *field,
+            const struct node *node, void *base)
+{
+	const char *wrong;
+
+	if (node->kind == NODE_LIST && conf_is_list(field->type) && node->count <= LIST_MAX) {
+		for (size_t i = 0; i < node->count; i++) {
+			const struct node *item = node->list[i];
+
+			wrong = item->kind == NODE_SCALAR
+			            ? conf_parse_scalar(field, item->text, base)
+			            : "not a single value";
+			if (wrong != NULL)
+				wrong_field(reader, of, field, item, wrong);
+		}
+		return;
+	}
+	wrong = node->kind != NODE_SCALAR ? "not a single value"
+	        : conf_is_nothing(node)   ? "empty"
+	                                  : conf_parse_scalar(field, node->text, base);
+	if (wrong != NULL)
+		wrong_field(reader, of, field, node, wrong);
+}
+
+/* One map of a list of records. */
+static void
+apply_record(struct reader *reader, const struct option *option, const struct node *map, void *base)
+{
+	const struct record *record = option->record;
+	bool set[32] = {false};
+
+	assert(record->count <= sizeof(set));
+	for (size_t i = 0; i < map->count; i += 2) {
+		const struct node *key = map->list[i];
+		size_t f = 0;
+
+		while (f < record->count &&
+		       (key->kind != NODE_SCALAR || strcmp(record->fields[f].key, key->text) != 0))
+			f++;
+		if (f == record->count) {
+			unknown_field(reader, option, key);
+		} else if (set[f]) {
+			if (conf_mistake(reader, key->line, key->column, option->key))
+				buf_printf(reader->errors, "%s: set a second time; remove one\n",
+				           key->text);
+		} else {
+			set[f] = true;
+			apply_field(reader, option, &record->fields[f], map->list[i + 1], base);
+		}
+	}
+	for (size_t f = 0; f < record->count; f++) {
+		const struct option *field = &record->fields[f];
+
+		if (set[f])
+			continue;
+		if (field->standard != NULL)
+			set_default(base, field);
+		else if (conf_mistake(reader, map->line, map->column, option->key))
+			buf_printf(reader->errors, "%s needs %s; add it\n", record->noun,
+			           field->key);
+	}
+}
+
+static void
+apply_records(struct reader *reader, const struct option *option, const struct node *node)
+{
+	const struct record *record = option->record;
+	struct records *records = conf_field(&reader->snapshot->conf, option);
+
+	if (node->kind != NODE_LIST) {
+		if (!conf_is_nothing(node))
+			wrong_value(reader, option, node, "not a list");
+		return;
+	}
+	if (node->count > record->max) {
+		if (conf_mistake(reader, node->line, node->column, option->key))
+			buf_printf(reader->errors, "too many of them; keep at most %zu\n",
+			           record->max);
+		return;
+	}
+	records->list = xcalloc(node->count + 1, record->size);
+	for (size_t i = 0; i < node->count; i++) {
+		const struct node *map = node->list[i];
+		const unsigned mistakes = reader->mistakes;
+		const char *wrong;
+
+		if (map->kind != NODE_MAP) {
+			wrong_value(reader, option, map, "not a map");
+			continue;
+		}
+		apply_record(reader, option, map,
+		             (char *)records->list + records->count++ * record->size);
+		if (reader->mistakes > mistakes || record->check == NULL)
+			continue;
+		wrong = record->check(records->list, records->count - 1);
+		if (wrong != NULL)
+			conf_mistake_at(reader, map, option->key, wrong);
+	}
+}
+
+static void
 apply(struct reader *reader, const struct option *option, const struct node *node)
 {
 	struct place *place = &reader->snapshot->places[option - conf_options];
@@ -317,6 +481,10 @@ apply(struct reader *reader, const struct option *option, const struct node *nod
 	place->column = node->column;
 	if (option->type == TYPE_ROUTES) {
 		apply_routes(reader, option, node);
+		return;
+	}
+	if (option->type == TYPE_RECORDS) {
+		apply_records(reader, option, node);
 		return;
 	}
 	if (option->type == TYPE_CLASSES) {
@@ -396,29 +564,6 @@ walk(struct reader *reader, const struct node *map, const char *prefix)
 			if (conf_mistake(reader, name->line, name->column, key))
 				buf_printf(reader->errors, "unknown key; did you mean %s?\n", near);
 		}
-	}
-}
-
-static void
-set_default(struct conf *conf, const struct option *option)
-{
-	if (option->type == TYPE_ROUTES || option->type == TYPE_CLASSES ||
-	    (option->standard[0] == '\0' && conf_is_list(option->type)))
-		return;
-	if (option->type == TYPE_HOSTNAME) {
-		char name[256] = "";
-		if (gethostname(name, sizeof(name) - 1) < 0 || !conf_is_domain(name))
-			snprintf(name, sizeof(name), "localhost");
-		const char *wrong = conf_parse_scalar(option, name, conf);
-		assert(wrong == NULL);
-		return;
-	}
-	char copy[128];
-	snprintf(copy, sizeof(copy), "%s", option->standard);
-	char *rest = copy;
-	for (char *item; (item = strsep(&rest, ",")) != NULL;) {
-		const char *wrong = conf_parse_scalar(option, item + strspn(item, " "), conf);
-		assert(wrong == NULL);
 	}
 }
 

@@ -26,113 +26,10 @@ decode_burst(struct wire *wire, struct conf_burst *burst)
 	                             burst->period <= (msec_t)DAYS(1));
 }
 
-void
-conf_encode(const struct conf *conf, struct buf *out)
+static void
+encode_value(const void *base, const struct option *option, struct buf *out)
 {
-	const struct snapshot *snapshot = (const struct snapshot *)conf;
-	wire_put_u32(out, (uint32_t)conf_option_count);
-	for (size_t i = 0; i < conf_option_count; i++) {
-		const void *from = conf_field_of(conf, &conf_options[i]);
-		wire_put_u32(out, snapshot->places[i].line);
-		wire_put_u32(out, snapshot->places[i].column);
-		switch (conf_options[i].type) {
-		case TYPE_HOSTNAME:
-		case TYPE_PATH:
-		case TYPE_USER:
-		case TYPE_LEVEL:
-		case TYPE_ZONE:
-		case TYPE_TEXT:
-		case TYPE_SEPARATOR:
-			wire_put_str(out, *(char *const *)from);
-			break;
-		case TYPE_DURATIONS: {
-			const struct conf_durations *list = from;
-			wire_put_u32(out, (uint32_t)list->count);
-			for (size_t j = 0; j < list->count; j++)
-				wire_put_u64(out, (uint64_t)list->list[j]);
-			break;
-		}
-		case TYPE_ADDRESSES:
-		case TYPE_SERVERS: {
-			const struct conf_addresses *list = from;
-			wire_put_u32(out, (uint32_t)list->count);
-			for (size_t j = 0; j < list->count; j++)
-				wire_put_bytes(out, &list->list[j].addr, list->list[j].len);
-			break;
-		}
-		case TYPE_NETWORKS: {
-			const struct conf_networks *networks = from;
-			wire_put_u32(out, (uint32_t)networks->count);
-			for (size_t j = 0; j < networks->count; j++) {
-				const struct conf_network *network = &networks->list[j];
-				wire_put_bytes(out, network->prefix,
-				               network->family == AF_INET6 ? 16 : 4);
-				wire_put_u8(out, network->bits);
-			}
-			break;
-		}
-		case TYPE_NAMES: {
-			const struct conf_names *names = from;
-			wire_put_u32(out, (uint32_t)names->count);
-			for (size_t j = 0; j < names->count; j++) {
-				wire_put_str(out, names->list[j].name);
-				wire_put_u8(out, names->list[j].group);
-				wire_put_u32(out, names->list[j].id);
-			}
-			break;
-		}
-		case TYPE_CHOICE:
-			wire_put_u8(out, *(const bool *)from);
-			break;
-		case TYPE_BURST:
-			encode_burst(from, out);
-			break;
-		case TYPE_CLASSES: {
-			const struct conf_classes *classes = from;
-			wire_put_u32(out, (uint32_t)classes->count);
-			for (size_t j = 0; j < classes->count; j++) {
-				const struct conf_class *class = &classes->list[j];
-				wire_put_str(out, class->name);
-				wire_put_u64(out, class->recipients);
-				wire_put_u64(out, class->messages);
-				wire_put_u8(out, class->calendar);
-				encode_burst(&class->burst_recipients, out);
-				encode_burst(&class->burst_messages, out);
-				wire_put_u8(out, class->any_sender);
-				wire_put_u8(out, (uint8_t) class->priority);
-			}
-			break;
-		}
-		case TYPE_ROUTES: {
-			const struct conf_routes *routes = from;
-			wire_put_u32(out, (uint32_t)routes->count);
-			for (size_t j = 0; j < routes->count; j++) {
-				const struct conf_route *route = &routes->list[j];
-				wire_put_str(out, route->domain);
-				wire_put_u8(out, route->mx);
-				wire_put_str(out, route->host);
-				wire_put_u16(out, route->port);
-				wire_put_u8(out, (uint8_t)route->tls);
-				wire_put_str(out, route->user);
-				wire_put_str(out, route->password_file);
-			}
-			break;
-		}
-		case TYPE_DURATION:
-			wire_put_u64(out, (uint64_t) * (const msec_t *)from);
-			break;
-		default:
-			wire_put_u64(out, *(const uint64_t *)from);
-		}
-	}
-}
-
-/* The sender of a snapshot may be the unprivileged checker, so numbers meet their bounds again and
- * counts are bounded before they size anything. */
-static bool
-decode_value(const struct option *option, struct wire *wire, struct conf *conf)
-{
-	void *to = conf_field(conf, option);
+	const void *from = conf_field_of(base, option);
 	switch (option->type) {
 	case TYPE_HOSTNAME:
 	case TYPE_PATH:
@@ -141,6 +38,160 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 	case TYPE_ZONE:
 	case TYPE_TEXT:
 	case TYPE_SEPARATOR:
+	case TYPE_PATTERN:
+		wire_put_str(out, *(char *const *)from);
+		break;
+	case TYPE_DURATIONS: {
+		const struct conf_durations *list = from;
+		wire_put_u32(out, (uint32_t)list->count);
+		for (size_t j = 0; j < list->count; j++)
+			wire_put_u64(out, (uint64_t)list->list[j]);
+		break;
+	}
+	case TYPE_ADDRESSES:
+	case TYPE_SERVERS:
+	case TYPE_SOURCES: {
+		const struct conf_addresses *list = from;
+		wire_put_u32(out, (uint32_t)list->count);
+		for (size_t j = 0; j < list->count; j++)
+			wire_put_bytes(out, &list->list[j].addr, list->list[j].len);
+		break;
+	}
+	case TYPE_NETWORKS: {
+		const struct conf_networks *networks = from;
+		wire_put_u32(out, (uint32_t)networks->count);
+		for (size_t j = 0; j < networks->count; j++) {
+			const struct conf_network *network = &networks->list[j];
+			wire_put_bytes(out, network->prefix, network->family == AF_INET6 ? 16 : 4);
+			wire_put_u8(out, network->bits);
+		}
+		break;
+	}
+	case TYPE_NAMES: {
+		const struct conf_names *names = from;
+		wire_put_u32(out, (uint32_t)names->count);
+		for (size_t j = 0; j < names->count; j++) {
+			wire_put_str(out, names->list[j].name);
+			wire_put_u8(out, names->list[j].group);
+			wire_put_u32(out, names->list[j].id);
+		}
+		break;
+	}
+	case TYPE_CHOICE:
+		wire_put_u8(out, *(const bool *)from);
+		break;
+	case TYPE_BURST:
+		encode_burst(from, out);
+		break;
+	case TYPE_CLASSES: {
+		const struct conf_classes *classes = from;
+		wire_put_u32(out, (uint32_t)classes->count);
+		for (size_t j = 0; j < classes->count; j++) {
+			const struct conf_class *class = &classes->list[j];
+			wire_put_str(out, class->name);
+			wire_put_u64(out, class->recipients);
+			wire_put_u64(out, class->messages);
+			wire_put_u8(out, class->calendar);
+			encode_burst(&class->burst_recipients, out);
+			encode_burst(&class->burst_messages, out);
+			wire_put_u8(out, class->any_sender);
+			wire_put_u8(out, (uint8_t) class->priority);
+		}
+		break;
+	}
+	case TYPE_ROUTES: {
+		const struct conf_routes *routes = from;
+		wire_put_u32(out, (uint32_t)routes->count);
+		for (size_t j = 0; j < routes->count; j++) {
+			const struct conf_route *route = &routes->list[j];
+			wire_put_str(out, route->domain);
+			wire_put_u8(out, route->mx);
+			wire_put_str(out, route->host);
+			wire_put_u16(out, route->port);
+			wire_put_u8(out, (uint8_t)route->tls);
+			wire_put_str(out, route->user);
+			wire_put_str(out, route->password_file);
+		}
+		break;
+	}
+	case TYPE_WORD:
+		wire_put_u32(out, *(const unsigned *)from);
+		break;
+	case TYPE_RECORDS: {
+		const struct record *record = option->record;
+		const struct records *records = from;
+		wire_put_u32(out, (uint32_t)records->count);
+		for (size_t i = 0; i < records->count; i++)
+			for (size_t j = 0; j < record->count; j++)
+				encode_value((const char *)records->list + i * record->size,
+				             &record->fields[j], out);
+		break;
+	}
+	case TYPE_DURATION:
+		wire_put_u64(out, (uint64_t) * (const msec_t *)from);
+		break;
+	default:
+		wire_put_u64(out, *(const uint64_t *)from);
+	}
+}
+
+void
+conf_encode(const struct conf *conf, struct buf *out)
+{
+	const struct snapshot *snapshot = (const struct snapshot *)conf;
+	wire_put_u32(out, (uint32_t)conf_option_count);
+	for (size_t i = 0; i < conf_option_count; i++) {
+		wire_put_u32(out, snapshot->places[i].line);
+		wire_put_u32(out, snapshot->places[i].column);
+		encode_value(conf, &conf_options[i], out);
+	}
+}
+
+/* The sender of a snapshot may be the unprivileged checker, so numbers meet their bounds again and
+ * counts are bounded before they size anything. */
+static bool decode_value(const struct option *option, struct wire *wire, void *base);
+
+static bool
+decode_records(const struct record *record, struct wire *wire, struct records *records)
+{
+	const uint32_t count = wire_u32(wire);
+
+	if (count > record->max)
+		return false;
+	records->list = xcalloc(count + 1, record->size);
+	while (records->count < count && wire_ok(wire)) {
+		char *base = (char *)records->list + records->count++ * record->size;
+		for (size_t j = 0; j < record->count; j++)
+			if (!decode_value(&record->fields[j], wire, base))
+				return false;
+	}
+	return true;
+}
+
+static bool
+decode_word(const struct option *option, struct wire *wire, unsigned *out)
+{
+	unsigned count = 0;
+
+	while (option->list[count] != NULL)
+		count++;
+	*out = wire_u32(wire);
+	return *out < count;
+}
+
+static bool
+decode_value(const struct option *option, struct wire *wire, void *base)
+{
+	void *to = conf_field(base, option);
+	switch (option->type) {
+	case TYPE_HOSTNAME:
+	case TYPE_PATH:
+	case TYPE_USER:
+	case TYPE_LEVEL:
+	case TYPE_ZONE:
+	case TYPE_TEXT:
+	case TYPE_SEPARATOR:
+	case TYPE_PATTERN:
 		*(char **)to = wire_str_new(wire, STRING_MAX);
 		return (*(char **)to)[0] != '\0' || conf_may_be_empty(option);
 	case TYPE_DURATIONS: {
@@ -158,7 +209,8 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 		return true;
 	}
 	case TYPE_ADDRESSES:
-	case TYPE_SERVERS: {
+	case TYPE_SERVERS:
+	case TYPE_SOURCES: {
 		uint32_t count = wire_u32(wire);
 		if (count > 2 * LIST_MAX)
 			return false;
@@ -207,6 +259,10 @@ decode_value(const struct option *option, struct wire *wire, struct conf *conf)
 		}
 		return true;
 	}
+	case TYPE_WORD:
+		return decode_word(option, wire, to);
+	case TYPE_RECORDS:
+		return decode_records(option->record, wire, to);
 	case TYPE_CHOICE:
 		*(bool *)to = wire_u8(wire) != 0;
 		return true;

@@ -157,6 +157,34 @@ conf_add_address(struct conf_addresses *list, const void *addr, size_t len)
 	slot->len = (socklen_t)len;
 }
 
+/* One that a connection can come from. */
+static const char *
+parse_source(const char *text, struct conf_addresses *list)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+
+	if (inet_pton(AF_INET, text, &v4.sin_addr) == 1 && v4.sin_addr.s_addr != 0)
+		conf_add_address(list, &v4, sizeof(v4));
+	else if (inet_pton(AF_INET6, text, &v6.sin6_addr) == 1 &&
+	         !IN6_IS_ADDR_UNSPECIFIED(&v6.sin6_addr) && !IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr))
+		conf_add_address(list, &v6, sizeof(v6));
+	else
+		return "not an address";
+	return NULL;
+}
+
+static const char *
+parse_word(const struct option *option, const char *text, unsigned *out)
+{
+	for (unsigned i = 0; option->list[i] != NULL; i++)
+		if (strcmp(option->list[i], text) == 0) {
+			*out = i;
+			return NULL;
+		}
+	return "not one of the words";
+}
+
 /* An address to ask; without a port it is 53. */
 static const char *
 parse_server(const char *text, struct conf_addresses *list)
@@ -306,18 +334,25 @@ parse_address(const char *text, struct conf_addresses *list)
 
 /* "example.org", "*.example.org" or "*". */
 const char *
-conf_parse_route_domain(const char *text, struct conf_route *route)
+conf_parse_pattern(const char *text, char **out)
 {
 	const char *name = strncmp(text, "*.", 2) == 0 ? text + 2 : text;
 	if (strcmp(text, "*") != 0 && !conf_is_domain(name))
-		return "is not a domain; write a name such as example.org, \"*.example.org\" for "
-		       "all "
-		       "below "
-		       "it, or \"*\" for all others";
-	route->domain = xstrdup(text);
-	for (char *c = route->domain; *c != '\0'; c++)
+		return "not a domain";
+	free(*out);
+	*out = xstrdup(text);
+	for (char *c = *out; *c != '\0'; c++)
 		*c = (char)tolower((unsigned char)*c);
 	return NULL;
+}
+
+const char *
+conf_parse_route_domain(const char *text, struct conf_route *route)
+{
+	return conf_parse_pattern(text, &route->domain) == NULL
+	           ? NULL
+	           : "is not a domain; write a name such as example.org, \"*.example.org\" for "
+	             "all below it, or \"*\" for all others";
 }
 
 /* "host:port", "[v6]:port", either without port (25). */
@@ -379,7 +414,9 @@ bool
 conf_may_be_empty(const struct option *option)
 {
 	return option->type == TYPE_ZONE ||
-	       (option->type == TYPE_PATH && option->standard[0] == '\0');
+	       ((option->type == TYPE_PATH || option->type == TYPE_TEXT ||
+	         option->type == TYPE_PATTERN) &&
+	        option->standard != NULL && option->standard[0] == '\0');
 }
 
 static const char *
@@ -397,8 +434,14 @@ parse_text(const struct option *option, const char *text, char **out)
 		        strlen(text))
 			return "not a time zone";
 		break;
+	case TYPE_PATTERN:
+		if (text[0] != '\0')
+			return conf_parse_pattern(text, out);
+		if (!conf_may_be_empty(option))
+			return "empty";
+		break;
 	case TYPE_TEXT:
-		if (text[0] == '\0')
+		if (text[0] == '\0' && !conf_may_be_empty(option))
 			return "empty";
 		if (strlen(text) > CONTACT_MAX)
 			return "too long";
@@ -474,9 +517,9 @@ parse_number(const struct option *option, const char *text, uint64_t *out)
 
 /* One scalar: the whole value, or one element of a list. NULL, or what is wrong with it. */
 const char *
-conf_parse_scalar(const struct option *option, const char *text, struct conf *conf)
+conf_parse_scalar(const struct option *option, const char *text, void *base)
 {
-	void *to = conf_field(conf, option);
+	void *to = conf_field(base, option);
 	uint64_t value;
 	const char *wrong;
 	if (conf_is_text(option->type))
@@ -486,6 +529,10 @@ conf_parse_scalar(const struct option *option, const char *text, struct conf *co
 		return parse_address(text, to);
 	case TYPE_SERVERS:
 		return parse_server(text, to);
+	case TYPE_SOURCES:
+		return parse_source(text, to);
+	case TYPE_WORD:
+		return parse_word(option, text, to);
 	case TYPE_NETWORKS:
 		return parse_network(text, to);
 	case TYPE_NAMES:
@@ -571,6 +618,22 @@ conf_print_advice(const struct option *option, struct buf *out)
 		return;
 	case TYPE_CLASSES:
 		buf_add_str(out, "write a map of name to what differs from quota");
+		return;
+	case TYPE_WORD:
+		buf_add_str(out, "write one of ");
+		for (size_t i = 0; option->list[i] != NULL; i++)
+			buf_printf(out, "%s%s", i > 0 ? ", " : "", option->list[i]);
+		return;
+	case TYPE_PATTERN:
+		buf_add_str(out,
+		            "write a name such as example.org, \"*.example.org\" for all below "
+		            "it, or \"*\" for all");
+		return;
+	case TYPE_SOURCES:
+		buf_add_str(out, "write \"192.0.2.1\" or \"2001:db8::1\"");
+		return;
+	case TYPE_RECORDS:
+		buf_printf(out, "write a list of maps, each of them %s", option->record->noun);
 		return;
 	case TYPE_MODE:
 		buf_add_str(out, "write an octal mode");

@@ -75,7 +75,12 @@ static const char full[] =
     "routes: {\"*\": \"127.0.0.1:2525\", Example.ORG: \"mx.example.org\", six.example: "
     "\"[::1]:26\", \"*.example.org\": mx, \"*.b.example.org\": {host: smart.example.net, port: "
     "587, "
-    "tls: require, user: isp, password_file: /etc/p}}\n";
+    "tls: require, user: isp, password_file: /etc/p}}\n"
+    "replies:\n"
+    "  rules:\n"
+    "  - {name: full, code: 452, site: \"*.Example.JP\", action: slower, for: 2h}\n"
+    "  - {name: gone, enhanced: \"5.1.\", text: 'no (such )?user \\[x\\]', action: user-unknown}\n"
+    "  shipped: off\n";
 
 static void
 check_full(const struct conf *conf, const char *what)
@@ -113,6 +118,14 @@ check_kinds(const struct conf *conf, const char *what)
 	       strcmp(conf_route(conf, "example.org")->host, "mx.example.org") == 0 &&
 	       conf_route(conf, "elsewhere.example")->port == 2525,
 	   "and its routes: own line, longest suffix, all others");
+	const struct conf_reply_rule *rules = conf->reply_rules.list;
+	ok(conf->reply_rules.count == 2 && conf->no_shipped_replies &&
+	       strcmp(rules[0].name, "full") == 0 && strcmp(rules[0].code, "452") == 0 &&
+	       strcmp(rules[0].site, "*.example.jp") == 0 && rules[0].text[0] == '\0' &&
+	       rules[0].action == CONF_REPLY_SLOWER && rules[0].period == 7200000 &&
+	       rules[1].site[0] == '\0' && rules[1].action == CONF_REPLY_UNKNOWN &&
+	       strcmp(rules[1].text, "no (such )?user \\[x\\]") == 0 && rules[1].period == 1800000,
+	   "and lists of records, with defaults for what a map leaves out");
 }
 
 static bool
@@ -254,6 +267,36 @@ test_mistakes(void)
 	        "separator");
 	refused("classes: {big: {recipents: 5/day}}\n",
 	        "f.yaml:1:17: classes.big: unknown key; a class has", "class key");
+	refused("replies: {rules: {name: a}}\n",
+	        "not a list; write a list of maps, each of them a rule",
+	        "a map for a list of records");
+	refused("replies: {rules: [a]}\n", "not a map", "a record that is a word");
+	refused(
+	    "replies: {rules: [{name: a, code: 4, action: waits}]}\n",
+	    "f.yaml:1:46: replies.rules: action: \"waits\" is not one of the words; write one of "
+	    "defer, bounce,",
+	    "a word of a record");
+	refused("replies: {rules: [{name: a, code: 4, code: 5, action: defer}]}\n",
+	        "code: set a second time", "a key of a record twice");
+	refused("replies: {rules: [{name: a, cod: 4, action: defer}]}\n",
+	        "\"cod\" is an unknown key; a rule has name, code, enhanced, text, site, action "
+	        "and for",
+	        "an unknown key of a record");
+	refused("replies: {rules: [{name: a, code: 4}]}\n", "a rule needs action; add it",
+	        "a key that a record needs");
+	refused("replies: {rules: [{name: a, action: defer}]}\n", "matches every reply",
+	        "a rule without a condition");
+	refused("replies: {rules: [{name: a, text: '(', action: defer}]}\n",
+	        "no POSIX extended regular expression", "an expression");
+	refused("replies: {rules: [{name: a, text: '(.)\\1', action: defer}]}\n", "refer back",
+	        "an expression that may take any time");
+	refused("replies: {rules: [{name: a, code: 4, action: defer}, {name: a, code: 5, action: "
+	        "defer}]}\n",
+	        "f.yaml:1:54: replies.rules: a second rule of the same name", "a name twice");
+	refused("replies: {rules: [{name: a, code: [4], action: defer}]}\n",
+	        "code: not a single value", "a list in a record");
+	refused("replies: {rules: [{name: a, code: , action: defer}]}\n", "code: \"\" is empty",
+	        "nothing in a record");
 	refused("classes: {standard: {}}\n", "standard is what quota says", "class standard");
 	refused("classes: {a: {recipients: 5}}\n", "not a number per day", "class value");
 	refused("zone: ../etc/passwd\n", "not a time zone", "zone");
