@@ -49,9 +49,10 @@ static const struct option reply_rule_fields[] = {
     {"site", TYPE_PATTERN, F(site), "", 0, 0, true,
      "only of a site, or to a recipient domain, of that name; \"*.suffix\" covers all below it"},
     {"action", TYPE_WORD, F(action), NULL, 0, 0, true,
-     "defer tries again, bounce does not, whatever the code says; suspend, slower and block try "
-     "again and spare the site, halve what it gets, or avoid it from that source address for a "
-     "while; user-unknown leaves it to the code and counts",
+     "defer tries again, bounce does not, whatever the code says; suspend and slower try again "
+     "and for a while spare the site or halve what it gets; block goes by the code, unless "
+     "another address of the pool may try, and for a while avoids this one for that site; "
+     "user-unknown goes by the code and is counted",
      .list = reply_actions},
     {"for", TYPE_DURATION, F(period), "30min", SECONDS(1), DAYS(7), true,
      "how long suspend, slower and block last"},
@@ -523,12 +524,13 @@ conf_networks_hold(const struct conf_networks *networks, const struct sockaddr *
 	return false;
 }
 
-/* Whether pattern, "*.suffix" or "*", covers the domain. */
-static bool
-covers(const char *pattern, const char *domain)
+bool
+conf_pattern_covers(const char *pattern, const char *domain)
 {
 	size_t suffix = strlen(pattern + 1), len = strlen(domain);
-	return pattern[0] == '*' && len > suffix && strcmp(domain + len - suffix, pattern + 1) == 0;
+	if (pattern[0] != '*')
+		return strcmp(pattern, domain) == 0;
+	return len > suffix && strcmp(domain + len - suffix, pattern + 1) == 0;
 }
 
 const struct conf_route *
@@ -539,7 +541,7 @@ conf_route(const struct conf *conf, const char *domain)
 		const struct conf_route *route = &conf->routes.list[i];
 		if (strcmp(route->domain, domain) == 0)
 			return route;
-		if (covers(route->domain, domain) &&
+		if (conf_pattern_covers(route->domain, domain) &&
 		    (best == NULL || strlen(route->domain) > strlen(best->domain)))
 			best = route;
 	}

@@ -76,7 +76,8 @@ enum conf_reply_action {
 	CONF_REPLY_BOUNCE,  /* the last word, also of a 4xx */
 	CONF_REPLY_SUSPEND, /* try again, and leave the site alone for a while */
 	CONF_REPLY_SLOWER,  /* try again, and halve what the site gets for a while */
-	CONF_REPLY_BLOCK,   /* try again, for a while not from that source address to that site */
+	CONF_REPLY_BLOCK,   /* by its code, unless another source address may try; not from
+	                       this one to that site for a while */
 	CONF_REPLY_UNKNOWN, /* by its code; the recipient does not exist */
 };
 struct conf_reply_rule { /* what is "" matches everything */
@@ -205,6 +206,9 @@ unsigned conf_msa_count(const struct conf *conf);
 const struct conf_class *conf_class(const struct conf *conf, const char *name);
 /* Whether an address, which may be an IPv4 one in IPv6 clothes, is in one of the networks. */
 bool conf_networks_hold(const struct conf_networks *networks, const struct sockaddr *address);
+/* Whether "example.org", "*.example.org" (all below it) or "*" fits a domain; both in lower case.
+ */
+bool conf_pattern_covers(const char *pattern, const char *domain);
 /* The route for a domain in lower case: its own line, else the longest "*.suffix", else "*"; NULL
  * when none fits, which means by MX. */
 const struct conf_route *conf_route(const struct conf *conf, const char *domain);
