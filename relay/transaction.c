@@ -87,12 +87,10 @@ settle_rest(struct client *client, enum queue_fate fate, const struct reply *rep
 static enum queue_fate
 fate_of(const struct reply *reply)
 {
-	switch (reply->code / 100) {
-	case 5:
+	/* 530: it wants TLS or a login (RFC 3207, RFC 4954), which is no mail's fault. */
+	if (reply->code / 100 == 5 && reply->code != 530)
 		return QUEUE_FAILED;
-	default: /* 4xx, and what makes no sense here */
-		return QUEUE_DEFERRED;
-	}
+	return QUEUE_DEFERRED; /* 4xx, and what makes no sense here */
 }
 
 void
@@ -264,7 +262,10 @@ transaction_begin(struct client *client)
 			client->todo[client->todo_count++] = i;
 	}
 	if (transaction_lacks(client, client->job, &client->last)) {
-		transaction_defer_rest(client, &client->last, QUIT);
+		if (client->is_unproven) /* time has passed since it suited */
+			client_begin_again(client);
+		else
+			transaction_defer_rest(client, &client->last, QUIT);
 		return;
 	}
 	client_set_state(client, CLIENT_ENVELOPE);
@@ -380,10 +381,6 @@ on_envelope_reply(struct client *client, const struct reply *reply)
 		}
 		client->is_unproven = false;
 		client->mail_answered = true;
-		if (reply->code == 530) { /* it wants TLS or a login (RFC 3207, RFC 4954) */
-			transaction_defer_rest(client, reply, QUIT);
-			return;
-		}
 		if (reply->code / 100 != 2) {
 			end_transaction(client, reply, QUIT);
 			return;

@@ -126,6 +126,7 @@ expect('5xx to the dot', 'bounced', qr/554/, 'say', 'dot', '554 5.7.1 no');
 expect('5xx to MAIL', 'bounced', qr/550/, 'say', 'MAIL', '550 5.7.1 not you');
 expect('a reply that would forge the log', 'bounced', qr/550/, 'say', 'MAIL', '550 5.7.1 no" fate=delivered');
 unlike($s->log, qr/no" fate=delivered/, 'cannot');
+expect("530 to $_ is about our login", 'queued', qr/530/, 'say', $_, '530 5.7.0 log in first') for qw(MAIL RCPT DATA);
 expect('every recipient refused', 'bounced', qr/550/, 'say', 'RCPT', '550 5.1.1 unknown');
 expect('2xx to DATA', 'queued', qr/250/, 'say', 'DATA', '250 what?');
 expect('garbage', 'queued', qr/no SMTP reply/, 'raw', 'greeting', '"\x00\xff\r\n" x 10');
