@@ -259,6 +259,16 @@ on_enqueued(void *arg, enum store_result result)
 	free(accept);
 }
 
+/* When the pace lets a message leave; 0: at once. If its sender wants it back before that (RFC
+ * 2852), then it is due to end. */
+static msec_t
+leave_at(const struct queue_quota *quota, const struct envelope *envelope)
+{
+	return envelope->by == BY_RETURN && envelope->by_deadline < quota->start
+	           ? envelope->by_deadline
+	           : quota->start;
+}
+
 static void
 on_commit(struct ipc_from from, const struct ipc_frame *frame)
 {
@@ -320,12 +330,12 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	accept->size = commit.prefix_len + commit.body_size;
 	LIST_INSERT_HEAD(&program.accepts, accept, link);
 	msec_t now = clock_wall();
-	if (accept->quota.start)
-		accept->due = schedule_now(program.schedule) + accept->quota.start - now;
+	const msec_t start = leave_at(&accept->quota, &commit.envelope);
+	if (start)
+		accept->due = schedule_now(program.schedule) + start - now;
 	if (commit.envelope.hold_until > now)
-		accept->held = commit.envelope.hold_until > accept->quota.start
-		                   ? commit.envelope.hold_until
-		                   : accept->quota.start;
+		accept->held =
+		    commit.envelope.hold_until > start ? commit.envelope.hold_until : start;
 	struct store_message_new message = {
 	    .id = commit.id,
 	    .account = accept->account,

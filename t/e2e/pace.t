@@ -118,7 +118,23 @@ is_deeply([$q->{used}, $q->{messages}{used}], [150, 1], 'for good');
 like(send_to($carol, 1), qr/^250 .*paced/, 'the pace has begun afresh with it');
 $s->ctl('quota', 'reset', $carol, '--reason', 'test');
 like(send_to($carol, 1), $at_once, 'and may be reset as well');
-my $c = $s->login($dave);
+# Paced mail whose sender wants it back before its pace lets it leave.
+like(send_to($carol, 150), qr/^250/, 'a burst');
+my $c = $s->login($carol);
+$c->cmd("MAIL FROM:<$carol> BY=600;R");
+$c->cmd('RCPT TO:<x@example.org>');
+$c->cmd('DATA');
+$c->raw("From: <$carol>\r\n\r\nx\r\n.\r\n");
+my ($id) = $c->reply =~ /^250 2\.0\.0 Queued as (\w+); paced/;
+ok($id, 'is followed by a message with a time to deliver it by');
+$s->advance(9 * $minute);
+is($s->json('queue', 'show', $id)->{rcpt}[0]{state}, 'queued', 'R: a minute before its time it waits');
+$s->advance($minute + $second);
+my $shown;
+ok(Sekisho::wait_for(20, sub { $shown = $s->json('queue', 'show', $id); $shown && $shown->{finished} }), 'R: at its time it ends, long before its pace') or diag explain $shown;
+like($shown->{rcpt}[0]{reply}, qr/^5\.4\.7 .*no attempt was made/, 'R: as 5.4.7, and was not attempted');
+
+$c = $s->login($dave);
 $c->cmd("MAIL FROM:<$dave>");
 like($c->cmd("RCPT TO:<r$_\@example.org>"), qr/^250/, "recipient $_ of one message") for 1 .. 45;
 $c->cmd('RSET');
