@@ -31,9 +31,9 @@ choose_next(struct message *message, msec_t now)
 	if (schedule->count > 0)
 		wait = schedule->list[step < schedule->count ? step : schedule->count - 1];
 	wait += (msec_t)random_below((uint64_t)(wait / 5) + 1) - wait / 10;
-	msec_t last = begun(message->stored) + keep_of(message) + 1;
-	if (wait > last - now && last > now)
-		wait = last - now; /* one attempt at the very end */
+	const msec_t last = begun(message->stored) + keep_of(message) + 1;
+	if (wait > last - now) /* one attempt at the very end */
+		wait = last > now ? last - now : 0;
 	const struct envelope *envelope = &message->stored->envelope;
 	const msec_t left = envelope->by_deadline - now;
 	if (envelope->by != BY_NONE && left > 0 && wait > left)

@@ -13,9 +13,10 @@ use Time::Local qw(timegm);
 
 my ($minute, $hour) = (60_000, 3_600_000);
 my $good = Sekisho->new(no_start => 1); # only its sink is used
+my $silent = IO::Socket::INET->new(Listen => 8, LocalAddr => '127.0.0.1') or die $!;
 my $s = Sekisho->new(clock => 1, no_sink => 1, no_start => 1);
 # Notifications to our own senders go to the good one.
-$s->{extra} = qq(routes:\n  "good.example": "127.0.0.1:$good->{ports}{sink}"\n  "example.test": "127.0.0.1:$good->{ports}{sink}"\n  "*": "127.0.0.1:$s->{ports}{sink}"\n);
+$s->{extra} = qq(routes:\n  "good.example": "127.0.0.1:$good->{ports}{sink}"\n  "example.test": "127.0.0.1:$good->{ports}{sink}"\n  "silent.example": "127.0.0.1:${\ $silent->sockport}"\n  "*": "127.0.0.1:$s->{ports}{sink}"\n);
 $s->write_conf;
 $s->start_sink('-r', 'rcpt');
 $s->start;
@@ -132,6 +133,14 @@ is(state_of($m), 'expired', 'expired');
 ok($s->now - $accepted >= 96 * $hour && $s->now - $accepted < 97 * $hour, 'after 4 days') or diag $s->now - $accepted;
 is(conserved(0, 'nothing left')->{expired}, 1, 'the audit knows of it');
 is(arrived($s, 'old-message'), 0, 'and nobody got it');
+
+# One site has refused for now, the other says nothing until the time is over.
+$id = send_one('two-ends', 'carol@slow.example', 'dave@silent.example');
+ok(Sekisho::wait_for(20, sub { grep { $_->{reply} } @{ show($id)->{rcpt} // [] } }), 'one site has hung up') or diag explain show($id);
+ok(my $held = $silent->accept, 'one says nothing');
+$s->advance(96 * $hour + $minute);
+ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'at the end of their time both end, and not at the next attempt') or diag explain show($id);
+is(state_of(show($id)), 'expired expired', 'expired');
 
 # Refused for good.
 $s->stop_sink;
