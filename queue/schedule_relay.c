@@ -346,6 +346,24 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 	lane_dispatch(lane);
 }
 
+static void
+on_untaken(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	const uint64_t number = wire_u64(&wire);
+	struct queue_id id;
+
+	proto_id(&wire, &id);
+	if (!wire_done(&wire) || from.index >= QUEUE_LANES)
+		return;
+	struct lane *lane = &schedule->lanes[from.index];
+	struct job *job = job_find(lane, number, &id);
+	if (!job || job->state != JOB_IN_FLIGHT || !job->message)
+		return;
+	job_give_up(job, "no relay could take it");
+	lane_dispatch(lane);
+}
+
 void
 schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame)
 {
@@ -355,6 +373,8 @@ schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc
 		on_hello(schedule, from, frame);
 	else if (frame->type == PROTO_DONE)
 		on_done(schedule, from, frame);
+	else if (frame->type == PROTO_UNTAKEN)
+		on_untaken(schedule, from, frame);
 	else if (frame->type == PROTO_ENOUGH && from.index < QUEUE_LANES)
 		schedule->lanes[from.index].capacity = 0;
 }

@@ -188,6 +188,27 @@ on_down(void *arg)
 	idle_check(worker);
 }
 
+/* A process that has no descriptor left gets none with the frame. The queue must hear of it: for
+ * it the job is under way. */
+static void
+hand_back(struct queue_worker *worker, const struct ipc_frame *job)
+{
+	struct wire wire = wire_from(job->data, job->len);
+	const uint64_t number = wire_u64(&wire);
+	char text[QUEUE_ID_TEXT_SIZE];
+	struct queue_id id;
+	struct buf frame;
+
+	proto_id(&wire, &id);
+	log_error(queue_id_format(&id, text), "job-untaken", "octets=%zu descriptor=%s", job->len,
+	          job->fd == -1 ? "no" : "yes");
+	buf_init(&frame);
+	wire_put_u64(&frame, number);
+	proto_put_id(&frame, &id);
+	ipc_link_tell(worker->link, PROTO_UNTAKEN, &frame, -1);
+	buf_clear(&frame);
+}
+
 static void
 on_push(void *arg, struct ipc_frame *frame)
 {
@@ -197,7 +218,7 @@ on_push(void *arg, struct ipc_frame *frame)
 	struct job *job = xcalloc(1, sizeof(*job));
 	struct arena *arena = arena_new();
 	if (!proto_job(frame->data, frame->len, arena, &job->pub) || frame->fd == -1) {
-		log_error("-", "job-malformed", "octets=%zu", frame->len);
+		hand_back(worker, frame);
 		arena_free(arena);
 		free(job);
 		return;

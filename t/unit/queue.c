@@ -283,6 +283,92 @@ on_audited(void *arg, enum queue_answer answer, const struct queue_audit *audit)
 	loop_stop(loop);
 }
 
+static struct buf untaken;
+static void
+on_untaken_frame(void *arg, struct ipc_from from, struct ipc_frame *frame)
+{
+	(void)arg;
+	(void)from;
+	if (frame->type != PROTO_UNTAKEN)
+		return;
+	buf_add(&untaken, frame->data, frame->len);
+	loop_stop(loop);
+}
+static struct ipc_from worker_peer;
+static void
+on_worker(void *arg, struct ipc_from peer)
+{
+	(void)arg;
+	worker_peer = peer;
+}
+static void
+on_raw_job(void *arg, struct ipc_frame *frame)
+{
+	(void)arg;
+	if (frame->type == PROTO_JOB)
+		buf_add(&untaken, frame->data, 8 + sizeof(struct queue_id));
+	loop_stop(loop);
+}
+
+/* A job that its relay cannot take: the relay says so, and the queue tries it again. */
+static void
+test_untaken(void)
+{
+	static const struct ipc_hub_events raw_events = {.on_frame = on_untaken_frame,
+	                                                 .on_attach = on_worker};
+	static const struct ipc_link_events relay_events = {.on_push = on_raw_job};
+	struct ipc_hub *hub = ipc_hub_new(loop, &raw_events, NULL);
+	struct ipc_link *relay = ipc_link_new(loop, "queue", &relay_events, NULL);
+	struct buf frame;
+	int pair[2];
+
+	queue_down();
+	run(50);
+	buf_init(&untaken);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
+		abort();
+	queue_worker_attach(worker, pair[0]);
+	ipc_hub_attach(hub, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
+	buf_init(&frame);
+	wire_put_u64(&frame, 7);
+	proto_put_id(&frame, &last_id);
+	ipc_hub_push(hub, worker_peer, PROTO_JOB, &frame, -1);
+	run(5000);
+	ok(untaken.len == frame.len && !memcmp(untaken.data, frame.data, frame.len),
+	   "a job that cannot be read is handed back");
+	buf_clear(&frame);
+	buf_clear(&untaken);
+	ipc_hub_free(hub);
+	run(50);
+
+	connect_all(false);
+	on_start(NULL);
+	struct queue_submission *s = reserved(1);
+	commit(s, 10, "untaken.example", 1);
+	run(5000);
+	queue_submission_free(s);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
+		abort();
+	ipc_link_attach(relay, pair[0]);
+	on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
+	wire_put_u8(&frame, QUEUE_FRESH);
+	wire_put_u32(&frame, 1);
+	wire_put_u32(&frame, 0);
+	ipc_link_tell(relay, PROTO_HELLO, &frame, -1);
+	run(5000);
+	ok(look()->in_flight == 1, "a job is at its relay");
+	const uint64_t so_far = status.messages[QUEUE_RETRY];
+	ipc_link_tell(relay, PROTO_UNTAKEN, &untaken, -1);
+	for (unsigned i = 0; i < 50 && look()->messages[QUEUE_RETRY] == so_far; i++)
+		;
+	ok(status.in_flight == 0 && status.messages[QUEUE_RETRY] == so_far + 1,
+	   "handed back it is tried again");
+	buf_clear(&frame);
+	buf_clear(&untaken);
+	ipc_link_free(relay);
+	run(200);
+}
+
 /* A relay carries over a recipient that has ended already (or never was): the rest of the message
  * must still be delivered, and nothing hangs. */
 static void
@@ -816,6 +902,7 @@ main(void)
 	queue_ask_audit(admin_link, on_audited, NULL);
 	run(5000);
 	ok(audit_seen.conserved && audit_seen.queued == 1, "conserved");
+	test_untaken();
 	test_carried_nonsense();
 	test_rates();
 	test_shorter();
