@@ -13,20 +13,17 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-/* Two lives: the connection (greeting, EHLO, TLS, login; tries one host after the other) and,
- * inside, the transaction (relay/transaction.c), which alone knows the job. on_done ends the second
- * one; the first waits for the next job, or says QUIT. Only a 2xx to the final dot keeps a
+/* Two lives: the connection (greeting, EHLO, what relay/secure.c wants; one host after the other)
+ * and, inside, the transaction (relay/transaction.c), which alone knows the job. on_done ends the
+ * second one; the first waits for the next job, or says QUIT. Only a 2xx to the final dot keeps a
  * connection: what state a server is in after anything else is not worth finding out.
  *
  * A kept connection may have been closed meanwhile, or its server may have had enough of it. So
  * until MAIL is answered, a loss or a refusal on it is not about the job: the job begins again with
  * a connection of its own.
  *
- * Choices. A 5xx to greeting, EHLO or HELO is about the host, not about the mail (RFC 5321
- * section 4.2.4.2): the next address, then deferred. TLS is opportunistic (RFC 7435) unless the
- * route wants more: when the handshake fails the same address is tried once more in clear. Whatever
- * is wrong with our login or with a TLS that must be is between the operator and that host, and no
- * mail's fault: deferred, also after a 5xx. */
+ * A 5xx to greeting, EHLO or HELO is about the host, not about the mail (RFC 5321 section 4.2.4.2):
+ * the next address, then deferred. */
 
 #define INPUT_MAX    (64u * 1024)
 #define QUIT_WAIT    5000 /* ms for the farewell */
@@ -135,29 +132,6 @@ all_of(const struct route_result *route)
 	return (1u << route->dns.count) - 1;
 }
 
-/* What the route says, unless the sender wants more (REQUIRETLS, RFC 8689) or less of it
- * (TLS-Required: No, if not both); a password is never said in clear. */
-static enum conf_tls
-tls_wanted(const struct conf_route *route, const struct envelope *envelope)
-{
-	const enum conf_tls tls = route ? route->tls : CONF_TLS_MAY;
-
-	if (envelope->requiretls)
-		return tls < CONF_TLS_VERIFY ? CONF_TLS_VERIFY : tls;
-	if (envelope->tls_optional && (tls == CONF_TLS_REQUIRE || tls == CONF_TLS_VERIFY) &&
-	    !route->user[0])
-		return CONF_TLS_MAY;
-	return tls;
-}
-
-/* RFC 8689 wants to be sure that the host is the domain's: DNSSEC says so, or the operator. */
-static bool
-is_doubtful(const struct envelope *envelope, const struct route_result *route,
-            const struct dns_target *target)
-{
-	return envelope->requiretls && !route->conf && !target->mx_secure;
-}
-
 bool
 client_suits(const struct client *client, const struct route_result *route,
              const struct queue_job *job)
@@ -165,8 +139,8 @@ client_suits(const struct client *client, const struct route_result *route,
 	const size_t i = find_target(client, route);
 
 	return client->route.conf == route->conf && i < route->dns.count &&
-	       !is_doubtful(&job->envelope, route, &route->dns.list[i]) &&
-	       client->tls >= tls_wanted(route->conf, &job->envelope) &&
+	       !secure_is_doubtful(&job->envelope, route, &route->dns.list[i]) &&
+	       client->tls >= secure_wanted(route->conf, &job->envelope) &&
 	       !transaction_lacks(client, job, NULL);
 }
 
@@ -361,7 +335,7 @@ choose_targets(struct client *client)
 
 		if (!((client->again ? client->again : client->left) & 1u << i))
 			continue;
-		if (!is_doubtful(&client->job->envelope, &client->route, target)) {
+		if (!secure_is_doubtful(&client->job->envelope, &client->route, target)) {
 			which |= 1u << i;
 			continue;
 		}
@@ -384,7 +358,7 @@ next_address(struct client *client)
 		transaction_defer_rest(client, &client->last, DROP);
 		return;
 	}
-	client->tls = tls_wanted(client->route.conf, &client->job->envelope);
+	client->tls = secure_wanted(client->route.conf, &client->job->envelope);
 	client->dial = dial_new(&(struct dial_opts){.loop = client->opts.loop,
 	                                            .targets = client->route.dns.list,
 	                                            .count = client->route.dns.count,
@@ -405,8 +379,8 @@ on_kick(void *arg)
 		next_address(client);
 }
 
-static void
-try_in_clear(struct client *client)
+void
+client_try_in_clear(struct client *client)
 {
 	client->again = 1u << client->at;
 	client->sessions--;
@@ -455,15 +429,6 @@ say_hello(struct client *client, enum client_state state)
 	           client->opts.conf->hostname);
 }
 
-/* ---- TLS and login */
-
-static void
-cannot(struct client *client, const char *status, const char *why)
-{
-	client_words(&client->last, status, "%s [%s]: %s", client->target.host, client->peer, why);
-	client_next_host(client);
-}
-
 void
 client_cannot(struct client *client, const char *status, const char *format, ...)
 {
@@ -473,108 +438,8 @@ client_cannot(struct client *client, const char *status, const char *format, ...
 	va_start(args, format);
 	vsnprintf(why, sizeof why, format, args);
 	va_end(args);
-	cannot(client, status, why);
-}
-
-/* This host is no good as it is, for a reason the operator should hear. */
-static void __attribute__((format(printf, 3, 4)))
-refuse_host(struct client *client, const char *status, const char *format, ...)
-{
-	char why[REPLY_TEXT_MAX], said[sizeof why], id[QUEUE_ID_TEXT_SIZE];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(why, sizeof why, format, args);
-	va_end(args);
-	log_warn(queue_id_format(&client->job->id, id), "host-refused",
-	         "host=%s ip=%s error=\"%s\"", client->target.host, client->peer,
-	         log_text(why, said, sizeof said));
-	cannot(client, status, why);
-}
-
-/* A handshake was not or cannot be done; broken: for a reason that is in TLS or the certificate. */
-static void
-tls_failed(struct client *client, const char *why, bool broken)
-{
-	char id[QUEUE_ID_TEXT_SIZE];
-
-	if (broken && client->job->envelope.requiretls) {
-		client_cannot(client, "5.7.5",
-		              "%s; the sender requires TLS with a host that "
-		              "proves its name",
-		              why);
-		return;
-	}
-	if (client->tls != CONF_TLS_MAY) {
-		refuse_host(client, "4.7.5", "%s", why);
-		return;
-	}
-	log_info(queue_id_format(&client->job->id, id), "tls-failed", "host=%s ip=%s error=\"%s\"",
-	         client->target.host, client->peer, why);
-	try_in_clear(client);
-}
-
-static void
-start_tls(struct client *client)
-{
-	const bool verify = client->tls >= CONF_TLS_VERIFY;
-	struct tls_client *tls = verify ? client->opts.tls_verifying : client->opts.tls;
-
-	if (!tls) {
-		refuse_host(client, "4.7.5", "relay.ca_file has no certificates to verify it with");
-	} else if (conn_start_tls_client(client->conn, tls, client->target.host)) {
-		tls_failed(client, "TLS cannot start here", false);
-	} else {
-		client->state = CLIENT_HANDSHAKE;
-		conn_set_timeout(client->conn, client->opts.conf->handshake_timeout);
-	}
-}
-
-/* The next line of the login. The client may have given up this host afterwards. */
-static void
-say_login(struct client *client)
-{
-	char line[LOGIN_LINE_SIZE];
-	size_t len = login_line(client->login, client->login_step++, client->route.conf->user,
-	                        client->route.password, line);
-
-	if (!len) {
-		refuse_host(client, "4.7.8", "it asks for more than user and password");
-		return;
-	}
-	assert(conn_is_secure(client->conn));
-	client_set_state(client, CLIENT_LOGIN);
-	conn_write(client->conn, line, len);
-	conn_write(client->conn, "\r\n", 2);
-	mem_wipe(line, sizeof line);
-}
-
-/* After the reply to EHLO or HELO: whatever must come before mail. */
-static void
-prepare_session(struct client *client)
-{
-	const struct conf_route *conf = client->route.conf;
-	const enum conf_tls tls = client->tls;
-	const bool secure = conn_is_secure(client->conn);
-
-	if (!secure && (client->offers & OFFER_STARTTLS) && tls != CONF_TLS_NONE &&
-	    !client->no_tls) {
-		client_set_state(client, CLIENT_STARTTLS);
-		client_say(client, "STARTTLS\r\n");
-	} else if (!secure && client->job->envelope.requiretls) {
-		client_cannot(client, "5.7.30", "the sender requires TLS, and it is not offered");
-	} else if (!secure && tls >= CONF_TLS_REQUIRE) {
-		refuse_host(client, "4.7.4", "TLS is required, and not offered");
-	} else if (!conf || !conf->user[0]) {
-		transaction_begin(client);
-	} else if (!client->route.password) {
-		refuse_host(client, "4.7.8", "there is no password to log in with");
-	} else if (client->login == LOGIN_NONE) {
-		refuse_host(client, "4.7.8", "it offers neither AUTH PLAIN nor LOGIN");
-	} else {
-		client->login_step = 0;
-		say_login(client);
-	}
+	client_words(&client->last, status, "%s [%s]: %s", client->target.host, client->peer, why);
+	client_next_host(client);
 }
 
 /* ---- replies */
@@ -654,28 +519,14 @@ on_reply(struct client *client, const struct reply *reply)
 			client_next_host(client);
 		} else {
 			client->contact.end = QUEUE_CONTACT_OK;
-			prepare_session(client);
+			secure_prepare(client);
 		}
 		return;
 	case CLIENT_STARTTLS:
-		if (good) {
-			start_tls(client);
-		} else if (reply->code == 421 || client->tls != CONF_TLS_MAY) {
-			client->last = *reply;
-			client_next_host(client);
-		} else {
-			transaction_begin(client);
-		}
+		secure_on_starttls_reply(client, reply);
 		return;
 	case CLIENT_LOGIN:
-		if (reply->code == 235)
-			transaction_begin(client);
-		else if (reply->code == 334)
-			say_login(client);
-		else
-			refuse_host(client, "4.7.8", "our login was refused: %d %s%s%s",
-			            reply->code, reply->enhanced, reply->enhanced[0] ? " " : "",
-			            reply->text);
+		secure_on_login_reply(client, reply);
 		return;
 	case CLIENT_ENVELOPE:
 	case CLIENT_DATA:
@@ -710,7 +561,7 @@ on_called(void *arg, size_t target, struct conn *conn_take, msec_t took)
 	client->sessions++;
 	client->deliveries = 0;
 	if (client->tls == CONF_TLS_IMPLICIT)
-		start_tls(client);
+		secure_start_tls(client);
 	else
 		client_set_state(client, CLIENT_GREETING);
 }
@@ -765,7 +616,7 @@ lost(struct client *client, const char *why, bool broken)
 	             "%s [%s]: %s (%s)", client->target.host, client->peer, why,
 	             state_words[client->state]);
 	if (client->state == CLIENT_HANDSHAKE) {
-		tls_failed(client, why, broken);
+		secure_failed(client, why, broken);
 	} else if (client->state < CLIENT_ENVELOPE) {
 		client_next_host(client);
 	} else {

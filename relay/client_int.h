@@ -1,5 +1,5 @@
-/* What the two files of the client share: relay/client.c, the connection, and relay/transaction.c,
- * what it carries. */
+/* What the files of the client share: relay/client.c, the connection, relay/secure.c, what must be
+ * true of it, and relay/transaction.c, what it carries. */
 #ifndef RELAY_CLIENT_INT_H
 #define RELAY_CLIENT_INT_H
 
@@ -110,6 +110,24 @@ bool client_is_lack(const struct reply *why);
 void client_next_host(struct client *client);
 /* The kept connection is of no use any more: the job gets one of its own. */
 void client_begin_again(struct client *client);
+/* The same address once more, without TLS. */
+void client_try_in_clear(struct client *client);
+
+/* ---- relay/secure.c; the client may be gone after all but the first two */
+
+/* What TLS a connection is held to: what the route says, unless the sender wants more (REQUIRETLS,
+ * RFC 8689) or less of it (TLS-Required: No, if not both); a password is never said in clear. */
+enum conf_tls secure_wanted(const struct conf_route *route, const struct envelope *envelope);
+/* RFC 8689 wants to be sure that the host is the domain's: DNSSEC says so, or the operator. */
+bool secure_is_doubtful(const struct envelope *envelope, const struct route_result *route,
+                        const struct dns_target *target);
+void secure_start_tls(struct client *client);
+/* A handshake was not or cannot be done; broken: for a reason that is in TLS or the certificate. */
+void secure_failed(struct client *client, const char *why, bool broken);
+/* After the reply to EHLO or HELO: whatever must come before mail. */
+void secure_prepare(struct client *client);
+void secure_on_starttls_reply(struct client *client, const struct reply *reply);
+void secure_on_login_reply(struct client *client, const struct reply *reply);
 
 /* ---- relay/transaction.c; the client may be gone after all but the first three */
 
