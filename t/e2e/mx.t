@@ -10,6 +10,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
 use Peers;
+use NextHop;
 use IO::Select;
 use IO::Socket::INET;
 use Test::More;
@@ -29,6 +30,10 @@ h9.hosts. A 127.0.0.9
 h10.hosts. A 127.0.0.10
 h11.hosts. A 127.0.0.11
 h12.hosts. A 127.0.0.12
+h13.hosts. A 127.0.0.13
+h14.hosts. A 127.0.0.14
+equal.example. MX 10 h13.hosts.
+equal.example. MX 10 h14.hosts.
 later.example. MX 10 h9.hosts.
 later.example. MX 20 h4.hosts.
 gone.example. MX 10 h10.hosts.
@@ -225,6 +230,21 @@ SKIP: {
 	like((grep { /number-$number-/ } $sink{h4}->delivered)[0] // '', qr/^X-Rcpt-Args: <later\@partly\.example>/m, 'that recipient');
 	unlike((grep { /number-$number-/ } $sink{h4}->delivered)[0] // '', qr/^X-Rcpt-Args: <one\@/m, 'and nobody else');
 }
+
+# Two hosts are as good as each other: whom the one with the kept connection wants later, the other one takes.
+my %equal = map { $_ => NextHop->new(address => $_, port => $port) } '127.0.0.13', '127.0.0.14';
+my $elsewhere = 0;
+for (1 .. 8) {
+	$id = send_one('carol@equal.example');
+	ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'one of two equal hosts takes it') or diag $s->log;
+	my ($taker) = grep { grep { /number-$number-/ } $equal{$_}->taken } keys %equal;
+	$equal{$taker}->offers({ RCPT => '450 4.2.1 later' });
+	$id = send_one('carol@equal.example');
+	ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'the next one is taken too') or diag $s->log;
+	$elsewhere++ if (show($id)->{attempts} // 0) == 1;
+	$equal{$taker}->offers;
+}
+is($elsewhere, 8, 'by the other host, in the same attempt');
 my $audit = $s->json('queue', 'audit');
 ok($audit->{conserved}, 'nothing is lost') or diag explain $audit;
 is($s->stop, 0, 'stops cleanly');
