@@ -260,7 +260,9 @@ client_finish(struct client *client, enum client_farewell farewell)
 	for (size_t i = 0; i < count; i++)
 		assert(client->settled[i]);
 	client->job = NULL;
-	if (farewell == STAY && ++client->deliveries < client->opts.conf->relay_deliveries)
+	client->deliveries++;
+	if (farewell == STAY && client->deliveries < client->opts.conf->relay_deliveries &&
+	    (!client->mail_max || client->deliveries < client->mail_max))
 		keep(client);
 	else if (farewell != DROP && client->conn)
 		quit(client);
@@ -422,7 +424,7 @@ client_say(struct client *client, const char *format, ...)
 static void
 say_hello(struct client *client, enum client_state state)
 {
-	client->offers = 0;
+	client->offers = client->mail_max = 0;
 	client->login = LOGIN_NONE;
 	client_set_state(client, state);
 	client_say(client, "%s %.255s\r\n", state == CLIENT_EHLO ? "EHLO" : "HELO",
@@ -455,6 +457,21 @@ by_least(const char *text, size_t len)
 	return least * 1000;
 }
 
+/* Of RFC 9422 only MAILMAX is asked for: a job has fewer recipients than any server must take. */
+static unsigned
+mail_max(const char *text, size_t len)
+{
+	static const char name[] = " MAILMAX=";
+	unsigned max = 0;
+
+	for (size_t at = 0; at + sizeof name - 1 < len && !max; at++)
+		if (!strncasecmp(text + at, name, sizeof name - 1))
+			for (size_t i = at + sizeof name - 1;
+			     i < len && isdigit((unsigned char)text[i]) && max < 100000; i++)
+				max = max * 10 + (unsigned)(text[i] - '0');
+	return max;
+}
+
 static void
 on_ehlo_line(void *arg, const char *text, size_t len)
 {
@@ -473,6 +490,7 @@ on_ehlo_line(void *arg, const char *text, size_t len)
 	    {"REQUIRETLS", OFFER_REQUIRETLS},
 	    {"MT-PRIORITY", OFFER_MT_PRIORITY},
 	    {"DELIVERBY", OFFER_DELIVERBY},
+	    {"LIMITS", OFFER_LIMITS},
 	};
 	struct client *client = arg;
 	size_t word = 0;
@@ -485,6 +503,8 @@ on_ehlo_line(void *arg, const char *text, size_t len)
 			client->offers |= offers[i].offer;
 			if (offers[i].offer == OFFER_DELIVERBY)
 				client->by_least = by_least(text + word, len - word);
+			if (offers[i].offer == OFFER_LIMITS)
+				client->mail_max = mail_max(text + word, len - word);
 			return;
 		}
 	if (login_offered(text, len) > client->login)

@@ -23,6 +23,7 @@ enum client_offer { /* what a server's reply to EHLO offers, a set of bits */
 	            OFFER_REQUIRETLS = 1 << 8,
 	            OFFER_MT_PRIORITY = 1 << 9,
 	            OFFER_DELIVERBY = 1 << 10,
+	            OFFER_LIMITS = 1 << 11,
 };
 enum client_state {
 	CLIENT_CONNECTING, /* no connection yet */
@@ -60,6 +61,7 @@ struct client {
 	bool no_tls;                 /* the handshake failed with this address */
 	unsigned offers;             /* enum client_offer */
 	msec_t by_least;             /* DELIVERBY: the shortest time it takes; 0: any */
+	unsigned mail_max;           /* LIMITS: messages on this connection; 0: any number */
 	enum login_mechanism login;  /* the best that is offered */
 	unsigned login_step;
 	unsigned deliveries;          /* on this connection */

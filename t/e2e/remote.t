@@ -2,7 +2,7 @@
 # Setup: a service whose only route leads to a server of this test, which plays a part for each message: it hangs up, says 421, answers in pieces, answers
 # nonsense, answers what was not asked, or says nothing to QUIT.
 # Expectation: whatever it does, the message has the one outcome that follows: delivered only when the reply to the final dot, and nothing before it, said so;
-# bounced only by a 5xx about the mail; otherwise queued with the reason. A connection that did well is used again, a hundred times at most; one that is of no
+# bounced only by a 5xx about the mail; otherwise queued with the reason. A connection that did well is used again, a hundred times at most, and no more than its host says (LIMITS, RFC 9422); one that is of no
 # use any more costs nothing. With one connection allowed, a server that is silent to QUIT holds nobody up.
 use strict;
 use warnings;
@@ -61,7 +61,7 @@ sub play {
 		exit 0 if $verb eq 'QUIT' && (current())[0] eq 'ok';
 		if ($verb eq 'QUIT') { 1 while sysread $c, my $ignored, 4096; exit 0 }
 		my $is_secure = ref $c eq 'IO::Socket::SSL';
-		if ($verb eq 'EHLO') { $say->("250-remote\r\n" . (-e "$s->{dir}/offers-tls" && !$is_secure ? "250-STARTTLS\r\n" : '') . "250 PIPELINING\r\n"); next }
+		if ($verb eq 'EHLO') { $say->("250-remote\r\n" . (-e "$s->{dir}/offers-tls" && !$is_secure ? "250-STARTTLS\r\n" : '') . (-e "$s->{dir}/offers-limits" ? "250-LIMITS RCPTMAX=100 MAILMAX=2 MAILMAX=none\r\n" : '') . "250 PIPELINING\r\n"); next }
 		if ($verb eq 'STARTTLS') {
 			$say->("220 go\r\n");
 			$c = IO::Socket::SSL->start_SSL($c, SSL_server => 1, SSL_cert_file => "$s->{dir}/cert.pem", SSL_key_file => "$s->{dir}/key.pem") or die;
@@ -157,6 +157,13 @@ part('ok');
 my $quits = happened('QUIT');
 $s->advance(11_000);
 ok(Sekisho::wait_for(10, sub { happened('QUIT') == $quits + 1 }), 'after 10 s without work: QUIT');
+open $offer, '>', "$s->{dir}/offers-limits" or die $!;
+$connections = happened('connection');
+expect("message $_ to a host that takes two on a connection", 'delivered', qr/250/, 'ok') for 1 .. 5;
+is(happened('connection'), $connections + 3, 'goes over three');
+unlink "$s->{dir}/offers-limits";
+$s->advance(11_000);
+$connections = happened('connection');
 my $complete = happened('complete');
 for my $i (0 .. 101) {
 	$c = $s->login($me) if $i % 51 == 0;
