@@ -104,6 +104,12 @@ client_close(struct client *client)
 {
 	client_command(client, "QUIT\r\n", '2');
 	SSL_shutdown(client->ssl);
+	client_drop(client);
+}
+
+void
+client_drop(struct client *client)
+{
 	SSL_free(client->ssl);
 	close(client->fd);
 	client->ssl = NULL;

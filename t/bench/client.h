@@ -16,6 +16,8 @@ void client_setup(int port, const char *account, const char *password);
 void client_open(struct client *client);
 /* Says QUIT. */
 void client_close(struct client *client);
+/* Closes the connection without a word. */
+void client_drop(struct client *client);
 /* Sends the text and reads a whole reply, whose first digit must be this one. */
 void client_command(struct client *client, const char *text, char digit);
 void client_write(struct client *client, const char *data, size_t len);
