@@ -192,6 +192,9 @@ queue_submission_free(struct queue_submission *submission)
 		submission->commit->submission = NULL;
 		submission->commit->on_verdict = NULL;
 	}
+	/* Before the queue removes the file: whoever closes it last frees what it held. */
+	if (submission->fd != -1)
+		close(submission->fd);
 	if (submission->known) {
 		struct buf frame;
 		buf_init(&frame);
@@ -200,8 +203,6 @@ queue_submission_free(struct queue_submission *submission)
 		ipc_link_tell(client->link, PROTO_END, &frame, -1);
 		buf_clear(&frame);
 	}
-	if (submission->fd != -1)
-		close(submission->fd);
 	if (submission->hash)
 		XXH3_freeState(submission->hash);
 	envelope_clear(submission);

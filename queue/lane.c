@@ -515,7 +515,7 @@ writer(void *arg)
 }
 
 int
-lane_start(struct lane *lane)
+thread_start(pthread_t *thread, void *(*run)(void *arg), void *arg)
 {
 	sigset_t all, old;
 	int rc;
@@ -523,10 +523,16 @@ lane_start(struct lane *lane)
 	/* Signals are the loop's. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&lane->thread, NULL, writer, lane);
+	rc = pthread_create(thread, NULL, run, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	lane->running = rc == 0;
 	return rc == 0 ? 0 : -1;
+}
+
+int
+lane_start(struct lane *lane)
+{
+	lane->running = thread_start(&lane->thread, writer, lane) == 0;
+	return lane->running ? 0 : -1;
 }
 
 void

@@ -8,6 +8,10 @@
  * It is unlinked when nobody appends to it and no record names a body in it; readers that still
  * hold a descriptor are not disturbed by that.
  *
+ * Freeing what a removed file held takes the kernel tens of milliseconds for 25 MiB, hundreds where
+ * some of it is being written just then; the writer and the loop, for whom everybody waits, do not.
+ * They take the name away with the file open, and a thread of its own closes it.
+ *
  * live counts bodies from the moment they are appended, before any record exists, so that a segment
  * which is rolled over in the middle of a group cannot vanish under that group. */
 
@@ -25,11 +29,48 @@
 
 #include "core/mem.h"
 
+static void *
+close_files(void *arg)
+{
+	struct segments *segments = arg;
+
+	pthread_mutex_lock(&segments->lock);
+	for (;;) {
+		while (segments->closing_count == 0 && !segments->stop)
+			pthread_cond_wait(&segments->wake, &segments->lock);
+		if (segments->closing_count == 0)
+			break;
+		int fd = segments->closing[--segments->closing_count];
+
+		pthread_mutex_unlock(&segments->lock);
+		close(fd);
+		pthread_mutex_lock(&segments->lock);
+	}
+	pthread_mutex_unlock(&segments->lock);
+	return NULL;
+}
+
+/* Removes a file. Locked. When too many wait to be closed, whoever removes more of them waits. */
+static void
+remove_file(struct segments *segments, int dir, const char *name)
+{
+	int fd = -1;
+
+	if (segments->running && segments->closing_count < SEGMENTS_CLOSING)
+		fd = openat(dir, name, O_PATH | O_CLOEXEC);
+	(void)unlinkat(dir, name, 0);
+	if (fd < 0)
+		return;
+	segments->closing[segments->closing_count++] = fd;
+	pthread_cond_signal(&segments->wake);
+}
+
 int
 segments_open(struct segments *segments)
 {
 	memset(segments, 0, sizeof(*segments));
 	pthread_mutex_init(&segments->lock, NULL);
+	pthread_cond_init(&segments->wake, NULL);
 	segments->bodies = segments->large = -1;
 	segments->next = 1;
 	if ((mkdir("bodies", 0700) < 0 && errno != EEXIST) ||
@@ -37,7 +78,10 @@ segments_open(struct segments *segments)
 		return -1;
 	segments->bodies = open("bodies", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	segments->large = open("large", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return segments->bodies < 0 || segments->large < 0 ? -1 : 0;
+	if (segments->bodies < 0 || segments->large < 0)
+		return -1;
+	segments->running = thread_start(&segments->closer, close_files, segments) == 0;
+	return segments->running ? 0 : -1;
 }
 
 /* Forgets the descriptor that is kept. Locked. */
@@ -52,6 +96,14 @@ stop_reading(struct segments *segments)
 void
 segments_close(struct segments *segments)
 {
+	if (segments->running) {
+		pthread_mutex_lock(&segments->lock);
+		segments->stop = true;
+		pthread_cond_signal(&segments->wake);
+		pthread_mutex_unlock(&segments->lock);
+		pthread_join(segments->closer, NULL);
+		segments->running = false;
+	}
 	if (segments->bodies >= 0)
 		close(segments->bodies);
 	if (segments->large >= 0)
@@ -62,6 +114,7 @@ segments_close(struct segments *segments)
 	segments->count = 0;
 	segments->bodies = segments->large = -1;
 	pthread_mutex_destroy(&segments->lock);
+	pthread_cond_destroy(&segments->wake);
 }
 
 char *
@@ -129,7 +182,7 @@ release_one(struct segments *segments, uint64_t number)
 	    --segments->list[at].live == 0) {
 		if (segments->read_number == number)
 			stop_reading(segments); /* it would keep the space */
-		(void)unlinkat(segments->bodies, segment_name(number, name), 0);
+		remove_file(segments, segments->bodies, segment_name(number, name));
 		segments->count--;
 		memmove(segments->list + at, segments->list + at + 1,
 		        (segments->count - at) * sizeof(*segments->list));
@@ -143,10 +196,13 @@ segments_release(struct segments *segments, const struct queue_id *id,
 {
 	char name[QUEUE_ID_TEXT_SIZE];
 
-	if (body->segment == 0)
-		(void)unlinkat(segments->large, large_name(id, name), 0);
-	else
+	if (body->segment) {
 		release_one(segments, body->segment);
+		return;
+	}
+	pthread_mutex_lock(&segments->lock);
+	remove_file(segments, segments->large, large_name(id, name));
+	pthread_mutex_unlock(&segments->lock);
 }
 
 void

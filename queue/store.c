@@ -57,7 +57,7 @@
  *
  * Threads. The loop's thread asks and reads; each lane's writer applies; a sync thread makes large
  * bodies durable, so that no commit waits for one; an audit thread counts and reads. An op belongs
- * to exactly one of them at a time.
+ * to exactly one of them at a time. One more closes files that were removed (segment.c).
  */
 /* clang-format on */
 

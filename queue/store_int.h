@@ -93,6 +93,7 @@ struct segment { /* one file bodies/seg-NUMBER */
 	uint64_t live; /* bodies in it that a record names or a group is about to name, and one for
 	                  the writer that appends to it */
 };
+#define SEGMENTS_CLOSING 64
 struct segments {
 	pthread_mutex_t lock;
 	int bodies; /* directory descriptors */
@@ -103,6 +104,12 @@ struct segments {
 	/* The segment read last, open: one message after the other is in the same. */
 	uint64_t read_number; /* 0: none */
 	int read_fd;
+	/* Removed files, to be closed by a thread that nobody waits for. */
+	int closing[SEGMENTS_CLOSING];
+	size_t closing_count;
+	pthread_t closer;
+	pthread_cond_t wake;
+	bool running, stop;
 };
 struct appender { /* a writer's own segment; its thread only */
 	struct segments *segments;
@@ -120,7 +127,7 @@ char *large_name(const struct queue_id *id, char out[QUEUE_ID_TEXT_SIZE]);
 /* Counts one body (at open; append does it itself). */
 void segments_retain(struct segments *segments, uint64_t number);
 /* One body is no longer named; unlinks the segment, or the large file, when nothing else lives in
- * it. */
+ * it. What it held is freed later. */
 void segments_release(struct segments *segments, const struct queue_id *id,
                       const struct store_body *body);
 /* 0 or an errno. Fills out; durable after appender_sync. */
@@ -186,6 +193,8 @@ struct lane {
 int lane_open(struct lane *lane, struct store *store, const char *name, uint32_t tables,
               uint64_t map_size, char *error, size_t size);
 int lane_start(struct lane *lane);
+/* A thread that no signal reaches: 0 or -1. */
+int thread_start(pthread_t *thread, void *(*run)(void *arg), void *arg);
 /* Stops after all that was queued. */
 void lane_stop(struct lane *lane);
 void lane_close(struct lane *lane);

@@ -102,7 +102,8 @@ unwritten(void)
 	unsigned long sum = 0, kb;
 
 	while (file && fgets(line, sizeof line, file))
-		if (sscanf(line, "Dirty: %lu", &kb) == 1 || sscanf(line, "Writeback: %lu", &kb) == 1)
+		if (sscanf(line, "Dirty: %lu", &kb) == 1 ||
+		    sscanf(line, "Writeback: %lu", &kb) == 1)
 			sum += kb;
 	if (file)
 		fclose(file);
