@@ -8,6 +8,11 @@
  * It is unlinked when nobody appends to it and no record names a body in it; readers that still
  * hold a descriptor are not disturbed by that.
  *
+ * It grows by a MiB of zeros, which bodies then take the place of. So nearly every sync writes
+ * octets where there are some: the file system has nothing of its own to commit for it, and does
+ * not wait for what it has to commit for the large bodies that stream in meanwhile. What is left of
+ * the zeros is cut when the segment is abandoned, or at the next start like any other tail.
+ *
  * Freeing what a removed file held takes the kernel tens of milliseconds for 25 MiB, hundreds where
  * some of it is being written just then; the writer and the loop, for whom everybody waits, do not.
  * They take the name away with the file open, and a thread of its own closes it.
@@ -215,6 +220,7 @@ appender_abandon(struct appender *appender)
 	appender->active = 0;
 	if (number == 0)
 		return;
+	(void)!ftruncate(appender->fd, (off_t)appender->end);
 	close(appender->fd);
 	release_one(appender->segments, number);
 }
@@ -251,16 +257,47 @@ roll(struct appender *appender)
 		return errno;
 	segments_retain(segments, number);
 	appender->active = number;
-	appender->end = 0;
+	appender->end = appender->room = 0;
 	appender->made = true;
 	return 0;
+}
+
+/* 0 or an errno. */
+static int
+write_at(int fd, const uint8_t *data, size_t len, uint64_t offset)
+{
+	while (len > 0) {
+		ssize_t n = pwrite(fd, data, len, (off_t)offset);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? errno : EIO;
+		data += n;
+		len -= (size_t)n;
+		offset += (uint64_t)n;
+	}
+	return 0;
+}
+
+/* For len octets more: 0 or an errno. */
+static int
+make_room(struct appender *appender, size_t len)
+{
+	static uint8_t zeros[STORE_SEGMENT_ROOM];
+	int rc = 0;
+
+	while (rc == 0 && appender->end + len > appender->room) {
+		rc = write_at(appender->fd, zeros, sizeof(zeros), appender->room);
+		if (rc == 0)
+			appender->room += sizeof(zeros);
+	}
+	return rc;
 }
 
 int
 appender_append(struct appender *appender, const void *data, size_t len, struct store_body *out)
 {
-	const uint8_t *at = data;
-	size_t left = len;
 	int rc;
 
 	if (appender->broken)
@@ -273,17 +310,10 @@ appender_append(struct appender *appender, const void *data, size_t len, struct 
 	                           .size = len,
 	                           .checksum = XXH3_64bits(len ? data : "", len)};
 	appender->dirty = true;
-	while (left > 0) {
-		ssize_t n = pwrite(appender->fd, at, left, (off_t)appender->end);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? errno : EIO;
-		at += n;
-		left -= (size_t)n;
-		appender->end += (uint64_t)n;
-	}
+	if ((rc = make_room(appender, len)) != 0 ||
+	    (rc = write_at(appender->fd, data, len, appender->end)) != 0)
+		return rc;
+	appender->end += len;
 	segments_retain(appender->segments, out->segment);
 	return 0;
 }

@@ -14,7 +14,8 @@
  *   ------------------------------  ------------------------------  ---------------------------------
  *   body octets, no record          before (4)                      nothing was promised: the
  *                                                                   segment's tail is cut, the file
- *                                                                   removed
+ *                                                                   removed; so are zeros, which are
+ *                                                                   room that was made for more
  *   record, body complete           after (4)                       promised: delivered, even if
  *                                                                   nobody heard the 250 (msa asks:
  *                                                                   store_find)

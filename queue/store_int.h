@@ -16,9 +16,10 @@
 
 /* Of environments and records; 1 knew no delay notices, 2 no envelope, 3 not how a message came and
  * whom its attempts met. */
-#define STORE_FORMAT      4u
-#define STORE_SEGMENT_MAX (64u << 20)
-#define STORE_ID_SIZE     16u
+#define STORE_FORMAT       4u
+#define STORE_SEGMENT_MAX  (64u << 20)
+#define STORE_SEGMENT_ROOM (1u << 20) /* by which it grows */
+#define STORE_ID_SIZE      16u
 
 /* --- tables --- */
 
@@ -116,6 +117,7 @@ struct appender { /* a writer's own segment; its thread only */
 	uint64_t active; /* number being appended to; 0: none */
 	int fd;          /* of the active one */
 	uint64_t end;    /* octets in it */
+	uint64_t room;   /* size of the file: from end on there are zeros */
 	bool dirty;      /* appended and not yet synced */
 	bool made;       /* its directory entry is not yet synced */
 	int broken;      /* errno of a failed sync: nothing is appended until it is abandoned */

@@ -325,6 +325,7 @@ test_body(void)
 	struct store_message *message = store_load_message(store, QUEUE_FRESH, &ids[1]);
 	int fd = message ? store_open_body(store, &ids[1], &message->body) : -1;
 	char data[8] = "";
+	struct stat segment = {0};
 
 	ok(message && message->recipient_count == 2 && message->prefix_len == 13 &&
 	       message->body.size == QUEUE_INLINE_MAX &&
@@ -334,6 +335,8 @@ test_body(void)
 	ok(fd >= 0 && pread(fd, data, 4, (off_t)message->body.offset) == 4 &&
 	       memcmp(data, "xxxx", 4) == 0,
 	   "body reads back");
+	ok(fd >= 0 && fstat(fd, &segment) == 0 && segment.st_size == STORE_SEGMENT_ROOM,
+	   "its segment has room for more");
 	if (fd >= 0)
 		close(fd);
 	store_message_free(message);
@@ -498,6 +501,7 @@ test_recovery(void)
 	stat(segment, &after);
 	ok(access(path, F_OK) < 0 && access("bodies/seg-0000000000000fff", F_OK) < 0,
 	   "orphan files are removed");
+	ok(before.st_size < STORE_SEGMENT_ROOM, "room that was not needed is cut at the end");
 	ok(before.st_size == after.st_size, "a tail without a record is cut");
 	message = store_load_message(store, QUEUE_FRESH, &ids[100]);
 	ok(message == NULL && store_find(store, &ids[100], &lane) && lane == QUEUE_RETRY,
