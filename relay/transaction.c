@@ -131,12 +131,14 @@ transaction_new(struct client *client)
 		client->outcomes[i].index = client->job->recipients[i].index;
 }
 
-/* RFC 2852 section 4: what is left of the sender's time, in whole seconds; below 0 when it is over.
- */
+/* RFC 2852 section 4: what is left of the sender's time, in whole seconds and at most nine digits;
+ * below 0 when it is over. */
 static long long
 by_time(const struct queue_job *job)
 {
-	return (job->envelope.by_deadline - clock_wall()) / 1000;
+	const long long left = (job->envelope.by_deadline - clock_wall()) / 1000;
+
+	return left < -999999999 ? -999999999 : left;
 }
 
 /* Where the message does not need it, either all of a job's recipients do, or none. */

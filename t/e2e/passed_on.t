@@ -99,9 +99,16 @@ is_told(0);
 $hop->offers('DELIVERBY', { RCPT => '450 4.2.1 later' });
 my $id = send_one(' BY=60;N', ' NOTIFY=FAILURE');
 ends($id, 'queued', qr/^450/);
+my $oldest = send_one(' BY=-999999999;N', ' NOTIFY=FAILURE');
+ends($oldest, 'queued', qr/^450/);
 $hop->offers('DELIVERBY');
 $s->advance(2 * 3_600_000);
-Sekisho::wait_for(30, sub { my $m = $s->json('queue', 'show', $id); ref $m && $m->{finished} });
-like(last_mail(), qr/ BY=-7[01]\d\d;N$/, 'a time that is over goes on below zero');
+for ($id, $oldest) {
+	my $message = $_;
+	Sekisho::wait_for(30, sub { my $m = $s->json('queue', 'show', $message); ref $m && $m->{finished} });
+}
+my @last = ($hop->heard(qr/^MAIL/))[-2, -1];
+is(scalar(grep { / BY=-7[01]\d\d;N$/ } @last), 1, 'a time that is over goes on below zero') or diag @last;
+is(scalar(grep { / BY=-999999999;N$/ } @last), 1, 'by as much as can be said') or diag @last;
 is($s->stop, 0, 'stops cleanly');
 done_testing;
