@@ -442,7 +442,9 @@ tell_delay(struct finish *finish, struct lane_txn *txn, struct store_message *me
 	for (size_t i = 0; i < message->recipient_count; i++) {
 		const struct store_recipient *recipient = &message->recipients[i];
 
-		if (recipient->state == STORE_QUEUED && wants(recipient, NOTIFY_DELAY))
+		/* What was not attempted is held. */
+		if (recipient->state == STORE_QUEUED && wants(recipient, NOTIFY_DELAY) &&
+		    recipient->attempts == finish->batch.attempt)
 			late[count++] = told(recipient, recipient->reply, false);
 	}
 	tell(finish, txn, DSN_DELAYED, message, late, count);

@@ -54,7 +54,7 @@ struct dsn { /* all borrowed for the call; dates are RFC 5322 texts */
  */
 #define DSN_SIZE_MAX(count) (2 * DSN_HEADER_MAX + 4096u + (size_t)(count)*4096u)
 
-/* Appends the whole message, CRLF lines of at most 998 octets. Returns whether it holds 8-bit
+/* Appends the whole message, CRLF lines of at most 998 octets. Returns whether its body holds 8-bit
  * octets. It needs SMTPUTF8 (RFC 6533) if address_is_utf8(&to), and never otherwise. */
 bool dsn_compose(const struct dsn *dsn, struct buf *out);
 
