@@ -57,6 +57,10 @@ cmd_bdat(struct session *session, const char *args, size_t len)
 	if (transaction->recipient_count == 0) {
 		session_say(session,
 		            transaction->refused > 0 ? REPLY_NO_RECIPIENTS : REPLY_BAD_SEQUENCE);
+		if (!bdat.last) { /* no recipient that comes behind it may get the rest */
+			transaction->spoiled = true;
+			session->state = SESSION_CHUNKS;
+		}
 		return drop(session, &bdat);
 	}
 	if (session->state == SESSION_RCPT) {
