@@ -186,25 +186,30 @@ consume_line(struct session *session, const uint8_t *data, size_t len)
 	conn_consume(session->conn, len);
 }
 
+static bool
+is_auth(const uint8_t *data, size_t len)
+{
+	return len >= 5 && strncasecmp((const char *)data, "AUTH ", 5) == 0;
+}
+
 static size_t
 line_limit(const struct session *session, const uint8_t *data, size_t len)
 {
-	if (session->state == SESSION_SASL ||
-	    (len >= 5 && strncasecmp((const char *)data, "AUTH ", 5) == 0))
-		return COMMAND_AUTH_MAX;
-	return COMMAND_LINE_MAX;
+	return session->state == SESSION_SASL || is_auth(data, len) ? COMMAND_AUTH_MAX
+	                                                            : COMMAND_LINE_MAX;
 }
 
 static enum handled
 line_too_long(struct session *session, const uint8_t *data, size_t len)
 {
-	if (session->state != SESSION_SASL) {
+	if (session->state == SESSION_SASL) {
+		auth_login_cancel(session->login);
+		session->login = NULL;
+		session->state = SESSION_READY;
+	} else if (!is_auth(data, len)) {
 		session_say(session, REPLY_LINE_TOO_LONG);
 		return command_is_bdat((const char *)data, len) ? HANDLED_HANG_UP : HANDLED_REPLY;
 	}
-	auth_login_cancel(session->login);
-	session->login = NULL;
-	session->state = SESSION_READY;
 	session_say(session, REPLY_AUTH_TOO_LONG);
 	return HANDLED_REPLY;
 }
