@@ -8,6 +8,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "msa/load.h"
 #include "msa/session_int.h"
 #include "smtp/proxy.h"
 
@@ -136,6 +137,7 @@ balancer_take(struct msa *msa, int fd_take, const struct sockaddr *peer, bool im
 		balanced->next->prev = balanced;
 	msa->balanced = balanced;
 	msa->session_count++;
+	load_update(msa);
 }
 
 void

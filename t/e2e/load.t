@@ -13,7 +13,7 @@ use Sekisho;
 use Socket qw(IPPROTO_TCP TCP_NODELAY);
 use Test::More;
 
-my $s = Sekisho->new(conf => "msa: { processes: 1 }\nlimits: { sessions: 10, data_rate: 500 }\ntimeouts: { data: 60s }\n", clock => 1);
+my $s = Sekisho->new(listen => 'balancers: [127.0.0.2]', conf => "msa: { processes: 1 }\nlimits: { sessions: 10, data_rate: 500 }\ntimeouts: { data: 60s }\n", clock => 1);
 $SIG{ALRM} = sub { die "hangs:\n" . $s->log };
 alarm 300;
 my $lines = join '', map { 'x' x 68 . "\r\n" } 1 .. 43;
@@ -138,6 +138,18 @@ sessions_gone(0);
 	$s->advance(20_000);
 	like($busy->cmd('NOOP'), qr/^250/, 'waits are as before');
 	like("@{loads()}", qr/^busy full (busy )?normal$/, 'each change was logged once');
+}
+sessions_gone(0);
+
+# Connections of a balancer that have not said yet whose they are
+{
+	my $before = @{loads()};
+	my $later = sub { my @all = @{loads()}; return "@all[$before .. $#all]" };
+	my @waiting = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $s->{ports}{submission}, LocalAddr => '127.0.0.2') } 1 .. 10;
+	ok(Sekisho::wait_for(10, sub { $later->() eq 'busy full' }), 'count as well') or diag $later->();
+	like($s->connect->reply, qr/^421 4\.3\.2 /, 'with all that follows from it');
+	$s->advance(5_100);
+	ok(Sekisho::wait_for(10, sub { $later->() =~ /normal$/ }), 'for as long as they wait');
 }
 is($s->stop, 0, 'stops cleanly');
 done_testing;
