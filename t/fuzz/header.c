@@ -80,7 +80,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			buf_add_char(&content, (char)data[i]);
 		else if (data[i] == '\n')
 			buf_add_str(&content, "\r\n");
-	data = content.data;
+	data = (const uint8_t *)buf_str(&content);
 	size = content.len;
 	cut = cut < size ? cut : size;
 	header_feed(whole, data, size, gather, &all);
