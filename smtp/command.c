@@ -8,11 +8,12 @@
 
 /* Problem: a command line comes from anybody. Idea: lines end at CRLF alone, hold no control
  * octet, and are then taken apart by position, without copies. An 8-bit octet can be read:
- * SMTPUTF8 allows it in addresses, and without it an address has a reply of its own. The one
- * lenience is a blank after "FROM:" and "TO:" and at the end of a line, which real programs send
- * and which cannot mean anything else (RFC 5321 section 4.1.1 asks to tolerate the latter).
- * Everything else that is not in the grammar is refused, so that no two readers of the same command
- * disagree. */
+ * SMTPUTF8 allows it in addresses, and without it an address has a reply of its own. There are two
+ * leniences: a blank after "FROM:" and "TO:" and at the end of a line, which real programs send
+ * and which cannot mean anything else (RFC 5321 section 4.1.1 asks to tolerate the latter); and the
+ * name in EHLO, because many programs say there what people call their computer, in any script and
+ * charset, and nobody has a use for it but in Received. Everything else that is not in the grammar
+ * is refused, so that no two readers of the same command disagree. */
 
 size_t
 command_line(const uint8_t *data, size_t len, size_t *line)
@@ -527,12 +528,12 @@ command_is_bdat(const char *line, size_t len)
 bool
 command_parse_ehlo(const char *args, size_t len, char out[ADDRESS_DOMAIN_MAX + 1])
 {
+	for (; len && *args == ' '; len--)
+		args++;
 	if (!len || len > ADDRESS_DOMAIN_MAX)
 		return false;
 	for (size_t i = 0; i < len; i++)
-		if (args[i] <= 32 || args[i] > 126)
-			return false;
-	memcpy(out, args, len);
+		out[i] = (char)(args[i] <= 32 || args[i] > 126 ? '?' : args[i]);
 	out[len] = 0;
 	return true;
 }

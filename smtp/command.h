@@ -75,8 +75,9 @@ bool command_parse_bdat(const char *args, size_t len, struct command_bdat *out,
                         enum command_error *error);
 /* Whether what follows this line, which could not be read as a command, may be a chunk. */
 bool command_is_bdat(const char *line, size_t len);
-/* EHLO/HELO argument: a domain or address literal, accepted leniently (printable, no spaces), at
- * most 255. */
+/* EHLO/HELO argument. It should be a domain or an address literal, and is what people have called
+ * their computer: whatever is not printable ASCII, blanks included, becomes "?". False without one,
+ * or above ADDRESS_DOMAIN_MAX octets. */
 bool command_parse_ehlo(const char *args, size_t len, char out[ADDRESS_DOMAIN_MAX + 1]);
 
 /* Strict base64 (RFC 4648, padding required, no white space). Returns the decoded length or -1. out

@@ -609,7 +609,7 @@ main(void)
 	enum address_error why;
 	size_t end, verb, len;
 	const char *args;
-	char ehlo[ADDRESS_DOMAIN_MAX + 1], text[64];
+	char ehlo[ADDRESS_DOMAIN_MAX + 1], longest[ADDRESS_DOMAIN_MAX + 1], text[64];
 	uint8_t raw[64];
 
 	for (size_t i = 0; i < sizeof mails / sizeof *mails; i++) {
@@ -648,11 +648,17 @@ main(void)
 	       !command_split("A\x7f", 2, &verb, &args, &len),
 	   "controls are refused");
 	ok(rcpt("TO:<\xc3\xa4@x.example>", &everything, &to, &why) == COMMAND_BAD_ADDRESS &&
-	       why == ADDRESS_NON_ASCII && !command_parse_ehlo("\xc3\xa4", 2, ehlo),
-	   "8-bit is a kind of its own in an address, and none in a name");
+	       why == ADDRESS_NON_ASCII,
+	   "8-bit is a kind of its own in an address");
 	test_bdat();
 	ok(command_parse_ehlo("[192.0.2.1]", 11, ehlo) && !strcmp(ehlo, "[192.0.2.1]"), "EHLO");
-	ok(!command_parse_ehlo("", 0, ehlo) && !command_parse_ehlo("a b", 3, ehlo), "bad EHLO");
+	ok(command_parse_ehlo(" \xc3\xa4 b-c", 7, ehlo) && !strcmp(ehlo, "???b-c"),
+	   "what no name has is marked in EHLO");
+	memset(longest, 'x', sizeof longest);
+	ok(command_parse_ehlo(longest, 255, ehlo) && strlen(ehlo) == 255, "the longest EHLO");
+	ok(!command_parse_ehlo("", 0, ehlo) && !command_parse_ehlo(" ", 1, ehlo) &&
+	       !command_parse_ehlo(longest, 256, ehlo),
+	   "bad EHLO");
 
 	for (size_t i = 0; i < sizeof base64s / sizeof *base64s; i++) {
 		int n = command_base64_decode(base64s[i].text, strlen(base64s[i].text), raw);
