@@ -238,7 +238,7 @@ on_answer(void *arg, enum ipc_status status, struct ipc_frame *frame)
 	switch (wire_u8(&wire)) {
 	case AUTH_CONTINUE:
 		challenge = wire_bytes(&wire, &len);
-		if (!wire_done(&wire))
+		if (!wire_done(&wire) || len > AUTH_MESSAGE_MAX)
 			goto abandon;
 		login->on_step(login->arg, AUTH_CONTINUE, challenge, len, NULL);
 		return;
