@@ -449,11 +449,12 @@ header_has_message_id(const struct header *header)
 char *
 header_message_id(const struct header *header, char *out, size_t size)
 {
-	const char *p = header->message_id.octets, *end = p + header->message_id.len, *open;
+	const char *p = header->message_id.octets, *end, *open;
 
 	out[0] = '\0';
 	if (!p)
 		return out;
+	end = p + header->message_id.len;
 	if ((open = memchr(p, '<', (size_t)(end - p))) != NULL) {
 		const char *close = memchr(open, '>', (size_t)(end - open));
 
