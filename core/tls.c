@@ -42,7 +42,8 @@ struct tls_client {
 };
 
 struct tls_private {
-	EVP_PKEY *key;
+	EVP_PKEY_CTX *signing; /* ready to sign; holds the key */
+	bool is_rsa;
 };
 
 static void
@@ -450,8 +451,14 @@ tls_private_new(int key_fd_take, char *error, size_t size)
 	if (!key)
 		return NULL;
 	private = xcalloc(1, sizeof(*private));
-	private->key = key;
-	return private;
+	private->is_rsa = EVP_PKEY_is_a(key, "RSA");
+	private->signing = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+	EVP_PKEY_free(key);
+	if (private->signing && EVP_PKEY_sign_init(private->signing) == 1)
+		return private;
+	error_openssl(error, size, "the private key does not sign");
+	tls_private_free(private);
+	return NULL;
 }
 
 void
@@ -459,43 +466,59 @@ tls_private_free(struct tls_private *key)
 {
 	if (!key)
 		return;
-	EVP_PKEY_free(key->key);
+	EVP_PKEY_CTX_free(key->signing);
 	free(key);
+}
+
+/* TLS names digests as providers do, OpenSSL's table as it always did. Fetched once, as a look for
+ * each signature would cost half of it. */
+static const EVP_MD *
+digest_named(const char *name)
+{
+	static struct {
+		const char *names[2];
+		EVP_MD *md;
+	} known[] = {{{"SHA2-256", "SHA256"}, NULL},
+	             {{"SHA2-384", "SHA384"}, NULL},
+	             {{"SHA2-512", "SHA512"}, NULL}};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		if (strcmp(name, known[i].names[0]) != 0 && strcmp(name, known[i].names[1]) != 0)
+			continue;
+		if (!known[i].md)
+			known[i].md = EVP_MD_fetch(NULL, known[i].names[0], NULL);
+		return known[i].md;
+	}
+	return NULL;
 }
 
 size_t
 tls_private_sign(const struct tls_private *key, const char *digest, const char *padding,
                  const uint8_t *tbs, size_t len, uint8_t out[TLS_SIGNATURE_MAX])
 {
-	const EVP_MD *md = EVP_get_digestbyname(digest);
-	bool is_rsa = EVP_PKEY_is_a(key->key, "RSA");
+	const EVP_MD *md = digest_named(digest);
 	bool is_pss = strcmp(padding, "pss") == 0;
-	EVP_PKEY_CTX *ctx = NULL; /* belongs to state */
-	EVP_MD_CTX *state;
+	unsigned char hash[EVP_MAX_MD_SIZE];
+	unsigned hash_len = 0;
 	size_t out_len = TLS_SIGNATURE_MAX;
 	bool good;
 
-	/* TLS names digests as providers do, OpenSSL's table as it always did. */
-	if (!md && strncmp(digest, "SHA2-", 5) == 0) {
-		char old[16];
-
-		snprintf(old, sizeof(old), "SHA%s", digest + 5);
-		md = EVP_get_digestbyname(old);
-	}
-	if (!md || (EVP_MD_get_type(md) != NID_sha256 && EVP_MD_get_type(md) != NID_sha384 &&
-	            EVP_MD_get_type(md) != NID_sha512))
+	if (!md)
 		return 0;
-	if (is_rsa ? !is_pss && strcmp(padding, "pkcs1") != 0 : *padding != '\0')
+	if (key->is_rsa ? !is_pss && strcmp(padding, "pkcs1") != 0 : *padding != '\0')
 		return 0;
 
 	ERR_clear_error();
-	state = EVP_MD_CTX_new();
-	good = state && EVP_DigestSignInit(state, &ctx, md, NULL, key->key) == 1;
-	if (good && is_pss)
-		good = EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PSS_PADDING) == 1 &&
-		       EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, RSA_PSS_SALTLEN_DIGEST) == 1;
-	good = good && EVP_DigestSign(state, out, &out_len, tbs, len) == 1;
-	EVP_MD_CTX_free(state);
+	good = EVP_Digest(tbs, len, hash, &hash_len, md, NULL) == 1;
+	if (key->is_rsa) /* which padding and digest it was last time, nobody knows */
+		good =
+		    good && EVP_PKEY_sign_init(key->signing) == 1 &&
+		    EVP_PKEY_CTX_set_rsa_padding(key->signing, is_pss ? RSA_PKCS1_PSS_PADDING
+		                                                      : RSA_PKCS1_PADDING) == 1 &&
+		    (!is_pss ||
+		     EVP_PKEY_CTX_set_rsa_pss_saltlen(key->signing, RSA_PSS_SALTLEN_DIGEST) == 1) &&
+		    EVP_PKEY_CTX_set_signature_md(key->signing, md) == 1;
+	good = good && EVP_PKEY_sign(key->signing, out, &out_len, hash, hash_len) == 1;
 	ERR_clear_error();
 	return good ? out_len : 0;
 }
