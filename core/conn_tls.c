@@ -7,6 +7,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 
 #include <openssl/async.h>
 #include <openssl/err.h>
@@ -99,6 +101,11 @@ conn_handshake_step(struct conn *conn)
 		conn->tls = TLS_SECURE;
 		/* From here on nothing is signed, and a job for each read would be waste. */
 		SSL_clear_mode(conn->ssl, SSL_MODE_ASYNC);
+		/* A client that speaks first waits for the acknowledgement of what it sent last,
+		 * and nothing of ours carries it. */
+		if (SSL_is_server(conn->ssl))
+			(void)setsockopt(conn->fd, IPPROTO_TCP, TCP_QUICKACK, &(int){1},
+			                 sizeof(int));
 		conn->has_more = SSL_has_pending(conn->ssl) == 1;
 		return conn_call(conn, conn->events->on_secure);
 	}

@@ -4,11 +4,11 @@
  *
  * Server: TLS 1.2 and 1.3, forward secrecy and AEAD only (so a signature is all that is ever asked
  * of the private key, which is elsewhere: core/tls_key.c), no renegotiation, no compression, no
- * early data, resumption by stateless tickets. TLS 1.3 sends one: a mail program makes one
- * connection at a time, each ticket costs a write, and without any a client that speaks first runs
- * into the delayed acknowledgement (44 ms each). Client: opportunistic, so nothing is verified and
- * older certificates are good enough; an attacker who could exploit that could as well strip
- * STARTTLS. Where the operator wants a host verified, chain and name are.
+ * early data, no resumption: a ticket costs a third of what it would save, half of them would meet
+ * a process with another key, and most mail programs come back too late or not at all. Client:
+ * opportunistic, so nothing is verified and older certificates are good enough; an attacker who
+ * could exploit that could as well strip STARTTLS. Where the operator wants a host verified, chain
+ * and name are.
  *
  * A missing close_notify is no error: SMTP has its own end marks. OpenSSL's configuration file is
  * never read, so policy is here alone and nothing is opened behind a sandbox's back. */
@@ -216,7 +216,8 @@ server_policy(SSL_CTX *ctx)
 	SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
 	SSL_CTX_set_mode(ctx, SSL_MODE_ASYNC);
 	SSL_CTX_set_max_early_data(ctx, 0);
-	SSL_CTX_set_num_tickets(ctx, 1);
+	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+	SSL_CTX_set_num_tickets(ctx, 0);
 	return SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1 &&
 	       SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:"
 	                                     "TLS_CHACHA20_POLY1305_SHA256") == 1 &&

@@ -8,6 +8,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $s = Sekisho->new;
 my ($dir, $p, $me) = ($s->{dir}, $s->{ports}, 'alice@example.test');
@@ -50,6 +51,20 @@ ok($c->open_session, 'a session by implicit TLS');
 like($c->cmd("MAIL FROM:<$me>"), qr/^530 5\.7\.0 Authentication required/, 'MAIL before AUTH');
 like($c->cmd('AUTH PLAIN ' . MIME::Base64::encode("\0$me\0wrong password", '')), qr/^535 5\.7\.8/, 'a wrong password');
 like($c->cmd('AUTH PLAIN ' . MIME::Base64::encode("\0nobody\@example.test\0wrong", '')), qr/^535 5\.7\.8/, 'an unknown account, the same words');
+
+# The client's kernel sends nothing more before what was sent last is acknowledged, which without an octet of ours takes some 40 ms.
+my $least = 1;
+for (1 .. 10) {
+	$c = $s->connect;
+	$c->reply;
+	$c->cmd($_) for 'EHLO x', 'STARTTLS';
+	$c->tls;
+	my $begun = time;
+	$c->cmd('EHLO x') =~ /^250/ or die $s->log;
+	my $took = time - $begun;
+	$least = $took if $took < $least;
+}
+cmp_ok($least, '<', 0.02, 'who speaks first behind STARTTLS is answered at once');
 
 $c = $s->login($me);
 ok($c, 'login') or diag $s->log;
