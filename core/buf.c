@@ -27,10 +27,17 @@ buf_clear(struct buf *buf)
 	buf_init(buf);
 }
 
+/* Only what was ever written: most often that is little. */
+static void
+wipe_used(struct buf *buf)
+{
+	mem_wipe(buf->data, buf->used > buf->len ? buf->used : buf->len);
+}
+
 void
 buf_wipe(struct buf *buf)
 {
-	mem_wipe(buf->data, buf->size);
+	wipe_used(buf);
 	buf_clear(buf);
 }
 
@@ -48,10 +55,11 @@ buf_reserve(struct buf *buf, size_t len)
 		assert(!buf->len || buf->data);
 		if (buf->len)
 			memcpy(data, buf->data, buf->len);
-		mem_wipe(buf->data, buf->len);
+		wipe_used(buf);
 		free(buf->data);
 		buf->data = data;
 		buf->size = size;
+		buf->used = 0;
 	}
 	return buf->data + buf->len;
 }
@@ -106,6 +114,8 @@ void
 buf_consume(struct buf *buf, size_t len)
 {
 	assert(len <= buf->len);
+	if (buf->used < buf->len)
+		buf->used = buf->len;
 	buf->len -= len;
 	if (buf->len && len)
 		memmove(buf->data, buf->data + len, buf->len);

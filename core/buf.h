@@ -14,6 +14,7 @@ struct buf {
 	uint8_t *data; /* owned; NULL while empty */
 	size_t len;    /* octets in use */
 	size_t size;   /* octets allocated */
+	size_t used;   /* as of the last buf_consume: octets that may hold old content */
 };
 
 void buf_init(struct buf *buf);

@@ -37,6 +37,15 @@ on_bio(BIO *bio, int operation, const char *data, size_t len, int argi, long arg
 	return ret;
 }
 
+/* OpenSSL asks for an empty queue of errors before each call; it is, but after a failure, and to
+ * look is ten times cheaper than to empty it. */
+static void
+forget_errors(void)
+{
+	if (ERR_peek_error() != 0)
+		ERR_clear_error();
+}
+
 /* OpenSSL's failures, in the words of conn_end. error is errno right after the call. */
 static void
 conn_tls_fail(struct conn *conn, int reason, int error, const char *what)
@@ -135,7 +144,7 @@ conn_tls_write(struct conn *conn, const uint8_t *data, size_t len, size_t *writt
 {
 	int done, error, reason;
 
-	ERR_clear_error();
+	forget_errors();
 	errno = 0;
 	done = SSL_write_ex(conn->ssl, data, len, written);
 	error = errno;
@@ -158,7 +167,7 @@ conn_tls_read(struct conn *conn, uint8_t *to, size_t room, size_t *got)
 {
 	int done, error, reason;
 
-	ERR_clear_error();
+	forget_errors();
 	errno = 0;
 	done = SSL_read_ex(conn->ssl, to, room, got);
 	error = errno;
@@ -183,7 +192,7 @@ conn_tls_shutdown(struct conn *conn)
 {
 	int done;
 
-	ERR_clear_error();
+	forget_errors();
 	done = SSL_shutdown(conn->ssl);
 	if (done < 0 && SSL_get_error(conn->ssl, done) == SSL_ERROR_WANT_WRITE && !conn->is_unheard)
 		return false;
