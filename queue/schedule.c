@@ -6,9 +6,10 @@
  * and go; still fresh mail must leave at once, nobody waits behind somebody else's dead site, and
  * nothing is attempted twice at a time. Idea: of each lane only a bounded window of due messages is
  * in memory. A message enters the window for one *round*: its unfinished recipients are cut into
- * jobs (one domain, at most PROTO_JOB_MAX recipients), jobs queue per domain, and domains with work
- * take turns for the relay's free places. When the last job of the round has its outcome in the
- * store, the message leaves the window: finished, due again in its lane, or moved to a slower one.
+ * jobs (one domain, at most PROTO_JOB_MAX recipients), jobs stand in a line per domain, and the
+ * relay's free places go to the lines in order of fairness to accounts (queue/fair.h). When the
+ * last job of the round has its outcome in the store, the message leaves the window: finished, due
+ * again in its lane, or moved to a slower one.
  *
  * Invariants:
  *   - An id is in the window at most once, over all lanes; a job belongs to one lane.
@@ -25,6 +26,10 @@
  * going on where it stopped so that a long run of them hides nobody), and fresh mail to a domain
  * without a backlog may use a reserve. So the backlogs of dead domains, whatever their length and
  * number, delay nobody else.
+ *   - An account has its share in the same way: as much of the window and of the relay's places as
+ * it leaves free, and beyond that one place for each domain where it has none, as long as an eighth
+ * of all is free. The last place of a line is for another account than the one that has all others.
+ * So who sends much delays nobody else, and his own dead domains leave his other mail a way.
  *   - What is held is not in the window: it stays where it is due, and each refill begins behind
  * the front, up to which everything is in the window or held. Whatever makes a message due before
  * the front, or ends a hold, resets it; so a backlog that is held costs one look, not one per
@@ -34,9 +39,9 @@
  * been set back: it is due now.
  *   - What its sender holds (RFC 4865) is in an order of its own on disk and in no window. When its
  * time has come a change puts it among what is due; from then on it is like other mail.
- *   - Priority (RFC 6710) is a head start: a job enters its domain's queue, and a domain its turn,
- * as if it had come HEAD_START places earlier for each step. So nothing of the lowest priority is
- * overtaken by more than 18 * HEAD_START that came later with the highest, and nothing starves.
+ *   - Priority (RFC 6710) is a head start in that order, of HEAD_START for each step: what 20 mails
+ * to one recipient cost. Virtual time goes on with whatever is served, so of each account fewer
+ * than 20 for each step come before what was there earlier, and nothing starves.
  *   - A round interrupted by a crash is repeated for the recipients that have not ended; the due
  * time does not change within a round. */
 
@@ -220,23 +225,12 @@ lane_dispatch(struct lane *lane)
 {
 	if (lane->schedule->stopped)
 		return;
-	while (lane->ready && lane->in_flight < lane->capacity) {
-		const unsigned free_places = lane->capacity - lane->in_flight;
-		struct domain *domain;
-		struct job *job;
+	while (lane->ready) {
+		struct job *job = lane_next(lane);
 
-		TAILQ_FOREACH(domain, &lane->turns, turn)
-		{
-			if (domain->in_flight < free_places)
-				break;
-		}
-		if (!domain)
+		if (!job)
 			break;
-		job = TAILQ_FIRST(&domain->pending);
-		/* Out and in again: the domain's next turn comes after everybody else's. */
-		TAILQ_REMOVE(&lane->turns, domain, turn);
-		domain->is_ready = false;
-		job_leave_pending(job);
+		fair_serve(&lane->fair, job->tag);
 		job_send(job);
 	}
 }
@@ -337,12 +331,11 @@ schedule_reload(struct schedule *schedule, const struct conf *conf)
 		schedule->longest = longest_wait(conf);
 	for (size_t i = 0; i < QUEUE_LANES; i++) {
 		for (size_t k = 0; k < BUCKETS; k++) {
-			struct domain *domain, *next;
+			struct line *line, *next;
 
-			for (domain = LIST_FIRST(&schedule->lanes[i].domains[k]); domain;
-			     domain = next) {
-				next = LIST_NEXT(domain, bucket);
-				domain_settle(domain); /* it may have more places now */
+			for (line = LIST_FIRST(&schedule->lanes[i].lines[k]); line; line = next) {
+				next = LIST_NEXT(line, bucket);
+				line_settle(line); /* it may have more places now */
 			}
 		}
 		lane_poke(&schedule->lanes[i]);

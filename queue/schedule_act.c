@@ -33,7 +33,7 @@ hold_pending(struct message *message)
 	for (job = LIST_FIRST(&message->jobs); job; job = next) {
 		next = LIST_NEXT(job, sibling);
 		if (job->state != JOB_PENDING ||
-		    !(whole || holds_of_domain(message->schedule->holds, job->domain->name)))
+		    !(whole || holds_of_domain(message->schedule->holds, job->domain)))
 			continue;
 		job_withdraw(job);
 		some = true;
@@ -235,7 +235,7 @@ schedule_remove(struct schedule *schedule, const struct store_message *stored, c
 	for (job = LIST_FIRST(&message->jobs); job; job = next) {
 		next = LIST_NEXT(job, sibling);
 		if (job->state == JOB_PENDING &&
-		    (domain == NULL || strcmp(job->domain->name, domain) == 0))
+		    (domain == NULL || strcmp(job->domain, domain) == 0))
 			job_withdraw(job);
 	}
 	batch.count = share.taken;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "queue/fair.h"
 #include "queue/hold.h"
 #include "queue/proto.h"
 #include "queue/schedule.h"
@@ -15,41 +16,58 @@
 #define WINDOW_MESSAGES   2000
 #define WINDOW_RECIPIENTS 50000
 #define WINDOW_RESERVE    2000 /* beside the window, for fresh mail to domains without a backlog */
-#define DOMAIN_IDLE       50   /* pending jobs: below that a domain has no backlog */
+#define IDLE              50   /* pending jobs: below that a domain or account has no backlog */
 #define BUCKETS           4096
-#define HEAD_START        20 /* places that one step of priority is worth */
+#define HEAD_START        (20 * FAIR_RECIPIENT) /* that one step of priority is worth */
 
-struct domain { /* one domain in one lane; exists while it has a job */
-	LIST_ENTRY(domain) bucket;
-	TAILQ_ENTRY(domain) turn; /* in lane->turns while is_ready */
+TAILQ_HEAD(job_queue, job);
+
+struct load { /* that something has in its lane */
+	unsigned in_flight;
+	unsigned pending;
+	size_t recipients; /* in what is pending */
+};
+
+struct account { /* one account in one lane; exists while it has a job */
+	LIST_ENTRY(account) bucket;
+	struct fair_account fair;
+	struct load load;
+	char name[];
+};
+
+struct line { /* of jobs for one domain in one lane; exists while it has one */
+	LIST_ENTRY(line) bucket;
+	TAILQ_ENTRY(line) turn; /* in lane->turns while is_ready */
 	struct lane *lane;
 	bool is_ready;
-	int64_t rank;    /* among the turns */
-	int64_t entered; /* jobs so far */
-	unsigned in_flight;
-	unsigned pending_count;
-	size_t pending_recipients;
-	TAILQ_HEAD(job_queue, job) pending;
+	int64_t rank; /* among the turns: its first job's */
+	struct load load;
+	struct job_queue pending; /* in order of rank */
+	struct job_queue flight;
 	char name[ADDRESS_DOMAIN_MAX + 1];
 };
 
 enum job_state {
-	JOB_PENDING,   /* in its domain's queue */
+	JOB_NEW,       /* in none of the lane's lists */
+	JOB_PENDING,   /* in its line */
 	JOB_IN_FLIGHT, /* at the relay */
 	JOB_FINISHING, /* outcome with the store; its place at the relay is free again */
 };
 
 struct job {
-	LIST_ENTRY(job) link;    /* in lane->jobs unless pending */
+	LIST_ENTRY(job) link;    /* in lane->jobs while in flight or finishing */
 	LIST_ENTRY(job) sibling; /* in message->jobs */
-	TAILQ_ENTRY(job) queue;  /* in domain->pending while pending */
-	int64_t rank;            /* in it */
+	TAILQ_ENTRY(job) queue;  /* in line->pending or line->flight */
+	int64_t tag;             /* see queue/fair.h; 0 before it was pending */
+	int64_t rank;            /* in line->pending: the tag less the head start */
 	uint64_t number;
 	enum job_state state;
 	struct lane *lane;
 	struct message
-	    *message; /* NULL: carried over, and the message is not in this lane any more */
-	struct domain *domain;
+	    *message;      /* NULL: carried over, and the message is not in this lane any more */
+	struct line *line; /* NULL while new or finishing */
+	struct account *account; /* the same; and of a job without a message */
+	char *domain;
 	struct queue_id id;
 	uint16_t index[PROTO_JOB_MAX];
 	unsigned count;
@@ -82,13 +100,14 @@ struct lane {
 	struct ipc_from relay;
 	unsigned capacity, in_flight;
 	LIST_HEAD(, job) jobs; /* in flight and finishing */
-	LIST_HEAD(, domain) domains[BUCKETS];
-	TAILQ_HEAD(turns, domain) turns; /* domains with pending jobs and a free place */
-	int64_t entered;                 /* turns so far */
-	unsigned messages;               /* in the window */
-	size_t recipients;               /* in them */
-	bool more;                       /* due messages may be left on disk */
-	bool skipped;                    /* the last refill left some of a crowded domain behind */
+	LIST_HEAD(, line) lines[BUCKETS];
+	LIST_HEAD(, account) accounts[BUCKETS];
+	TAILQ_HEAD(turns, line) turns; /* with pending jobs and a free place, by rank */
+	struct fair fair;
+	unsigned messages; /* in the window */
+	size_t recipients; /* in them */
+	bool more;         /* due messages may be left on disk */
+	bool skipped;      /* the last refill left some of a crowded domain behind */
 	struct store_key
 	    sweep; /* where a refill that skipped too many goes on; zero: at the front */
 	struct store_key front; /* what is due up to here is in the window or held */
@@ -145,18 +164,16 @@ const struct queue_hold *hold_of_recipient(const struct schedule *schedule,
 const struct queue_hold *hold_of_all(const struct schedule *schedule,
                                      const struct store_message *stored);
 bool is_crowded(const struct message *message, bool reserve);
-struct domain *domain_get(struct lane *lane, const char *name);
-/* Puts the domain where its state says: among the turns, out of them, or out of memory. */
-void domain_settle(struct domain *domain);
+/* Puts the line where its state says: among the turns, out of them, or out of memory. */
+void line_settle(struct line *line);
+/* What goes to the relay next; NULL: nothing may, or there is no place. */
+struct job *lane_next(const struct lane *lane);
 struct job *job_new(struct lane *lane, struct message *message, const struct queue_id *id,
                     const char *domain);
 void job_free(struct job *job);
-void job_to_pending(struct job *job, bool first);
-/* Its state is the caller's to set, and so is settling the domain. */
-void job_leave_pending(struct job *job);
-void job_to_flight(struct job *job);
-/* The relay is through with it. */
-void job_leave_flight(struct job *job);
+/* Takes it out of where it is and puts it where the state says. One that has been pending before
+ * comes to its old place. */
+void job_to(struct job *job, enum job_state state);
 
 /* --- schedule_outcome.c --- */
 

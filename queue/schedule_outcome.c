@@ -159,14 +159,9 @@ on_finished(void *arg, enum store_result result)
 		log_error(queue_id_format(&job->id, text), "outcome-not-stored", "error=%s",
 		          store_result_text(result));
 		message->open++;
-		LIST_REMOVE(job, link);
-		job->domain =
-		    domain_get(lane, recipient_of(message->stored, job->index[0])->address.domain);
-		if (job->waiting.channel != 0 && lane->ready &&
-		    lane->relay.channel == job->waiting.channel)
-			job_to_flight(job);
-		else
-			job_to_pending(job, true);
+		const bool is_said_again = job->waiting.channel != 0 && lane->ready &&
+		                           lane->relay.channel == job->waiting.channel;
+		job_to(job, is_said_again ? JOB_IN_FLIGHT : JOB_PENDING);
 		return;
 	}
 	message->unfinished -= job->ended;
@@ -309,10 +304,7 @@ job_finish(struct job *job, const struct queue_contact *contact,
 	    message->stored->envelope.by_deadline < batch.retry_until)
 		batch.retry_until = message->stored->envelope.by_deadline;
 
-	job_leave_flight(job);
-	domain_settle(job->domain);
-	job->domain = NULL;
-	job->state = JOB_FINISHING;
+	job_to(job, JOB_FINISHING);
 	job->waiting = waiting;
 	job->ended = 0;
 	for (size_t i = 0; i < count; i++) {

@@ -51,7 +51,7 @@ job_send(struct job *job)
 	struct lane *lane = job->lane;
 	struct store_message *stored = job->message->stored;
 
-	job_to_flight(job);
+	job_to(job, JOB_IN_FLIGHT);
 	if (is_overdue(job->message)) {
 		job_give_up(job, NULL);
 		return;
@@ -81,7 +81,7 @@ job_send(struct job *job)
 	    .id = job->id,
 	    .attempt = job->message->attempt,
 	    .from = stored->from,
-	    .domain = job->domain->name,
+	    .domain = job->domain,
 	    .envelope = stored->envelope,
 	    .prefix = stored->prefix,
 	    .prefix_len = stored->prefix_len,
@@ -153,10 +153,8 @@ carry(struct lane *lane, struct message **touched, uint64_t number, const struct
 	struct schedule *schedule = lane->schedule;
 	struct job *job = job_find(lane, number, id);
 	if (job) {
-		if (job->state == JOB_PENDING) {
-			job_leave_pending(job);
-			job_to_flight(job);
-		}
+		if (job->state == JOB_PENDING)
+			job_to(job, JOB_IN_FLIGHT);
 		return;
 	}
 	struct message *message = message_find(schedule, id);
@@ -172,7 +170,7 @@ carry(struct lane *lane, struct message **touched, uint64_t number, const struct
 	job->number = number;
 	memcpy(job->index, index, count * sizeof(*index));
 	job->count = count;
-	job_to_flight(job);
+	job_to(job, JOB_IN_FLIGHT);
 }
 
 static void
@@ -334,9 +332,8 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 		char text[QUEUE_ID_TEXT_SIZE];
 		log_error(queue_id_format(&id, text), "done-mismatch", "relay=%u", from.index);
 		acknowledge(schedule, from, true);
-		job_leave_flight(job);
-		LIST_REMOVE(job, link);
-		job_to_pending(job, false);
+		job->tag = 0; /* behind all others, as if it were new */
+		job_to(job, JOB_PENDING);
 	} else {
 		if (job && job->state == JOB_IN_FLIGHT)
 			job_free(job);
@@ -401,8 +398,6 @@ schedule_gone(struct schedule *schedule, struct ipc_from peer)
 			job_free(job);
 			continue;
 		}
-		job_leave_flight(job);
-		LIST_REMOVE(job, link);
-		job_to_pending(job, true);
+		job_to(job, JOB_PENDING);
 	}
 }

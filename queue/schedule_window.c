@@ -9,6 +9,8 @@
 
 #include "core/mem.h"
 
+#define SHARED_FROM 4 /* places of a line: from there on the last one is for another account */
+
 static unsigned
 id_bucket(const struct queue_id *id)
 {
@@ -36,140 +38,215 @@ message_find(const struct schedule *schedule, const struct queue_id *id)
 	return NULL;
 }
 
-struct domain *
-domain_get(struct lane *lane, const char *name)
+/* --- lines, accounts, jobs --- */
+
+static struct line *
+line_find(const struct lane *lane, const char *name)
 {
-	struct domain *domain;
-	unsigned bucket = name_bucket(name);
-	LIST_FOREACH(domain, &lane->domains[bucket], bucket)
+	struct line *line;
+	LIST_FOREACH(line, &lane->lines[name_bucket(name)], bucket)
 	{
-		if (strcmp(domain->name, name) == 0)
-			return domain;
+		if (strcmp(line->name, name) == 0)
+			return line;
 	}
-	domain = xcalloc(1, sizeof(*domain));
-	domain->lane = lane;
-	snprintf(domain->name, sizeof(domain->name), "%s", name);
-	TAILQ_INIT(&domain->pending);
-	LIST_INSERT_HEAD(&lane->domains[bucket], domain, bucket);
-	return domain;
+	return NULL;
 }
 
-static int
-priority_of(const struct job *job)
+static struct line *
+line_get(struct lane *lane, const char *name)
 {
-	return job->message ? job->message->stored->envelope.priority : 0;
+	struct line *line = line_find(lane, name);
+	if (line)
+		return line;
+	line = xcalloc(1, sizeof(*line));
+	line->lane = lane;
+	snprintf(line->name, sizeof(line->name), "%s", name);
+	TAILQ_INIT(&line->pending);
+	TAILQ_INIT(&line->flight);
+	LIST_INSERT_HEAD(&lane->lines[name_bucket(name)], line, bucket);
+	return line;
 }
 
-/* Whatever comes as the n-th enters as if it had come HEAD_START places earlier for each step of
- * its first job's priority: see schedule.c. */
-static int64_t
-rank_of(int64_t n, const struct job *job)
+static struct account *
+account_find(const struct lane *lane, const char *name)
 {
-	return n - (int64_t)priority_of(job) * HEAD_START;
+	struct account *account;
+	LIST_FOREACH(account, &lane->accounts[name_bucket(name)], bucket)
+	{
+		if (strcmp(account->name, name) == 0)
+			return account;
+	}
+	return NULL;
+}
+
+static struct account *
+account_get(struct lane *lane, const char *name)
+{
+	struct account *account = account_find(lane, name);
+	const size_t size = strlen(name) + 1;
+	if (account)
+		return account;
+	account = xcalloc(1, sizeof(*account) + size);
+	memcpy(account->name, name, size);
+	LIST_INSERT_HEAD(&lane->accounts[name_bucket(name)], account, bucket);
+	return account;
+}
+
+static bool
+is_idle(const struct load *load)
+{
+	return load->pending == 0 && load->in_flight == 0;
 }
 
 static void
-take_turn(struct domain *domain, int64_t rank)
+account_settle(struct account *account)
 {
-	struct turns *turns = &domain->lane->turns;
-	struct domain *before = TAILQ_LAST(turns, turns);
+	if (account == NULL || !is_idle(&account->load))
+		return;
+	LIST_REMOVE(account, bucket);
+	free(account);
+}
 
-	domain->rank = rank;
-	while (before && before->rank > rank)
+static unsigned
+line_limit(const struct line *line)
+{
+	return (unsigned)line->lane->schedule->conf->relay_site_connections;
+}
+
+static void
+take_turn(struct line *line)
+{
+	struct turns *turns = &line->lane->turns;
+	struct line *before = TAILQ_LAST(turns, turns);
+
+	line->rank = TAILQ_FIRST(&line->pending)->rank;
+	while (before && before->rank > line->rank)
 		before = TAILQ_PREV(before, turns, turn);
 	if (before)
-		TAILQ_INSERT_AFTER(turns, before, domain, turn);
+		TAILQ_INSERT_AFTER(turns, before, line, turn);
 	else
-		TAILQ_INSERT_HEAD(turns, domain, turn);
-}
-
-/* Puts the domain where its state says: among the turns, out of them, or out of memory. Frees it in
- * the last case. */
-void
-domain_settle(struct domain *domain)
-{
-	struct lane *lane = domain->lane;
-	const struct job *first = TAILQ_FIRST(&domain->pending);
-	bool ready = first && domain->in_flight < lane->schedule->conf->relay_site_connections;
-	if (ready && !domain->is_ready) {
-		take_turn(domain, rank_of(lane->entered++, first));
-	} else if (ready && rank_of(lane->entered, first) < domain->rank) {
-		TAILQ_REMOVE(&lane->turns, domain, turn); /* what is first now may go earlier */
-		take_turn(domain, rank_of(lane->entered, first));
-	} else if (!ready && domain->is_ready) {
-		TAILQ_REMOVE(&lane->turns, domain, turn);
-	}
-	domain->is_ready = ready;
-	if (TAILQ_EMPTY(&domain->pending) && domain->in_flight == 0) {
-		LIST_REMOVE(domain, bucket);
-		free(domain);
-	}
+		TAILQ_INSERT_HEAD(turns, line, turn);
 }
 
 void
-job_to_pending(struct job *job, bool first)
+line_settle(struct line *line)
 {
-	struct domain *domain = job->domain;
-	struct job *before = first ? NULL : TAILQ_LAST(&domain->pending, job_queue);
+	const struct job *first = TAILQ_FIRST(&line->pending);
+	const bool ready = first && line->load.in_flight < line_limit(line);
 
-	job->state = JOB_PENDING;
-	domain->pending_count++;
-	domain->pending_recipients += job->count;
-	if (!first)
-		job->rank = rank_of(domain->entered++, job);
+	if (line->is_ready && (!ready || first->rank != line->rank)) {
+		TAILQ_REMOVE(&line->lane->turns, line, turn);
+		line->is_ready = false;
+	}
+	if (ready && !line->is_ready) {
+		take_turn(line);
+		line->is_ready = true;
+	}
+	if (is_idle(&line->load)) {
+		LIST_REMOVE(line, bucket);
+		free(line);
+	}
+}
+
+static void
+count(struct load *load, const struct job *job, bool in)
+{
+	const unsigned one = in ? 1u : -1u;
+
+	if (job->state == JOB_IN_FLIGHT) {
+		load->in_flight += one;
+	} else {
+		load->pending += one;
+		load->recipients += in ? job->count : -(size_t)job->count;
+	}
+}
+
+/* Enters or leaves what its state says. */
+static void
+count_job(struct job *job, bool in)
+{
+	if (job->state != JOB_PENDING && job->state != JOB_IN_FLIGHT)
+		return;
+	count(&job->line->load, job, in);
+	if (job->account)
+		count(&job->account->load, job, in);
+	if (job->state == JOB_IN_FLIGHT)
+		job->lane->in_flight += in ? 1u : -1u;
+}
+
+static void
+job_take_out(struct job *job)
+{
+	count_job(job, false);
+	if (job->state == JOB_PENDING)
+		TAILQ_REMOVE(&job->line->pending, job, queue);
+	if (job->state == JOB_IN_FLIGHT)
+		TAILQ_REMOVE(&job->line->flight, job, queue);
+	if (job->state == JOB_IN_FLIGHT || job->state == JOB_FINISHING)
+		LIST_REMOVE(job, link);
+	job->state = JOB_NEW;
+}
+
+static void
+join_line(struct job *job)
+{
+	const struct store_message *stored = job->message->stored;
+	struct job_queue *pending = &job->line->pending;
+	struct job *before = TAILQ_LAST(pending, job_queue);
+
+	if (job->tag == 0) {
+		job->tag = fair_enter(&job->lane->fair, &job->account->fair,
+		                      fair_cost(job->count, stored->body.size));
+		job->rank = job->tag - (int64_t)stored->envelope.priority * HEAD_START;
+	}
 	while (before && before->rank > job->rank)
 		before = TAILQ_PREV(before, job_queue, queue);
 	if (before)
-		TAILQ_INSERT_AFTER(&domain->pending, before, job, queue);
+		TAILQ_INSERT_AFTER(pending, before, job, queue);
 	else
-		TAILQ_INSERT_HEAD(&domain->pending, job, queue);
-	domain_settle(domain);
-}
-
-/* Its state is the caller's to set, and so is settling the domain. */
-void
-job_leave_pending(struct job *job)
-{
-	TAILQ_REMOVE(&job->domain->pending, job, queue);
-	job->domain->pending_count--;
-	job->domain->pending_recipients -= job->count;
+		TAILQ_INSERT_HEAD(pending, job, queue);
 }
 
 void
-job_to_flight(struct job *job)
+job_to(struct job *job, enum job_state state)
 {
-	job->state = JOB_IN_FLIGHT;
-	job->lane->in_flight++;
-	job->domain->in_flight++;
-	LIST_INSERT_HEAD(&job->lane->jobs, job, link);
-	domain_settle(job->domain);
-}
+	struct line *line;
+	struct account *account;
 
-/* The relay is through with it. */
-void
-job_leave_flight(struct job *job)
-{
-	job->lane->in_flight--;
-	job->domain->in_flight--;
+	job_take_out(job);
+	if (!job->line && (state == JOB_PENDING || state == JOB_IN_FLIGHT)) {
+		job->line = line_get(job->lane, job->domain);
+		if (job->message)
+			job->account = account_get(job->lane, job->message->stored->account);
+	}
+	job->state = state;
+	line = job->line;
+	account = job->account;
+	if (state == JOB_PENDING)
+		join_line(job);
+	if (state == JOB_IN_FLIGHT)
+		TAILQ_INSERT_TAIL(&line->flight, job, queue);
+	if (state == JOB_IN_FLIGHT || state == JOB_FINISHING)
+		LIST_INSERT_HEAD(&job->lane->jobs, job, link);
+	if (state == JOB_NEW || state == JOB_FINISHING) {
+		job->line = NULL;
+		job->account = NULL;
+	}
+	count_job(job, true);
+	if (line)
+		line_settle(line);
+	account_settle(account);
 }
 
 void
 job_free(struct job *job)
 {
-	if (job->state == JOB_PENDING) {
-		job_leave_pending(job);
-		domain_settle(job->domain);
-	} else {
-		if (job->state == JOB_IN_FLIGHT) {
-			job_leave_flight(job);
-			domain_settle(job->domain);
-		}
-		LIST_REMOVE(job, link);
-	}
+	job_to(job, JOB_NEW);
 	if (job->message)
 		LIST_REMOVE(job, sibling);
 	else
 		job->lane->schedule->strays--;
+	free(job->domain);
 	free(job);
 }
 
@@ -181,7 +258,7 @@ job_new(struct lane *lane, struct message *message, const struct queue_id *id, c
 	job->lane = lane;
 	job->message = message;
 	job->id = *id;
-	job->domain = domain_get(lane, domain);
+	job->domain = xstrdup(domain);
 	if (message) {
 		LIST_INSERT_HEAD(&message->jobs, job, sibling);
 		message->open++;
@@ -190,6 +267,58 @@ job_new(struct lane *lane, struct message *message, const struct queue_id *id, c
 	}
 	return job;
 }
+
+/* Whether one account has all places of the line but the last, and this is one more of it. */
+static bool
+is_last_place(const struct job *job)
+{
+	const struct line *line = job->line;
+	const struct job *other;
+
+	if (line_limit(line) < SHARED_FROM || line->load.in_flight + 1 < line_limit(line))
+		return false;
+	TAILQ_FOREACH(other, &line->flight, queue)
+	{
+		if (other->account != job->account)
+			return false;
+	}
+	return true;
+}
+
+/* The places of a relay are shared like the window: see schedule.c. */
+static bool
+may_go(const struct job *job, unsigned free_places)
+{
+	const struct load *account = &job->account->load;
+
+	if (is_last_place(job))
+		return false;
+	return account->in_flight < free_places ||
+	       (job->line->load.in_flight == 0 && free_places > job->lane->capacity / 8);
+}
+
+struct job *
+lane_next(const struct lane *lane)
+{
+	const unsigned free_places =
+	    lane->in_flight < lane->capacity ? lane->capacity - lane->in_flight : 0;
+	struct line *line;
+	struct job *job;
+
+	TAILQ_FOREACH(line, &lane->turns, turn)
+	{
+		if (line->load.in_flight >= free_places)
+			continue;
+		TAILQ_FOREACH(job, &line->pending, queue)
+		{
+			if (may_go(job, free_places))
+				return job;
+		}
+	}
+	return NULL;
+}
+
+/* --- messages --- */
 
 void
 message_free(struct message *message)
@@ -242,16 +371,16 @@ message_cut(struct message *message, const bool *taken)
 		const struct address *address = &list[i]->address;
 		if (!job || job->count == PROTO_JOB_MAX ||
 		    (!stored->envelope.smtputf8 && is_utf8 != address_is_utf8(address)) ||
-		    strcmp(job->domain->name, address->domain) != 0) {
+		    strcmp(job->domain, address->domain) != 0) {
 			if (job)
-				job_to_pending(job, false);
+				job_to(job, JOB_PENDING);
 			job = job_new(message->lane, message, &stored->id, address->domain);
 			is_utf8 = address_is_utf8(address);
 		}
 		job->index[job->count++] = list[i]->index;
 	}
 	if (job)
-		job_to_pending(job, false);
+		job_to(job, JOB_PENDING);
 	free(list);
 }
 
@@ -309,34 +438,48 @@ lane_has_room(const struct lane *lane)
 	return lane->messages < WINDOW_MESSAGES && lane->recipients < WINDOW_RECIPIENTS;
 }
 
-/* Whether every domain it still has to go to holds as many pending jobs, or recipients in them, as
- * the window (with the reserve, if it may be used) has room for. The message itself does not count.
- */
+/* Whether its account has its share of the window (with the reserve, if it may be used). */
+static bool
+is_account_crowded(const struct message *message, unsigned jobs_free, size_t recipients_free)
+{
+	const struct account *account = account_find(message->lane, message->stored->account);
+
+	return account &&
+	       (account->load.pending >= jobs_free || account->load.recipients > recipients_free);
+}
+
+/* Whether every domain it still has to go to, or its account, holds as many pending jobs, or
+ * recipients in them, as the window (with the reserve, if it may be used) has room for. The message
+ * itself does not count. An account beyond its share still gets in what is for a domain without a
+ * backlog, as long as an eighth of the window is left for others. */
 bool
 is_crowded(const struct message *message, bool reserve)
 {
 	const struct lane *lane = message->lane;
 	const unsigned jobs =
 	    WINDOW_MESSAGES + (reserve ? WINDOW_RESERVE : 0u) - (lane->messages - 1);
-	const unsigned jobs_free = reserve && jobs > DOMAIN_IDLE ? DOMAIN_IDLE : jobs;
+	unsigned jobs_free = reserve && jobs > IDLE ? IDLE : jobs;
 	const size_t most = reserve ? 2 * WINDOW_RECIPIENTS : WINDOW_RECIPIENTS;
 	const size_t recipients_free = lane->recipients < most ? most - lane->recipients : 0;
 	const char *last = NULL;
+
+	if (is_account_crowded(message, jobs_free, recipients_free)) {
+		if (jobs < WINDOW_MESSAGES / 8 || recipients_free < WINDOW_RECIPIENTS / 8)
+			return true;
+		if (jobs_free > IDLE)
+			jobs_free = IDLE;
+	}
 	for (size_t i = 0; i < message->stored->recipient_count; i++) {
 		const struct store_recipient *recipient = &message->stored->recipients[i];
 		const char *name = recipient->address.domain;
-		const struct domain *domain;
+		const struct line *line;
 		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0) ||
 		    hold_of_recipient(lane->schedule, recipient))
 			continue;
 		last = name;
-		LIST_FOREACH(domain, &lane->domains[name_bucket(name)], bucket)
-		{
-			if (strcmp(domain->name, name) == 0)
-				break;
-		}
-		if (!domain || (domain->pending_count < jobs_free &&
-		                domain->pending_recipients <= recipients_free))
+		line = line_find(lane, name);
+		if (!line ||
+		    (line->load.pending < jobs_free && line->load.recipients <= recipients_free))
 			return false;
 	}
 	return last != NULL;

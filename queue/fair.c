@@ -1,0 +1,29 @@
+#include "queue/fair.h"
+
+/* Self-clocked: virtual time is the tag of what is served, so nothing has to be simulated. It never
+ * runs backwards, though a job that could not go in its turn is served with a tag of long ago. What
+ * an account is remembered for is its last tag only, and that only while it is ahead of virtual
+ * time: once all its jobs are served it is not. */
+
+int64_t
+fair_cost(unsigned recipients, uint64_t octets)
+{
+	return (int64_t)recipients * FAIR_RECIPIENT +
+	       (int64_t)(octets / (FAIR_OCTETS / FAIR_RECIPIENT));
+}
+
+int64_t
+fair_enter(const struct fair *fair, struct fair_account *account, int64_t cost)
+{
+	if (account->last < fair->now)
+		account->last = fair->now;
+	account->last += cost;
+	return account->last;
+}
+
+void
+fair_serve(struct fair *fair, int64_t tag)
+{
+	if (tag > fair->now)
+		fair->now = tag;
+}
