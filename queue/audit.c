@@ -111,8 +111,14 @@ audit_messages(struct auditor *auditor, unsigned lane)
 		key_account(&key, message->account, &id);
 		if (!txn_get(txn, TABLE_ACCOUNT, &key, &v))
 			out->orphans++;
-		for (size_t i = 0; i < message->recipient_count; i++)
-			unfinished += message->recipients[i].state == STORE_QUEUED;
+		for (size_t i = 0; i < message->recipient_count; i++) {
+			if (message->recipients[i].state != STORE_QUEUED)
+				continue;
+			unfinished++;
+			if (has_domains(txn->lane) &&
+			    !txn_has_domain(txn, message->recipients[i].address.domain, &id))
+				out->orphans++;
+		}
 		if (unfinished != message->unfinished || unfinished == 0)
 			out->orphans++;
 		if (!is_superseded(auditor, message)) {
@@ -156,8 +162,8 @@ audit_rows(struct auditor *auditor, unsigned lane, enum table table)
 static int
 audit_run(struct op *op)
 {
-	static const enum table tables[] = {TABLE_RECIPIENT, TABLE_PREFIX, TABLE_DUE, TABLE_ACCOUNT,
-	                                    TABLE_HELD};
+	static const enum table tables[] = {TABLE_RECIPIENT, TABLE_PREFIX, TABLE_DUE,
+	                                    TABLE_ACCOUNT,   TABLE_HELD,   TABLE_DOMAIN};
 	struct auditor *auditor = (struct auditor *)op;
 	struct queue_audit *out = auditor->out;
 	bool failed = false;

@@ -37,7 +37,7 @@ static const char *const table_names[TABLES] = {
     [TABLE_PREFIX] = "prefix",     [TABLE_RECIPIENT] = "recipient", [TABLE_DUE] = "due",
     [TABLE_ACCOUNT] = "account",   [TABLE_OUTBOX] = "outbox",       [TABLE_LEDGER] = "ledger",
     [TABLE_OVERRIDE] = "override", [TABLE_DIRECTIVE] = "directive", [TABLE_SUMMARY] = "summary",
-    [TABLE_OUTCOME] = "outcome",   [TABLE_HELD] = "held",
+    [TABLE_OUTCOME] = "outcome",   [TABLE_HELD] = "held",           [TABLE_DOMAIN] = "domain",
 };
 
 enum store_result
@@ -258,6 +258,7 @@ txn_store(struct lane_txn *txn, const struct store_message *message)
 	txn_put(txn, table_due(message), &key, "", 0);
 	key_account(&key, message->account, &message->id);
 	txn_put(txn, TABLE_ACCOUNT, &key, "", 0);
+	txn_domains(txn, message, false);
 	buf_clear(&buf);
 }
 
@@ -277,6 +278,7 @@ txn_drop(struct lane_txn *txn, const struct store_message *message)
 	txn_del(txn, table_due(message), &key);
 	key_account(&key, message->account, &message->id);
 	txn_del(txn, TABLE_ACCOUNT, &key);
+	txn_domains(txn, message, true);
 }
 
 /* --- opening --- */
@@ -307,10 +309,12 @@ open_tables(struct lane *lane, char *error, size_t size)
 			return -1;
 		}
 	}
+	txn_domains_make(&txn);
 	/* Written anew each time: a commit of our own. A process killed inside its last meta write
 	 * left a state that we see and the disk may not have; what is built on from here on is
 	 * durable. */
 	be_put(octets, sizeof(octets), STORE_FORMAT);
+	key_text(&key, "format");
 	txn_put(&txn, TABLE_META, &key, octets, sizeof(octets));
 	if (txn_commit(&txn)) {
 		snprintf(error, size, "%s: %s", lane->name, mdb_strerror(txn.rc));

@@ -74,16 +74,6 @@ put_entry(struct operate *operate, struct buf *frame, const struct store_message
 	put_cut(frame, message->last_reply, sizeof(fields->last_reply));
 }
 
-static bool
-is_for(const struct store_message *message, const char *domain)
-{
-	for (size_t i = 0; i < message->recipient_count; i++)
-		if (message->recipients[i].state == STORE_QUEUED &&
-		    strcmp(message->recipients[i].address.domain, domain) == 0)
-			return true;
-	return false;
-}
-
 struct listing {
 	struct operate *operate;
 	char account[PROTO_ACCOUNT_MAX + 1], domain[ADDRESS_DOMAIN_MAX + 1];
@@ -106,7 +96,7 @@ is_listed(struct listing *listing, const struct store_message *message)
 		struct store_message *whole =
 		    store_load_message(listing->operate->store, message->lane, &message->id);
 
-		yes = whole && is_for(whole, listing->domain);
+		yes = whole && store_is_for(whole, listing->domain);
 		store_message_free(whole);
 	}
 	return yes;
@@ -352,7 +342,7 @@ act_upon(struct act *act, const struct store_message *message)
 	if (act->action == QUEUE_REMOVE)
 		share = schedule_remove(operate->schedule, whole, domain, act->why, act->dry_run,
 		                        on_changed, act);
-	else if ((!domain || is_for(whole, domain)) &&
+	else if ((!domain || store_is_for(whole, domain)) &&
 	         schedule_flush(operate->schedule, message, act->dry_run, on_changed, act))
 		share.taken = message->unfinished;
 	if (share.taken == 0 || act->dry_run)

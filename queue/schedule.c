@@ -6,7 +6,7 @@
  * and go; still fresh mail must leave at once, nobody waits behind somebody else's dead site, and
  * nothing is attempted twice at a time. Idea: of each lane only a bounded window of due messages is
  * in memory. A message enters the window for one *round*: its unfinished recipients are cut into
- * jobs (one domain, at most PROTO_JOB_MAX recipients), jobs stand in a line per domain, and the
+ * jobs (one domain, at most PROTO_JOB_MAX recipients), jobs stand in a line per site, and the
  * relay's free places go to the lines in order of fairness to accounts (queue/fair.h). When the
  * last job of the round has its outcome in the store, the message leaves the window: finished, due
  * again in its lane, or moved to a slower one.
@@ -26,6 +26,8 @@
  * going on where it stopped so that a long run of them hides nobody), and fresh mail to a domain
  * without a backlog may use a reserve. So the backlogs of dead domains, whatever their length and
  * number, delay nobody else.
+ *   - What is for a site that waits is in no line: it is put off when it is cut, or when the pause
+ * begins.
  *   - An account has its share in the same way: as much of the window and of the relay's places as
  * it leaves free, and beyond that one place for each domain where it has none, as long as an eighth
  * of all is free. The last place of a line is for another account than the one that has all others.
@@ -80,6 +82,8 @@ longest_wait(const struct conf *conf)
 	for (size_t i = 0; i < conf->retry_schedule.count; i++)
 		if (conf->retry_schedule.list[i] > longest)
 			longest = conf->retry_schedule.list[i];
+	if (longest < 2 * SITE_BACK_OFF_MAX)
+		longest = 2 * SITE_BACK_OFF_MAX;
 	return longest + longest / 10 + 60 * 1000;
 }
 
@@ -320,6 +324,7 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct
 		lane->timer = loop_timer_new(loop, on_lane_timer, lane);
 	}
 	held_open(schedule);
+	sites_open(schedule);
 	return schedule;
 }
 
@@ -329,17 +334,10 @@ schedule_reload(struct schedule *schedule, const struct conf *conf)
 	schedule->conf = conf;
 	if (longest_wait(conf) > schedule->longest)
 		schedule->longest = longest_wait(conf);
-	for (size_t i = 0; i < QUEUE_LANES; i++) {
-		for (size_t k = 0; k < BUCKETS; k++) {
-			struct line *line, *next;
-
-			for (line = LIST_FIRST(&schedule->lanes[i].lines[k]); line; line = next) {
-				next = LIST_NEXT(line, bucket);
-				line_settle(line); /* it may have more places now */
-			}
-		}
+	sites_reload(schedule->sites, conf);
+	lines_settle(schedule); /* they may have more places now */
+	for (size_t i = 0; i < QUEUE_LANES; i++)
 		lane_poke(&schedule->lanes[i]);
-	}
 }
 
 void
@@ -349,6 +347,8 @@ schedule_stop(struct schedule *schedule)
 	for (size_t i = 0; i < QUEUE_LANES; i++)
 		loop_timer_cancel(schedule->lanes[i].timer);
 	loop_timer_cancel(schedule->held_timer);
+	loop_timer_cancel(schedule->site_timer);
+	wakes_stop(schedule->wakes);
 }
 
 void
@@ -367,5 +367,6 @@ schedule_free(struct schedule *schedule)
 		loop_timer_free(lane->timer);
 	}
 	held_close(schedule);
+	sites_close(schedule);
 	free(schedule);
 }

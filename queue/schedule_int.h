@@ -12,6 +12,7 @@
 #include "queue/hold.h"
 #include "queue/proto.h"
 #include "queue/schedule.h"
+#include "queue/sites.h"
 
 #define WINDOW_MESSAGES   2000
 #define WINDOW_RECIPIENTS 50000
@@ -35,16 +36,16 @@ struct account { /* one account in one lane; exists while it has a job */
 	char name[];
 };
 
-struct line { /* of jobs for one domain in one lane; exists while it has one */
+struct line { /* of jobs for one site in one lane; exists while it has one */
 	LIST_ENTRY(line) bucket;
 	TAILQ_ENTRY(line) turn; /* in lane->turns while is_ready */
 	struct lane *lane;
+	struct site *site;
 	bool is_ready;
 	int64_t rank; /* among the turns: its first job's */
 	struct load load;
 	struct job_queue pending; /* in order of rank */
 	struct job_queue flight;
-	char name[ADDRESS_DOMAIN_MAX + 1];
 };
 
 enum job_state {
@@ -68,6 +69,8 @@ struct job {
 	struct line *line; /* NULL while new or finishing */
 	struct account *account; /* the same; and of a job without a message */
 	char *domain;
+	msec_t began; /* in flight; schedule's clock */
+	bool slow;    /* it has one of the places for slow sites */
 	struct queue_id id;
 	uint16_t index[PROTO_JOB_MAX];
 	unsigned count;
@@ -86,6 +89,7 @@ struct message { /* one round of one message */
 	unsigned unfinished;   /* recipients */
 	unsigned attempt;
 	bool deferred;       /* some outcome of the round left a recipient unfinished */
+	msec_t not_before;   /* and none of these was an attempt: what the first site waits for */
 	bool chosen;         /* and next_due says when it is due again */
 	bool held_back;      /* some of it was not cut because of a hold, or taken back */
 	unsigned held_as_of; /* generation of the holds then */
@@ -99,6 +103,7 @@ struct lane {
 	bool ready; /* its relay has said HELLO */
 	struct ipc_from relay;
 	unsigned capacity, in_flight;
+	unsigned slow_in_flight;
 	LIST_HEAD(, job) jobs; /* in flight and finishing */
 	LIST_HEAD(, line) lines[BUCKETS];
 	LIST_HEAD(, account) accounts[BUCKETS];
@@ -122,6 +127,10 @@ struct schedule {
 	struct ipc_hub *hub;
 	const struct conf *conf;
 	struct holds *holds;
+	struct sites *sites;
+	struct loop_timer *site_timer; /* the next line whose site lets one begin later */
+	msec_t site_wake;              /* what it is armed for; 0: nothing */
+	struct wakes *wakes;
 	bool stopped;
 	msec_t now, mono; /* the schedule's clock, and clock_mono then */
 	msec_t longest;   /* that anything waits, by any configuration since the start */
@@ -164,6 +173,7 @@ const struct queue_hold *hold_of_recipient(const struct schedule *schedule,
 const struct queue_hold *hold_of_all(const struct schedule *schedule,
                                      const struct store_message *stored);
 bool is_crowded(const struct message *message, bool reserve);
+struct line *line_find(const struct lane *lane, const char *site);
 /* Puts the line where its state says: among the turns, out of them, or out of memory. */
 void line_settle(struct line *line);
 /* What goes to the relay next; NULL: nothing may, or there is no place. */
@@ -181,6 +191,8 @@ const struct store_recipient *recipient_of(const struct store_message *stored, u
 /* Takes the outcomes of a job in flight (or one that could not even start) to the store. */
 void job_finish(struct job *job, const struct queue_contact *contact,
                 const struct queue_outcome *outcomes, size_t count, struct ipc_from waiting);
+/* Its site waits: it is deferred without an attempt. */
+void job_put_off(struct job *job);
 /* All outcomes of the round are durable. */
 void round_end(struct message *message);
 /* Nothing of the round is at a relay or on its way to the disk, nor waits for either. */
@@ -194,6 +206,8 @@ struct ending { /* of what is deferred when its time is over */
 /* ending NULL: it is not over. */
 void to_stored(const struct queue_outcome *in, const struct ending *ending,
                struct store_outcome *out);
+/* Appends what an outcome remembers of a reply: one line, cut where the store's record ends. */
+void reply_add(char out[STORE_REPLY_MAX + 1], const struct reply *reply);
 void log_outcome(const struct queue_id *id, const struct store_message *stored,
                  const struct store_outcome *outcome, unsigned attempt);
 
@@ -203,6 +217,33 @@ void held_open(struct schedule *schedule);
 void held_close(struct schedule *schedule);
 /* Since when it is on its way: its acceptance, or the end of its sender's hold. */
 msec_t begun(const struct store_message *stored);
+
+/* --- schedule_site.c --- */
+
+void sites_open(struct schedule *schedule);
+void sites_close(struct schedule *schedule);
+/* Whether the line's site lets one more job of this lane begin. */
+bool line_may_begin(struct line *line);
+/* How many of the site's places are this lane's. */
+unsigned line_places(const struct line *line);
+/* Looks again at all lines. */
+void lines_settle(struct schedule *schedule);
+/* Looks again at the site's lines in all lanes. */
+void site_settle(struct schedule *schedule, struct site *site);
+/* What the attempt met. Call before the job is finished; *events are for site_told, after. */
+struct site *site_hear(struct job *job, const struct queue_contact *contact,
+                       const struct queue_outcome *outcomes, size_t count, unsigned *events);
+void site_told(struct schedule *schedule, struct site *site, unsigned events);
+
+/* --- schedule_wake.c --- */
+
+struct wakes *wakes_new(struct schedule *schedule);
+void wakes_stop(struct wakes *wakes);
+/* After the store was closed. */
+void wakes_free(struct wakes *wakes);
+/* The site answers again: what waits for it in retry and fallback becomes due, a page at a time, as
+ * long as it answers. */
+void wakes_begin(struct wakes *wakes, const struct site *site);
 
 /* --- schedule_relay.c --- */
 

@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/random.h"
 
+#define PUT_OFF          "not attempted: "
 #define NULL_SENDER_KEEP (24 * 60 * 60 * 1000)
 
 /* How long it is tried. */
@@ -31,6 +32,9 @@ choose_next(struct message *message, msec_t now)
 	if (schedule->count > 0)
 		wait = schedule->list[step < schedule->count ? step : schedule->count - 1];
 	wait += (msec_t)random_below((uint64_t)(wait / 5) + 1) - wait / 10;
+	const msec_t rest = message->not_before - schedule_now(message->schedule);
+	if (message->not_before && rest > wait)
+		wait = rest < message->schedule->longest ? rest : message->schedule->longest;
 	const msec_t last = begun(message->stored) + keep_of(message) + 1;
 	if (wait > last - now) /* one attempt at the very end */
 		wait = last > now ? last - now : 0;
@@ -182,9 +186,8 @@ add_cut(char out[STORE_REPLY_MAX + 1], const char *text)
 	out[at + len] = '\0';
 }
 
-/* Appends what an outcome remembers of a reply: one line, cut where the store's record ends. */
-static void
-add_reply(char out[STORE_REPLY_MAX + 1], const struct reply *reply)
+void
+reply_add(char out[STORE_REPLY_MAX + 1], const struct reply *reply)
 {
 	char code[16] = ""; /* our own words have none */
 
@@ -276,13 +279,22 @@ to_stored(const struct queue_outcome *in, const struct ending *ending, struct st
 		/* A bounce of ours has our code, not that of the last answer. */
 		out->last = ending->state == STORE_BOUNCED ? 0 : (uint16_t)strlen(out->reply);
 	}
-	add_reply(out->reply, &in->reply);
+	reply_add(out->reply, &in->reply);
 }
 
-/* Takes the outcomes of a job in flight (or one that could not even start) to the store. */
-void
-job_finish(struct job *job, const struct queue_contact *contact,
-           const struct queue_outcome *outcomes, size_t count, struct ipc_from waiting)
+/* What is deferred without an attempt waits for its site; what was attempted, by the schedule. */
+static void
+note_deferral(struct message *message, msec_t not_before)
+{
+	if (!message->deferred || not_before < message->not_before)
+		message->not_before = not_before;
+	message->deferred = true;
+}
+
+/* not_before 0: it was attempted. */
+static void
+finish(struct job *job, const struct queue_contact *contact, const struct queue_outcome *outcomes,
+       size_t count, struct ipc_from waiting, msec_t not_before)
 {
 	struct message *message = job->message;
 	struct lane *lane = job->lane;
@@ -310,7 +322,8 @@ job_finish(struct job *job, const struct queue_contact *contact,
 	for (size_t i = 0; i < count; i++) {
 		to_stored(&outcomes[i], ending, &stored[i]);
 		job->ended += stored[i].state != STORE_QUEUED;
-		message->deferred |= stored[i].state == STORE_QUEUED;
+		if (stored[i].state == STORE_QUEUED)
+			note_deferral(message, not_before);
 		log_outcome(&job->id, message->stored, &stored[i], message->attempt);
 	}
 	message->open--;
@@ -321,4 +334,58 @@ job_finish(struct job *job, const struct queue_contact *contact,
 		batch.warned = delay_to_tell(message, now);
 	}
 	store_finish(lane->schedule->store, &batch, on_finished, job);
+}
+
+void
+job_finish(struct job *job, const struct queue_contact *contact,
+           const struct queue_outcome *outcomes, size_t count, struct ipc_from waiting)
+{
+	finish(job, contact, outcomes, count, waiting, 0);
+}
+
+/* Where the last answer begins in what is kept of a recipient that was put off, maybe again. */
+static const char *
+last_answer(const char *reply)
+{
+	static const char between[] = "; last: ";
+	const char *at;
+
+	if (strncmp(reply, PUT_OFF, sizeof(PUT_OFF) - 1) != 0)
+		return reply;
+	at = strstr(reply, between);
+	return at ? at + sizeof(between) - 1 : "";
+}
+
+void
+job_put_off(struct job *job)
+{
+	static const struct ipc_from nobody;
+	static const char *const rules[] = {[SITE_BACKING_OFF] = "back-off",
+	                                    [SITE_BY_RULE] = "reply rule",
+	                                    [SITE_BY_OPERATOR] = "operator"};
+	struct message *message = job->message;
+	struct site *site = job->line->site;
+	struct queue_outcome outcomes[PROTO_JOB_MAX];
+	char until[CLOCK_RFC3339_SIZE];
+	struct ending space;
+	const bool ends = ending_of(message, clock_wall(), &space) != NULL;
+
+	clock_rfc3339(site->until, until);
+	memset(outcomes, 0, sizeof(outcomes));
+	for (size_t i = 0; i < job->count; i++) {
+		const struct store_recipient *recipient =
+		    recipient_of(message->stored, job->index[i]);
+		const char *last = recipient ? last_answer(recipient->reply) : "";
+		char *text = outcomes[i].reply.text;
+
+		outcomes[i].index = job->index[i];
+		outcomes[i].fate = QUEUE_DEFERRED;
+		if (ends && last[0])
+			snprintf(text, sizeof(outcomes[i].reply.text), "%s", last);
+		else
+			snprintf(text, sizeof(outcomes[i].reply.text),
+			         PUT_OFF "site %.80s waits until %s (%s)%s%s", site->name, until,
+			         rules[site->paused], last[0] ? "; last: " : "", last);
+	}
+	finish(job, NULL, outcomes, job->count, nobody, site_put_off(site));
 }

@@ -327,7 +327,10 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 	if (job && job->state == JOB_FINISHING) {
 		job->waiting = from; /* said again while the disk is busy with it */
 	} else if (job && job->state == JOB_IN_FLIGHT && job->message && same) {
+		unsigned events;
+		struct site *site = site_hear(job, &contact, outcomes, count, &events);
 		job_finish(job, &contact, outcomes, count, from);
+		site_told(schedule, site, events);
 	} else if (job && job->state == JOB_IN_FLIGHT && job->message) {
 		char text[QUEUE_ID_TEXT_SIZE];
 		log_error(queue_id_format(&id, text), "done-mismatch", "relay=%u", from.index);
@@ -340,7 +343,9 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 		finish_stray(schedule, from, &id, &contact, outcomes, count);
 	}
 	free(outcomes);
-	lane_dispatch(lane);
+	/* A place at a site is a place for any lane. */
+	for (size_t i = 0; i < QUEUE_LANES; i++)
+		lane_dispatch(&schedule->lanes[i]);
 }
 
 static void

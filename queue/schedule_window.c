@@ -9,7 +9,7 @@
 
 #include "core/mem.h"
 
-#define SHARED_FROM 4 /* places of a line: from there on the last one is for another account */
+#define SHARED_FROM 5 /* places of a line: from there on the last one is for another account */
 
 static unsigned
 id_bucket(const struct queue_id *id)
@@ -40,30 +40,33 @@ message_find(const struct schedule *schedule, const struct queue_id *id)
 
 /* --- lines, accounts, jobs --- */
 
-static struct line *
-line_find(const struct lane *lane, const char *name)
+struct line *
+line_find(const struct lane *lane, const char *site)
 {
 	struct line *line;
-	LIST_FOREACH(line, &lane->lines[name_bucket(name)], bucket)
+	LIST_FOREACH(line, &lane->lines[name_bucket(site)], bucket)
 	{
-		if (strcmp(line->name, name) == 0)
+		if (strcmp(line->site->name, site) == 0)
 			return line;
 	}
 	return NULL;
 }
 
 static struct line *
-line_get(struct lane *lane, const char *name)
+line_get(struct lane *lane, const char *domain)
 {
-	struct line *line = line_find(lane, name);
+	struct schedule *schedule = lane->schedule;
+	struct site *site = sites_of(schedule->sites, domain, schedule_now(schedule));
+	struct line *line = line_find(lane, site->name);
 	if (line)
 		return line;
 	line = xcalloc(1, sizeof(*line));
 	line->lane = lane;
-	snprintf(line->name, sizeof(line->name), "%s", name);
+	line->site = site;
+	sites_hold(schedule->sites, site);
 	TAILQ_INIT(&line->pending);
 	TAILQ_INIT(&line->flight);
-	LIST_INSERT_HEAD(&lane->lines[name_bucket(name)], line, bucket);
+	LIST_INSERT_HEAD(&lane->lines[name_bucket(site->name)], line, bucket);
 	return line;
 }
 
@@ -107,12 +110,6 @@ account_settle(struct account *account)
 	free(account);
 }
 
-static unsigned
-line_limit(const struct line *line)
-{
-	return (unsigned)line->lane->schedule->conf->relay_site_connections;
-}
-
 static void
 take_turn(struct line *line)
 {
@@ -132,7 +129,7 @@ void
 line_settle(struct line *line)
 {
 	const struct job *first = TAILQ_FIRST(&line->pending);
-	const bool ready = first && line->load.in_flight < line_limit(line);
+	const bool ready = first && line_may_begin(line);
 
 	if (line->is_ready && (!ready || first->rank != line->rank)) {
 		TAILQ_REMOVE(&line->lane->turns, line, turn);
@@ -144,6 +141,7 @@ line_settle(struct line *line)
 	}
 	if (is_idle(&line->load)) {
 		LIST_REMOVE(line, bucket);
+		sites_release(line->lane->schedule->sites, line->site);
 		free(line);
 	}
 }
@@ -161,6 +159,25 @@ count(struct load *load, const struct job *job, bool in)
 	}
 }
 
+static void
+count_flight(struct job *job, bool in)
+{
+	struct lane *lane = job->lane;
+	struct site *site = job->line->site;
+	const unsigned one = in ? 1u : -1u;
+
+	lane->in_flight += one;
+	if (in) {
+		job->began = schedule_now(lane->schedule);
+		job->slow = site->slow;
+		site_begin(site, sites_bounds(site), job->began);
+	} else {
+		site_end(site);
+	}
+	if (job->slow)
+		lane->slow_in_flight += one;
+}
+
 /* Enters or leaves what its state says. */
 static void
 count_job(struct job *job, bool in)
@@ -171,7 +188,7 @@ count_job(struct job *job, bool in)
 	if (job->account)
 		count(&job->account->load, job, in);
 	if (job->state == JOB_IN_FLIGHT)
-		job->lane->in_flight += in ? 1u : -1u;
+		count_flight(job, in);
 }
 
 static void
@@ -234,7 +251,7 @@ job_to(struct job *job, enum job_state state)
 	}
 	count_job(job, true);
 	if (line)
-		line_settle(line);
+		site_settle(job->lane->schedule, line->site);
 	account_settle(account);
 }
 
@@ -273,9 +290,10 @@ static bool
 is_last_place(const struct job *job)
 {
 	const struct line *line = job->line;
+	const unsigned places = line_places(line);
 	const struct job *other;
 
-	if (line_limit(line) < SHARED_FROM || line->load.in_flight + 1 < line_limit(line))
+	if (places < SHARED_FROM || line->load.in_flight + 1 < places)
 		return false;
 	TAILQ_FOREACH(other, &line->flight, queue)
 	{
@@ -302,12 +320,14 @@ lane_next(const struct lane *lane)
 {
 	const unsigned free_places =
 	    lane->in_flight < lane->capacity ? lane->capacity - lane->in_flight : 0;
+	/* Slow sites share a quarter of what fresh mail has. */
+	const bool slow = lane->lane != QUEUE_FRESH || lane->slow_in_flight * 4 < lane->capacity;
 	struct line *line;
 	struct job *job;
 
 	TAILQ_FOREACH(line, &lane->turns, turn)
 	{
-		if (line->load.in_flight >= free_places)
+		if (line->load.in_flight >= free_places || (line->site->slow && !slow))
 			continue;
 		TAILQ_FOREACH(job, &line->pending, queue)
 		{
@@ -341,6 +361,20 @@ compare_by_domain(const void *a, const void *b)
 	if (!order)
 		order = address_is_utf8(&(*x)->address) - address_is_utf8(&(*y)->address);
 	return order ? order : (*x)->index - (*y)->index;
+}
+
+/* What is cut for a site that waits is put off at once. */
+static void
+put_off_paused(struct message *message)
+{
+	const msec_t now = schedule_now(message->schedule);
+	struct job *job, *next;
+
+	for (job = LIST_FIRST(&message->jobs); job; job = next) {
+		next = LIST_NEXT(job, sibling);
+		if (job->state == JOB_PENDING && site_is_paused(job->line->site, now))
+			job_put_off(job);
+	}
 }
 
 /* Cuts what is neither in `taken` (by index, may be NULL) nor held into pending jobs. A recipient
@@ -382,6 +416,7 @@ message_cut(struct message *message, const bool *taken)
 	if (job)
 		job_to(job, JOB_PENDING);
 	free(list);
+	put_off_paused(message);
 }
 
 /* Brings a message into the window without cutting it; NULL when it is not in that lane. */
@@ -472,12 +507,14 @@ is_crowded(const struct message *message, bool reserve)
 	for (size_t i = 0; i < message->stored->recipient_count; i++) {
 		const struct store_recipient *recipient = &message->stored->recipients[i];
 		const char *name = recipient->address.domain;
+		const struct site *site;
 		const struct line *line;
 		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0) ||
 		    hold_of_recipient(lane->schedule, recipient))
 			continue;
 		last = name;
-		line = line_find(lane, name);
+		site = sites_peek(lane->schedule->sites, name);
+		line = site ? line_find(lane, site->name) : NULL;
 		if (!line ||
 		    (line->load.pending < jobs_free && line->load.recipients <= recipients_free))
 			return false;

@@ -46,6 +46,9 @@
  *   a message in the order of due   after that commit               attempted like other mail
  *   times whose sender held it
  *
+ * The index of domains (store_domain.c) changes with the record, in its transactions; an environment
+ * that was made without one gets it when it is opened.
+ *
  * A notification's body is appended inside the transaction that ends the recipient (notice.c), by
  * the same writer to its own segment, and synced before that transaction commits; so the order is
  * the same: body, then what names it.
@@ -83,6 +86,7 @@
 #define FRESH_TABLES                                                                               \
 	(LANE_TABLES | (1u << TABLE_HELD) | (1u << TABLE_LEDGER) | (1u << TABLE_OVERRIDE) |        \
 	 (1u << TABLE_DIRECTIVE))
+#define SLOW_TABLES    (LANE_TABLES | (1u << TABLE_DOMAIN))
 #define HISTORY_TABLES ((1u << TABLE_META) | (1u << TABLE_SUMMARY) | (1u << TABLE_OUTCOME))
 
 const char *
@@ -289,7 +293,7 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 	}
 	for (unsigned i = 0; i < QUEUE_LANES; i++) {
 		if (lane_open(&store->lanes[i], store, queue_lane_name((enum queue_lane)i),
-		              i == QUEUE_FRESH ? FRESH_TABLES : LANE_TABLES, opts->map_size, error,
+		              i == QUEUE_FRESH ? FRESH_TABLES : SLOW_TABLES, opts->map_size, error,
 		              size) < 0)
 			goto fail;
 		store->lanes[i].appender.segments = &store->segments;

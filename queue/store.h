@@ -165,6 +165,13 @@ size_t store_scan_due(struct store *store, enum queue_lane lane, struct store_ke
 size_t store_scan_held(struct store *store, struct store_key *from, size_t max,
                        store_on_due *on_due, void *arg);
 
+/* The messages in retry or fallback with recipients in that domain, also such that have ended: at
+ * most max with an id behind *after (all zero: from the first), in order of id; *after becomes the
+ * last one. Returns the number: fewer than max means the end. In fresh there is no such order. */
+typedef void store_on_id(void *arg, const struct queue_id *id);
+size_t store_scan_domain(struct store *store, enum queue_lane lane, const char *domain,
+                         struct queue_id *after, size_t max, store_on_id *on_id, void *arg);
+
 struct store_recipient {
 	uint16_t index;
 	struct address address;
@@ -214,6 +221,8 @@ struct store_message *store_load_message(struct store *store, enum queue_lane la
 /* What is known about id anywhere: lanes, outbox and history. */
 struct store_message *store_load_detail(struct store *store, const struct queue_id *id);
 void store_message_free(struct store_message *message);
+/* Whether some of it that is unfinished goes there. */
+bool store_is_for(const struct store_message *message, const char *domain);
 
 /* A read-only descriptor for the body, for the caller to close; -1 on failure. Read at
  * body->offset, body->size octets. */

@@ -32,6 +32,7 @@ enum table {
 	TABLE_DUE,       /* u64 due, id -> nothing */
 	TABLE_HELD,      /* fresh: the same of what its sender holds, instead */
 	TABLE_ACCOUNT,   /* account, 0, id -> nothing */
+	TABLE_DOMAIN,    /* retry, fallback: domain, 0, id -> nothing */
 	TABLE_OUTBOX, /* id, u16 index, u32 attempt -> recipient; the last of an id -> its record */
 	TABLE_LEDGER, /* account, 0, u32 row -> row; the last of an account -> its reset */
 	TABLE_OVERRIDE,  /* account -> override */
@@ -259,6 +260,15 @@ void store_post(struct store *store, struct lane *lane, struct op *op);
 void store_tell(struct op *op);
 /* Of an op that is nothing but itself: tells its asker and frees it. */
 void store_complete(struct op *op);
+
+/* --- store_domain.c --- */
+
+bool has_domains(const struct lane *lane);
+/* The message's entries in the index of domains, where the lane has one: put, or dropped. */
+void txn_domains(struct lane_txn *txn, const struct store_message *message, bool drop);
+bool txn_has_domain(struct lane_txn *txn, const char *domain, const struct queue_id *id);
+/* All of them, in an environment that was made before there was an index. */
+void txn_domains_make(struct lane_txn *txn);
 
 /* --- notice.c --- */
 

@@ -65,6 +65,16 @@ store_load_message(struct store *store, enum queue_lane lane, const struct queue
 	return message;
 }
 
+bool
+store_is_for(const struct store_message *message, const char *domain)
+{
+	for (size_t i = 0; i < message->recipient_count; i++)
+		if (message->recipients[i].state == STORE_QUEUED &&
+		    strcmp(message->recipients[i].address.domain, domain) == 0)
+			return true;
+	return false;
+}
+
 struct store_message *
 store_load_detail(struct store *store, const struct queue_id *id)
 {

@@ -1,0 +1,202 @@
+#include "queue/schedule_int.h"
+
+/* Sites and the schedule: what an attempt met changes when and how many others are made, in all
+ * lanes at once.
+ *
+ * Fresh mail is not dragged: of a site's places at least half are fresh mail's alone, however much
+ * is tried again there. What is due for a site that waits does not stand in line: it is put off as
+ * if its attempt had failed, so a dead site's backlog takes no room in the window. */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/random.h"
+
+static void
+on_site_timer(void *arg)
+{
+	struct schedule *schedule = arg;
+
+	schedule->site_wake = 0;
+	lines_settle(schedule);
+	for (size_t i = 0; i < QUEUE_LANES; i++)
+		lane_dispatch(&schedule->lanes[i]);
+}
+
+void
+sites_open(struct schedule *schedule)
+{
+	schedule->sites = sites_new(schedule->conf);
+	schedule->wakes = wakes_new(schedule);
+	schedule->site_timer = loop_timer_new(schedule->loop, on_site_timer, schedule);
+}
+
+void
+sites_close(struct schedule *schedule)
+{
+	loop_timer_free(schedule->site_timer);
+	wakes_free(schedule->wakes);
+	sites_free(schedule->sites);
+}
+
+static unsigned
+flying(const struct schedule *schedule, enum queue_lane lane, const struct site *site)
+{
+	const struct line *line = line_find(&schedule->lanes[lane], site->name);
+
+	return line ? line->load.in_flight : 0;
+}
+
+unsigned
+line_places(const struct line *line)
+{
+	struct schedule *schedule = line->lane->schedule;
+	const unsigned places =
+	    site_places(line->site, sites_bounds(line->site), schedule_now(schedule));
+
+	if (line->lane->lane == QUEUE_FRESH || places < 2)
+		return places;
+	return places / 2;
+}
+
+bool
+line_may_begin(struct line *line)
+{
+	struct schedule *schedule = line->lane->schedule;
+	const struct site_bounds *bounds = sites_bounds(line->site);
+	const msec_t now = schedule_now(schedule);
+	msec_t when;
+
+	if (site_may_begin(line->site, bounds, now))
+		return line->lane->lane == QUEUE_FRESH ||
+		       flying(schedule, QUEUE_RETRY, line->site) +
+		               flying(schedule, QUEUE_FALLBACK, line->site) <
+		           line_places(line);
+	/* If only time is missing, somebody has to look again then. */
+	when = site_is_paused(line->site, now) ? line->site->until
+	                                       : site_conforms(line->site, bounds, now);
+	if (when > now && !schedule->stopped &&
+	    (!schedule->site_wake || when < schedule->site_wake)) {
+		schedule->site_wake = when;
+		loop_timer_arm(schedule->site_timer, when - now);
+	}
+	return false;
+}
+
+void
+lines_settle(struct schedule *schedule)
+{
+	for (size_t i = 0; i < QUEUE_LANES * BUCKETS; i++) {
+		struct line *line, *next;
+
+		for (line = LIST_FIRST(&schedule->lanes[i / BUCKETS].lines[i % BUCKETS]); line;
+		     line = next) {
+			next = LIST_NEXT(line, bucket);
+			line_settle(line);
+		}
+	}
+}
+
+void
+site_settle(struct schedule *schedule, struct site *site)
+{
+	sites_hold(schedule->sites, site);
+	for (size_t i = 0; i < QUEUE_LANES; i++) {
+		struct line *line = line_find(&schedule->lanes[i], site->name);
+
+		if (line)
+			line_settle(line);
+	}
+	sites_release(schedule->sites, site);
+}
+
+/* The domain has turned out to be served by another site than was thought: its jobs change lines.
+ */
+static void
+change_lines(struct schedule *schedule, const char *domain, const char *from)
+{
+	for (size_t i = 0; i < QUEUE_LANES; i++) {
+		struct line *line = line_find(&schedule->lanes[i], from);
+		struct job *job = line ? TAILQ_FIRST(&line->pending) : NULL, *next;
+
+		for (; job; job = next) {
+			next = TAILQ_NEXT(job, queue);
+			if (strcmp(job->domain, domain) != 0)
+				continue;
+			job_to(job, JOB_NEW);
+			job_to(job, JOB_PENDING);
+		}
+	}
+}
+
+struct site *
+site_hear(struct job *job, const struct queue_contact *contact,
+          const struct queue_outcome *outcomes, size_t count, unsigned *events)
+{
+	struct schedule *schedule = job->lane->schedule;
+	const msec_t now = schedule_now(schedule);
+	struct site *site = job->line->site;
+	struct site_attempt attempt = {.contact = contact, .began = job->began};
+	char reply[STORE_REPLY_MAX + 1] = "";
+
+	for (size_t i = 0; i < count; i++) {
+		attempt.delivered += outcomes[i].fate == QUEUE_DELIVERED;
+		attempt.deferred += outcomes[i].fate == QUEUE_DEFERRED;
+		attempt.failed += outcomes[i].fate == QUEUE_FAILED;
+	}
+	if (count > 0)
+		reply_add(reply, &outcomes[count - 1].reply);
+	attempt.reply = reply;
+	sites_hold(schedule->sites, site);
+	if (contact->site[0] && strcmp(contact->site, site->name) != 0) {
+		struct site *before = site;
+
+		site = sites_learn(schedule->sites, job->domain, contact->site, now);
+		sites_hold(schedule->sites, site);
+		log_debug("-", "site-learned", "domain=%s site=%s", job->domain, site->name);
+		change_lines(schedule, job->domain, before->name);
+		sites_release(schedule->sites, before);
+	}
+	*events = site_learn(site, sites_bounds(site), &attempt, (unsigned)random_below(2001), now);
+	return site; /* held until site_told */
+}
+
+/* What was pending when the pause began. */
+static void
+put_off_all(struct schedule *schedule, const struct site *site)
+{
+	for (size_t i = 0; i < QUEUE_LANES; i++) {
+		const struct line *line;
+		struct job *job;
+
+		while ((line = line_find(&schedule->lanes[i], site->name)) != NULL &&
+		       (job = TAILQ_FIRST(&line->pending)) != NULL)
+			job_put_off(job);
+	}
+}
+
+void
+site_told(struct schedule *schedule, struct site *site, unsigned events)
+{
+	char until[CLOCK_RFC3339_SIZE], said[sizeof(site->last_reply)];
+
+	if (events & SITE_PAUSED) {
+		clock_rfc3339(site->until, until);
+		log_info("-", "site-paused",
+		         "site=%s until=%s rule=back-off failures=%u last=\"%s\"", site->name,
+		         until, site->failures, log_text(site->last_reply, said, sizeof(said)));
+		put_off_all(schedule, site);
+	}
+	if (events & SITE_RESUMED) {
+		log_info("-", "site-resumed", "site=%s", site->name);
+		wakes_begin(schedule->wakes, site);
+	}
+	if (events & SITE_SLOW)
+		log_info("-", "site-slow", "site=%s p90=%d timeouts=%llu", site->name,
+		         site_reply_p90(site), (unsigned long long)site->timed_out);
+	if (events & SITE_RECOVERED)
+		log_info("-", "site-recovered", "site=%s p90=%d", site->name, site_reply_p90(site));
+	site_settle(schedule, site);
+	sites_release(schedule->sites, site);
+}

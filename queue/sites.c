@@ -1,0 +1,292 @@
+#include "queue/sites.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "core/mem.h"
+
+#define BUCKETS 16384
+#define START   5   /* attempts at once to a site that nobody has met */
+#define PROBE   20  /* percent */
+#define LOOK    100 /* sites looked at for one that can be forgotten */
+
+struct entry {
+	struct site site; /* first: what callers hold */
+	LIST_ENTRY(entry) bucket;
+	TAILQ_ENTRY(entry) age; /* the least recently used first */
+	LIST_HEAD(, known) domains;
+	struct site_bounds bounds;
+	unsigned holders;
+};
+
+struct known { /* a domain of which the site is known */
+	LIST_ENTRY(known) bucket;
+	LIST_ENTRY(known) sibling;
+	TAILQ_ENTRY(known) age;
+	struct entry *entry;
+	char name[];
+};
+
+struct sites {
+	const struct conf *conf;
+	LIST_HEAD(, entry) entries[BUCKETS];
+	TAILQ_HEAD(, entry) ages;
+	size_t count;
+	LIST_HEAD(, known) domains[BUCKETS];
+	TAILQ_HEAD(known_ages, known) domain_ages;
+	size_t domain_count;
+};
+
+static unsigned
+bucket_of(const char *name)
+{
+	uint32_t h = 2166136261u;
+
+	for (; *name; name++)
+		h = (h ^ (unsigned char)*name) * 16777619u;
+	return h % BUCKETS;
+}
+
+static struct entry *
+entry_find(const struct sites *sites, const char *name)
+{
+	struct entry *entry;
+
+	LIST_FOREACH(entry, &sites->entries[bucket_of(name)], bucket)
+	{
+		if (strcmp(entry->site.name, name) == 0)
+			return entry;
+	}
+	return NULL;
+}
+
+static struct known *
+known_find(const struct sites *sites, const char *domain)
+{
+	struct known *known;
+
+	LIST_FOREACH(known, &sites->domains[bucket_of(domain)], bucket)
+	{
+		if (strcmp(known->name, domain) == 0)
+			return known;
+	}
+	return NULL;
+}
+
+static void
+bind_bounds(const struct sites *sites, struct entry *entry)
+{
+	entry->bounds = (struct site_bounds){
+	    .start = START, .most = (unsigned)sites->conf->relay_site_connections, .probe = PROBE};
+	if (entry->bounds.start > entry->bounds.most)
+		entry->bounds.start = entry->bounds.most;
+}
+
+static void
+known_drop(struct sites *sites, struct known *known)
+{
+	LIST_REMOVE(known, bucket);
+	LIST_REMOVE(known, sibling);
+	TAILQ_REMOVE(&sites->domain_ages, known, age);
+	sites->domain_count--;
+	free(known);
+}
+
+static void
+entry_drop(struct sites *sites, struct entry *entry)
+{
+	while (!LIST_EMPTY(&entry->domains))
+		known_drop(sites, LIST_FIRST(&entry->domains));
+	LIST_REMOVE(entry, bucket);
+	TAILQ_REMOVE(&sites->ages, entry, age);
+	sites->count--;
+	free(entry);
+}
+
+/* One that has something to remember goes only if the oldest all have. */
+static void
+make_room(struct sites *sites, msec_t now)
+{
+	struct entry *entry, *oldest = NULL;
+	unsigned looked = 0;
+
+	if (sites->count < SITES_MAX)
+		return;
+	TAILQ_FOREACH(entry, &sites->ages, age)
+	{
+		if (looked++ == LOOK)
+			break;
+		if (entry->holders > 0)
+			continue;
+		if (oldest == NULL)
+			oldest = entry;
+		if (!site_has_state(&entry->site, &entry->bounds, now)) {
+			oldest = entry;
+			break;
+		}
+	}
+	if (oldest)
+		entry_drop(sites, oldest);
+}
+
+static struct entry *
+entry_get(struct sites *sites, const char *name, msec_t now)
+{
+	struct entry *entry = entry_find(sites, name);
+
+	if (entry) {
+		TAILQ_REMOVE(&sites->ages, entry, age);
+		TAILQ_INSERT_TAIL(&sites->ages, entry, age);
+		return entry;
+	}
+	make_room(sites, now);
+	entry = xcalloc(1, sizeof(*entry));
+	site_init(&entry->site, name, now);
+	LIST_INIT(&entry->domains);
+	bind_bounds(sites, entry);
+	LIST_INSERT_HEAD(&sites->entries[bucket_of(name)], entry, bucket);
+	TAILQ_INSERT_TAIL(&sites->ages, entry, age);
+	sites->count++;
+	return entry;
+}
+
+/* Nobody comes to it any more, and there is nothing to remember of a name that was only meant. */
+static void
+entry_settle(struct sites *sites, struct entry *entry, msec_t now)
+{
+	if (entry->holders == 0 && LIST_EMPTY(&entry->domains) &&
+	    !site_has_state(&entry->site, &entry->bounds, now))
+		entry_drop(sites, entry);
+}
+
+static void
+bind_domain(struct known *known, struct entry *entry)
+{
+	known->entry = entry;
+	LIST_INSERT_HEAD(&entry->domains, known, sibling);
+}
+
+struct site *
+sites_of(struct sites *sites, const char *domain, msec_t now)
+{
+	struct known *known = known_find(sites, domain);
+	const size_t size = strlen(domain) + 1;
+	struct entry *entry;
+
+	if (known) {
+		TAILQ_REMOVE(&sites->domain_ages, known, age);
+		TAILQ_INSERT_TAIL(&sites->domain_ages, known, age);
+		return &entry_get(sites, known->entry->site.name, now)->site;
+	}
+	entry = entry_get(sites, domain, now);
+	if (sites->domain_count >= DOMAINS_MAX)
+		known_drop(sites, TAILQ_FIRST(&sites->domain_ages));
+	known = xcalloc(1, sizeof(*known) + size);
+	memcpy(known->name, domain, size);
+	LIST_INSERT_HEAD(&sites->domains[bucket_of(domain)], known, bucket);
+	TAILQ_INSERT_TAIL(&sites->domain_ages, known, age);
+	sites->domain_count++;
+	bind_domain(known, entry);
+	return &entry->site;
+}
+
+struct site *
+sites_peek(const struct sites *sites, const char *domain)
+{
+	const struct known *known = known_find(sites, domain);
+
+	return known ? &known->entry->site : NULL;
+}
+
+struct site *
+sites_find(const struct sites *sites, const char *name)
+{
+	struct entry *entry = entry_find(sites, name);
+
+	return entry ? &entry->site : sites_peek(sites, name);
+}
+
+struct site *
+sites_learn(struct sites *sites, const char *domain, const char *name, msec_t now)
+{
+	struct entry *before = (struct entry *)sites_of(sites, domain, now), *entry;
+	struct known *known;
+
+	if (strcmp(before->site.name, name) == 0)
+		return &before->site;
+	before->holders++;
+	entry = entry_get(sites, name, now);
+	before->holders--;
+	known = known_find(sites, domain);
+	LIST_REMOVE(known, sibling);
+	bind_domain(known, entry);
+	entry_settle(sites, before, now);
+	return &entry->site;
+}
+
+void
+sites_hold(struct sites *sites, struct site *site)
+{
+	(void)sites;
+	((struct entry *)site)->holders++;
+}
+
+void
+sites_release(struct sites *sites, struct site *site)
+{
+	struct entry *entry = (struct entry *)site;
+
+	entry->holders--;
+	entry_settle(sites, entry, clock_wall());
+}
+
+const struct site_bounds *
+sites_bounds(const struct site *site)
+{
+	return &((const struct entry *)site)->bounds;
+}
+
+void
+sites_each_domain(const struct site *site, sites_on_domain *on_domain, void *arg)
+{
+	const struct known *known;
+
+	LIST_FOREACH(known, &((const struct entry *)site)->domains, sibling)
+	{
+		on_domain(arg, known->name);
+	}
+}
+
+struct sites *
+sites_new(const struct conf *conf)
+{
+	struct sites *sites = xcalloc(1, sizeof(*sites));
+
+	sites->conf = conf;
+	TAILQ_INIT(&sites->ages);
+	TAILQ_INIT(&sites->domain_ages);
+	return sites;
+}
+
+void
+sites_reload(struct sites *sites, const struct conf *conf)
+{
+	struct entry *entry;
+
+	sites->conf = conf;
+	TAILQ_FOREACH(entry, &sites->ages, age)
+	{
+		bind_bounds(sites, entry);
+	}
+}
+
+void
+sites_free(struct sites *sites)
+{
+	if (sites == NULL)
+		return;
+	while (!TAILQ_EMPTY(&sites->ages))
+		entry_drop(sites, TAILQ_FIRST(&sites->ages));
+	free(sites);
+}

@@ -1,0 +1,39 @@
+/* All sites that are known, and which domain is served by which: a bounded memory, learned from
+ * what attempts met; private to sekisho-queue. A domain nobody has asked DNS about yet is, for the
+ * time being, a site of its own name. */
+#ifndef QUEUE_SITES_H
+#define QUEUE_SITES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/conf.h"
+#include "queue/site.h"
+
+#define SITES_MAX   20000 /* beside those in use */
+#define DOMAINS_MAX 100000
+
+struct sites;
+/* The configuration is borrowed until the next one. */
+struct sites *sites_new(const struct conf *conf);
+void sites_reload(struct sites *sites, const struct conf *conf);
+void sites_free(struct sites *sites);
+
+/* What serves the domain. It stays where it is as long as it is held; of others the least recently
+ * used goes when there are too many. */
+struct site *sites_of(struct sites *sites, const char *domain, msec_t now);
+/* The same; NULL: nothing is known of the domain. */
+struct site *sites_peek(const struct sites *sites, const char *domain);
+/* The site of that name, or of that domain; NULL: it is not known. */
+struct site *sites_find(const struct sites *sites, const char *name);
+/* The domain is served by the site of that name. */
+struct site *sites_learn(struct sites *sites, const char *domain, const char *name, msec_t now);
+void sites_hold(struct sites *sites, struct site *site);
+void sites_release(struct sites *sites, struct site *site);
+const struct site_bounds *sites_bounds(const struct site *site);
+
+/* The domains that it is known to serve. */
+typedef void sites_on_domain(void *arg, const char *domain);
+void sites_each_domain(const struct site *site, sites_on_domain *on_domain, void *arg);
+
+#endif

@@ -1,0 +1,274 @@
+#include "queue/site.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "queue/sites.h"
+#include "t/unit/tap.h"
+
+/* What a site allows after what was met there: concurrency, back-off, rate, slowness, at their
+ * boundaries; and the bounded memory of all sites. */
+
+#define START INT64_C(1700000000000)
+#define EVEN  1000 /* no chance: neither longer nor shorter */
+
+static const struct site_bounds bounds = {.start = 5, .most = 20, .probe = 20};
+static struct site site;
+static msec_t now;
+
+static unsigned
+meet(enum queue_contact_end end, msec_t began, int32_t reply)
+{
+	const struct queue_contact contact = {
+	    .end = end, .connect = 3, .greeting = 5, .reply = reply};
+	const struct site_attempt attempt = {.contact = &contact, .began = began, .reply = ""};
+
+	return site_learn(&site, &bounds, &attempt, EVEN, now);
+}
+
+static void
+begin(void)
+{
+	now = START;
+	site_init(&site, "mx.example", now);
+}
+
+static void
+test_concurrency(void)
+{
+	unsigned events = 0;
+
+	begin();
+	ok(site_places(&site, &bounds, now) == 5, "five at once to begin with");
+	for (int i = 0; i < 5; i++)
+		meet(QUEUE_CONTACT_OK, now, 10);
+	ok(site_places(&site, &bounds, now) == 5, "four answers and a bit are not yet one more");
+	meet(QUEUE_CONTACT_OK, now, 10);
+	ok(site_places(&site, &bounds, now) == 6, "the sixth is");
+	for (int i = 0; i < 1000; i++)
+		meet(QUEUE_CONTACT_OK, now, 10);
+	ok(site_places(&site, &bounds, now) == 20, "never more than the most");
+	meet(QUEUE_CONTACT_LOST, now, 10);
+	ok(site_places(&site, &bounds, now) == 20, "a connection that ends later changes nothing");
+	now += 1000;
+	meet(QUEUE_CONTACT_FAILED, now - 500, -1);
+	ok(site_places(&site, &bounds, now) == 10, "a failure to connect halves it");
+	for (int i = 0; i < 19; i++)
+		meet(QUEUE_CONTACT_FAILED, now - 500, -1);
+	ok(site_places(&site, &bounds, now) == 10, "once for all that was under way then");
+	for (int i = 0; i < 3; i++) {
+		now += 1000;
+		events = meet(QUEUE_CONTACT_TIMEOUT, now - 1, -1);
+	}
+	ok(site_places(&site, &bounds, now) == 1 && !(events & SITE_PAUSED),
+	   "down to one: 5, 2, 1");
+}
+
+static void
+test_back_off(void)
+{
+	ok(site_back_off(1, EVEN) == 15000 && site_back_off(2, EVEN) == 60000 &&
+	       site_back_off(15, EVEN) == 3375000 && site_back_off(16, EVEN) == 3600000 &&
+	       site_back_off(4000000000u, EVEN) == 3600000,
+	   "15 p² seconds, an hour at most");
+	ok(site_back_off(1, 0) == 13500 && site_back_off(1, 2000) == 16500, "10 % either way");
+
+	begin();
+	for (int i = 0; i < 3; i++) {
+		now += 10;
+		meet(QUEUE_CONTACT_FAILED, now, -1);
+	}
+	ok(site_is_paused(&site, now) && site.failures == 1, "5, 2, 1, and the next one pauses");
+	ok(site_places(&site, &bounds, now) == 0 && !site_may_begin(&site, &bounds, now),
+	   "in a pause nothing begins");
+	ok(site_put_off(&site) == site.until && site_put_off(&site) == site.until + 100,
+	   "what meets the pause does not come back all at once");
+	now += 14999;
+	ok(site_is_paused(&site, now), "15 seconds are not over a millisecond before");
+	now += 1;
+	ok(!site_is_paused(&site, now) && site_places(&site, &bounds, now) == 1,
+	   "then one may try");
+	ok(meet(QUEUE_CONTACT_FAILED, site.lowered, -1) == 0,
+	   "what had begun by the pause is the same failure");
+	now += 1;
+	ok(meet(QUEUE_CONTACT_FAILED, now, -1) == SITE_PAUSED && site.until == now + 60000,
+	   "the second pause is a minute");
+	now += 60000;
+	ok(meet(QUEUE_CONTACT_OK, now, 10) == SITE_RESUMED && site.failures == 0 && site.limit == 2,
+	   "an answer ends it");
+	ok(meet(QUEUE_CONTACT_OK, now, 10) == 0, "once");
+	now += 1;
+	meet(QUEUE_CONTACT_FAILED, now, -1);
+	now += 14999;
+	ok(meet(QUEUE_CONTACT_OK, now, 10) == 0, "failing for less than 15 seconds wakes nobody");
+	now += 1;
+	meet(QUEUE_CONTACT_FAILED, now, -1);
+	now += 15000;
+	ok(meet(QUEUE_CONTACT_OK, now, 10) == SITE_RESUMED, "15 seconds do");
+}
+
+static void
+test_pause(void)
+{
+	begin();
+	for (int i = 0; i < 1000; i++)
+		meet(QUEUE_CONTACT_OK, now, 10);
+	site_pause(&site, SITE_BY_OPERATOR, now + 5000);
+	ok(site_places(&site, &bounds, now) == 0, "an operator's pause");
+	meet(QUEUE_CONTACT_OK, now, 10);
+	ok(site_is_paused(&site, now), "is not ended by an answer");
+	now += 5000;
+	site_pause(&site, SITE_BY_OPERATOR, now);
+	ok(site_places(&site, &bounds, now) == 4, "afterwards a fifth of the last limit");
+	meet(QUEUE_CONTACT_OK, now, 10);
+	ok(site_places(&site, &bounds, now) == 20, "and after an answer all of it");
+}
+
+static void
+test_rate(void)
+{
+	const struct site_bounds slow = {.start = 5,
+	                                 .most = 20,
+	                                 .probe = 20,
+	                                 .rate = {.at_once = 3, .count = 10, .period = 60000}};
+	unsigned begun = 0;
+
+	begin();
+	while (site_may_begin(&site, &slow, now) && begun < 10) {
+		site_begin(&site, &slow, now);
+		site_end(&site);
+		begun++;
+	}
+	ok(begun == 3, "three at once");
+	ok(site_conforms(&site, &slow, now) == now + 6000, "and then one in six seconds");
+	ok(!site_may_begin(&site, &slow, now + 5999) && site_may_begin(&site, &slow, now + 6000),
+	   "not a millisecond earlier");
+	now += 3600000;
+	for (begun = 0; site_may_begin(&site, &slow, now) && begun < 10; begun++) {
+		site_begin(&site, &slow, now);
+		site_end(&site);
+	}
+	ok(begun == 3, "what was not used in an hour is not saved");
+	for (begun = 0; site_may_begin(&site, &bounds, now) && begun < 10; begun++)
+		site_begin(&site, &bounds, now);
+	ok(begun == 5, "without a rate only the places count");
+}
+
+static void
+test_slow(void)
+{
+	unsigned events = 0;
+
+	begin();
+	for (int i = 0; i < 7; i++)
+		events |= meet(QUEUE_CONTACT_OK, now, 30000);
+	ok(events == 0 && site_reply_p90(&site) == -1, "seven replies say nothing");
+	ok(meet(QUEUE_CONTACT_OK, now, 30000) == SITE_SLOW, "eight of 30 s are slow");
+	for (int i = 0; i < 28; i++)
+		events |= meet(QUEUE_CONTACT_OK, now, 100);
+	ok(events == 0 && site.slow, "28 quick ones in 32 are not a p90");
+	ok(meet(QUEUE_CONTACT_OK, now, 100) == SITE_RECOVERED, "29 are: not slow any more");
+	for (int i = 0; i < 32; i++)
+		events |= meet(QUEUE_CONTACT_OK, now, 20000);
+	ok(events == 0, "20 s are not yet slow");
+	meet(QUEUE_CONTACT_OK, now, 20001);
+	for (int i = 0; i < 3; i++)
+		events |= meet(QUEUE_CONTACT_OK, now, 20001);
+	ok(events == SITE_SLOW, "more than 20 s are");
+	events = 0;
+	for (int i = 0; i < 32; i++)
+		events |= meet(QUEUE_CONTACT_OK, now, 10000);
+	ok(events == 0 && site.slow, "10 s are not yet well");
+
+	begin();
+	for (int i = 0; i < 2; i++)
+		events |= meet(QUEUE_CONTACT_TIMEOUT, now += 100000, -1);
+	ok(!(events & SITE_SLOW), "two timeouts are not slow");
+	ok(meet(QUEUE_CONTACT_TIMEOUT, now += 100000, -1) & SITE_SLOW, "three in ten minutes are");
+	now += SITE_SLOW_WINDOW - 1;
+	ok(site_look(&site, now) == 0, "until ten minutes are over");
+	ok(site_look(&site, now + 1) == SITE_RECOVERED, "without another one");
+}
+
+static void
+test_histogram(void)
+{
+	struct site_histogram histogram = {{0}};
+
+	ok(site_histogram_percentile(&histogram, 90) == 0, "nothing has no percentile");
+	for (int i = 0; i < 90; i++)
+		site_histogram_add(&histogram, 0);
+	for (int i = 0; i < 10; i++)
+		site_histogram_add(&histogram, 1000);
+	site_histogram_add(&histogram, -1);
+	ok(site_histogram_percentile(&histogram, 90) == 0, "90 of 100 at 0");
+	ok(site_histogram_percentile(&histogram, 91) == 1023, "the 91st below 1024");
+	site_histogram_add(&histogram, INT32_MAX);
+	ok(histogram.buckets[SITE_BUCKETS - 1] == 1, "the last bucket has no end");
+	begin();
+	for (int i = 0; i < 8; i++)
+		meet(QUEUE_CONTACT_OK, now, 100);
+	now += 24 * 60 * 60 * 1000;
+	meet(QUEUE_CONTACT_OK, now, 100);
+	ok(site.reply.buckets[7] == 5, "halved each day");
+	now += INT64_C(400) * 24 * 60 * 60 * 1000;
+	meet(QUEUE_CONTACT_OK, now, 100);
+	ok(site.reply.buckets[7] == 1, "after a year nothing is left");
+}
+
+static void
+on_domain(void *arg, const char *domain)
+{
+	(void)domain;
+	++*(unsigned *)arg;
+}
+
+static void
+test_sites(void)
+{
+	const struct conf conf = {.relay_site_connections = 20};
+	struct sites *sites = sites_new(&conf);
+	struct site *first = sites_of(sites, "a.example", START), *kept, *real;
+	char name[32];
+	unsigned count = 0;
+
+	ok(strcmp(first->name, "a.example") == 0 && sites_bounds(first)->start == 5 &&
+	       sites_bounds(first)->most == 20,
+	   "a domain nobody asked about is a site of its own name");
+	real = sites_learn(sites, "a.example", "mx.example", START);
+	ok(strcmp(real->name, "mx.example") == 0 && sites_of(sites, "a.example", START) == real &&
+	       sites_learn(sites, "b.example", "mx.example", START) == real,
+	   "what serves it is learned, and may serve others");
+	ok(sites_find(sites, "mx.example") == real && sites_find(sites, "b.example") == real &&
+	       sites_peek(sites, "c.example") == NULL,
+	   "it is found by both names");
+	sites_each_domain(real, on_domain, &count);
+	ok(count == 2, "and knows its domains");
+	kept = sites_of(sites, "kept.example", START);
+	sites_hold(sites, kept);
+	sites_of(sites, "failing.example", START)->failures = 1;
+	for (unsigned i = 0; i < DOMAINS_MAX + 1000; i++) {
+		snprintf(name, sizeof(name), "d%u.example", i);
+		sites_of(sites, name, START);
+	}
+	ok(sites_find(sites, "kept.example") == kept, "one in use stays, whatever comes");
+	ok(sites_find(sites, "failing.example") != NULL,
+	   "one with something to remember stays longer");
+	ok(sites_find(sites, "mx.example") == NULL && sites_find(sites, "d0.example") == NULL,
+	   "others are forgotten");
+	sites_release(sites, kept);
+	sites_free(sites);
+}
+
+int
+main(void)
+{
+	test_concurrency();
+	test_back_off();
+	test_pause();
+	test_rate();
+	test_slow();
+	test_histogram();
+	test_sites();
+	return tap_end();
+}
