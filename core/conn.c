@@ -531,16 +531,30 @@ on_connect_refused(void *arg)
 	release(conn);
 }
 
+/* Without a port: the kernel finds one at connect(2), free for that peer, so that not all
+ * connections of an address share its 28,000 ports. */
+static int
+bind_source(int fd, const struct sockaddr *source, socklen_t len)
+{
+	const int on = 1;
+
+	(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+	return bind(fd, source, len);
+}
+
 struct conn *
-conn_connect(struct loop *loop, const struct sockaddr *address, socklen_t len, size_t input_max,
-             const struct conn_events *events, void *arg)
+conn_connect(struct loop *loop, const struct sockaddr *address, socklen_t len,
+             const struct sockaddr *source, size_t input_max, const struct conn_events *events,
+             void *arg)
 {
 	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct conn *conn = conn_new(loop, fd, input_max, events, arg);
+	const bool is_bound = fd < 0 || !source || bind_source(fd, source, len) == 0;
 
 	conn->is_connecting = true;
-	if (fd < 0 || (connect(fd, address, len) != 0 && errno != EINPROGRESS)) {
-		snprintf(conn->error, sizeof(conn->error), "connect: %s", strerror(errno));
+	if (fd < 0 || !is_bound || (connect(fd, address, len) != 0 && errno != EINPROGRESS)) {
+		snprintf(conn->error, sizeof(conn->error), "%s: %s",
+		         is_bound ? "connect" : "source address", strerror(errno));
 		conn->is_kicked = true;
 		loop_defer(loop, on_connect_refused, conn);
 		return conn;

@@ -45,9 +45,11 @@ struct conn_events {
  * borrowed. Plain until conn_start_tls. */
 struct conn *conn_accept(struct loop *loop, int fd_take, size_t input_max,
                          const struct conn_events *events, void *arg);
-/* Starts a non-blocking connect; on_open or on_end follows. */
+/* Starts a non-blocking connect, from the address of this machine that source names (of the same
+ * family; NULL: any); on_open or on_end follows. */
 struct conn *conn_connect(struct loop *loop, const struct sockaddr *address, socklen_t len,
-                          size_t input_max, const struct conn_events *events, void *arg);
+                          const struct sockaddr *source, size_t input_max,
+                          const struct conn_events *events, void *arg);
 /* Events go to another owner from now on, who may also take it over inside a callback. */
 void conn_hand_over(struct conn *conn, const struct conn_events *events, void *arg);
 /* Closes at once; no callback follows. Safe inside callbacks, and while a signature is pending.

@@ -228,10 +228,10 @@ enter_landlock(unsigned allowed, char *error, size_t size)
 	long abi = syscall(LL_CREATE_RULESET, NULL, 0, LL_VERSION_FLAG);
 	if (abi <= 0)
 		return 0;
-	struct ll_ruleset rules = {
-	    .fs = known_rights(abi), .net = LL_NET_BIND, .scoped = LL_SCOPE_ALL};
+	/* Who connects may choose from which address: the filter has no listen for it. */
+	struct ll_ruleset rules = {.fs = known_rights(abi), .scoped = LL_SCOPE_ALL};
 	if ((allowed & SANDBOX_CONNECT) == 0)
-		rules.net |= LL_NET_CONNECT;
+		rules.net = LL_NET_BIND | LL_NET_CONNECT;
 	size_t length = abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
 	int ruleset = (int)syscall(LL_CREATE_RULESET, &rules, length, 0);
 	if (ruleset < 0) {

@@ -326,6 +326,29 @@ proto_commit_clear(struct proto_commit *commit)
 	commit->recipient_count = 0;
 }
 
+static void
+put_egress(struct buf *buf, const struct queue_egress *egress)
+{
+	wire_put_str(buf, egress->pool);
+	wire_put_u8(buf, egress->has_v4);
+	wire_put_raw(buf, &egress->v4, sizeof(egress->v4));
+	wire_put_u8(buf, egress->has_v6);
+	wire_put_raw(buf, &egress->v6, sizeof(egress->v6));
+}
+
+static void
+read_egress(struct wire *wire, struct queue_egress *out)
+{
+	read_text(wire, out->pool, sizeof(out->pool));
+	out->has_v4 = read_small(wire, 1);
+	wire_raw(wire, &out->v4, sizeof(out->v4));
+	out->has_v6 = read_small(wire, 1);
+	wire_raw(wire, &out->v6, sizeof(out->v6));
+	/* A job that is bound to nothing must not look like one that may leave from anywhere. */
+	if ((out->pool[0] != '\0') != (out->has_v4 || out->has_v6))
+		wire->failed = true;
+}
+
 void
 proto_put_job(struct buf *buf, const struct queue_job *job)
 {
@@ -345,6 +368,9 @@ proto_put_job(struct buf *buf, const struct queue_job *job)
 		wire_put_u16(buf, recipient->index);
 		put_recipient(buf, &recipient->address, recipient->notify, recipient->orcpt);
 	}
+	put_egress(buf, &job->egress);
+	wire_put_u32(buf, job->session_recipients);
+	wire_put_u8(buf, job->by_fallback_host);
 }
 
 bool
@@ -382,6 +408,9 @@ proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *o
 		out->recipients[i] = (struct queue_recipient){index, recipient.address,
 		                                              recipient.notify, recipient.orcpt};
 	}
+	read_egress(&wire, &out->egress);
+	out->session_recipients = wire_u32(&wire);
+	out->by_fallback_host = read_small(&wire, 1);
 	return wire_done(&wire);
 }
 
@@ -392,6 +421,7 @@ proto_put_contact(struct buf *buf, const struct queue_contact *contact)
 	wire_put_str(buf, contact->site);
 	wire_put_str(buf, contact->host);
 	wire_put_str(buf, contact->address);
+	wire_put_str(buf, contact->source);
 	wire_put_str(buf, contact->tls);
 	wire_put_u32(buf, (uint32_t)contact->connect);
 	wire_put_u32(buf, (uint32_t)contact->greeting);
@@ -418,6 +448,7 @@ proto_contact(struct wire *wire, struct queue_contact *out)
 	read_text(wire, out->site, sizeof(out->site));
 	read_text(wire, out->host, sizeof(out->host));
 	read_text(wire, out->address, sizeof(out->address));
+	read_text(wire, out->source, sizeof(out->source));
 	read_text(wire, out->tls, sizeof(out->tls));
 	out->connect = read_wait(wire);
 	out->greeting = read_wait(wire);

@@ -9,6 +9,7 @@
 #ifndef QUEUE_WORKER_H
 #define QUEUE_WORKER_H
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -32,6 +33,15 @@ struct queue_recipient {
 /* "mx.example.net", "mx1.example.net+3f2a": the MX hosts that serve a domain, see dns_result. */
 #define QUEUE_SITE_SIZE 264
 
+/* The addresses of this machine that a job may leave from. */
+#define QUEUE_POOL_SIZE 32
+struct queue_egress {
+	char pool[QUEUE_POOL_SIZE]; /* what they are, for people; "": any address will do */
+	bool has_v4, has_v6;
+	struct in_addr v4;
+	struct in6_addr v6;
+};
+
 struct queue_job { /* lives until queue_job_done or on_abandon returns; so does everything in it */
 	struct arena *arena; /* the attempt's memory, for the relay too */
 	uint64_t number;     /* unique for one incarnation of the queue */
@@ -46,6 +56,9 @@ struct queue_job { /* lives until queue_job_done or on_abandon returns; so does 
 	uint64_t body_offset, body_size;
 	struct queue_recipient *recipients;
 	size_t recipient_count;
+	struct queue_egress egress;
+	unsigned session_recipients; /* on one connection, those of other jobs too; 0: no bound */
+	bool by_fallback_host;       /* not to MX hosts, but to fallback.host */
 };
 
 enum queue_fate {
@@ -75,7 +88,8 @@ struct queue_contact {
 	enum queue_contact_end end;
 	char site[QUEUE_SITE_SIZE]; /* which serves the domain; "": DNS did not say */
 	char host[256], address[64];
-	char tls[16]; /* "TLSv1.3"; "" in clear */
+	char source[64]; /* of ours, that the job was bound to; "": any */
+	char tls[16];    /* "TLSv1.3"; "" in clear */
 	/* msec: until connected; from there to the greeting; the longest wait for a reply in the
 	 * transaction. The first two are of a new connection only. */
 	int32_t connect, greeting, reply;

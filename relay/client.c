@@ -35,8 +35,8 @@ static const char *const state_words[] = {
     "STARTTLS",      "the TLS handshake",
     "AUTH",          "MAIL and RCPT",
     "DATA",          "the content",
-    "the final dot", "waiting",
-    "QUIT",
+    "the final dot", "QUIT",
+    "waiting",       "QUIT",
 };
 
 static void on_secure(void *arg);
@@ -108,6 +108,21 @@ is_same_address(const struct dns_target *a, const struct dns_target *b)
 	return a->len == b->len && !memcmp(&a->addr, &b->addr, a->len);
 }
 
+static const void *
+address_of(const struct dns_target *target)
+{
+	return target->addr.ss_family == AF_INET6
+	           ? (const void *)&((const struct sockaddr_in6 *)&target->addr)->sin6_addr
+	           : &((const struct sockaddr_in *)&target->addr)->sin_addr;
+}
+
+static bool
+has_source(const struct queue_egress *egress, const struct dns_target *target)
+{
+	return !egress->pool[0] ||
+	       (target->addr.ss_family == AF_INET6 ? egress->has_v6 : egress->has_v4);
+}
+
 /* Where among the best hosts of the route the client's connection leads; their count: nowhere. */
 static size_t
 find_target(const struct client *client, const struct route_result *route)
@@ -132,6 +147,19 @@ all_of(const struct route_result *route)
 	return (1u << route->dns.count) - 1;
 }
 
+/* Whether the connection comes from where the job must. */
+static bool
+is_from(const struct client *client, const struct queue_egress *egress)
+{
+	const struct queue_egress *own = &client->egress;
+
+	if (!egress->pool[0] || !own->pool[0])
+		return egress->pool[0] == own->pool[0];
+	if (client->target.addr.ss_family == AF_INET6)
+		return egress->has_v6 && !memcmp(&egress->v6, &own->v6, sizeof own->v6);
+	return egress->has_v4 && !memcmp(&egress->v4, &own->v4, sizeof own->v4);
+}
+
 bool
 client_suits(const struct client *client, const struct route_result *route,
              const struct queue_job *job)
@@ -141,6 +169,7 @@ client_suits(const struct client *client, const struct route_result *route,
 	return client->route.conf == route->conf && i < route->dns.count &&
 	       !secure_is_doubtful(&job->envelope, route, &route->dns.list[i]) &&
 	       client->tls >= secure_wanted(route->conf, &job->envelope) &&
+	       is_from(client, &job->egress) && transaction_room(client, job) > 0 &&
 	       !transaction_lacks(client, job, NULL);
 }
 
@@ -158,6 +187,13 @@ note_host(struct client *client)
 	         client->conn ? conn_tls_version(client->conn) : "");
 	contact->connect = contact->greeting = contact->reply = -1;
 	contact->end = QUEUE_CONTACT_FAILED;
+	contact->source[0] = '\0';
+	if (client->egress.pool[0])
+		inet_ntop(client->target.addr.ss_family,
+		          client->target.addr.ss_family == AF_INET6
+		              ? (const void *)&client->egress.v6
+		              : &client->egress.v4,
+		          contact->source, sizeof contact->source);
 	client->asked = clock_mono();
 }
 
@@ -196,9 +232,12 @@ client_begin(struct client *client, const struct route_result *route, struct que
 	client->may_change = false;
 	client->is_unproven = client->state == CLIENT_KEPT;
 	client->left = all_of(route);
-	for (size_t i = 0; i < route->dns.count && client->is_unproven; i++)
-		if (is_same_address(&route->dns.list[i], &client->target))
-			client->left &= ~(1u << i);
+	client->at = 0;
+	while (client->is_unproven && client->at < route->dns.count &&
+	       !is_same_address(&route->dns.list[client->at], &client->target))
+		client->at++;
+	if (client->is_unproven)
+		client->left &= ~(1u << client->at);
 	client->again = 0;
 	client->sessions = client->is_unproven;
 	loop_timer_cancel(client->kick);
@@ -256,13 +295,12 @@ client_finish(struct client *client, enum client_farewell farewell)
 	const struct queue_outcome *outcomes = client->outcomes;
 	const struct queue_contact contact = client->contact;
 	size_t count = client->job->recipient_count;
+	const bool is_room = transaction_room(client, client->job) > 0;
 
 	for (size_t i = 0; i < count; i++)
 		assert(client->settled[i]);
 	client->job = NULL;
-	client->deliveries++;
-	if (farewell == STAY && client->deliveries < client->opts.conf->relay_deliveries &&
-	    (!client->mail_max || client->deliveries < client->mail_max))
+	if (farewell == STAY && is_room)
 		keep(client);
 	else if (farewell != DROP && client->conn)
 		quit(client);
@@ -291,6 +329,7 @@ void
 client_next_host(struct client *client)
 {
 	client->may_change |= !client_is_lack(&client->last);
+	transaction_forget_host(client);
 	reconnect(client);
 }
 
@@ -300,6 +339,24 @@ client_begin_again(struct client *client)
 	client->left = all_of(&client->route);
 	client->sessions = 0;
 	client->is_unproven = false;
+	transaction_forget_host(client);
+	reconnect(client);
+}
+
+void
+client_renew(struct client *client)
+{
+	client->state = CLIENT_RENEW;
+	conn_write(client->conn, "QUIT\r\n", 6);
+	conn_set_timeout(client->conn, QUIT_WAIT);
+}
+
+/* Whatever became of the farewell. */
+static void
+call_again(struct client *client)
+{
+	client->again = client->at < client->route.dns.count ? 1u << client->at : 0;
+	client->sessions--;
 	reconnect(client);
 }
 
@@ -318,12 +375,7 @@ set_target(struct client *client, size_t i)
 	client->target = *target;
 	client->at = i;
 	client->left &= ~(1u << i);
-	if (target->addr.ss_family == AF_INET6)
-		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&target->addr)->sin6_addr,
-		          client->peer, sizeof client->peer);
-	else
-		inet_ntop(AF_INET, &((const struct sockaddr_in *)&target->addr)->sin_addr,
-		          client->peer, sizeof client->peer);
+	inet_ntop(target->addr.ss_family, address_of(target), client->peer, sizeof client->peer);
 }
 
 /* Passes over the addresses that this message must not go to; leaves which may be called. */
@@ -331,21 +383,30 @@ static unsigned
 choose_targets(struct client *client)
 {
 	unsigned which = 0;
+	bool doubtful;
 
 	for (size_t i = 0; i < client->route.dns.count; i++) {
 		const struct dns_target *target = &client->route.dns.list[i];
 
 		if (!((client->again ? client->again : client->left) & 1u << i))
 			continue;
-		if (!secure_is_doubtful(&client->job->envelope, &client->route, target)) {
+		doubtful = secure_is_doubtful(&client->job->envelope, &client->route, target);
+		if (!doubtful && has_source(&client->job->egress, target)) {
 			which |= 1u << i;
 			continue;
 		}
 		set_target(client, i);
-		client_words(&client->last, "5.7.30",
-		             "%s [%s]: the sender requires TLS, and DNSSEC does not vouch for this "
-		             "host",
-		             client->target.host, client->peer);
+		if (doubtful)
+			client_words(&client->last, "5.7.30",
+			             "%s [%s]: the sender requires TLS, and DNSSEC does not vouch "
+			             "for this host",
+			             target->host, client->peer);
+		else
+			client_words(
+			    &client->last, "4.4.1",
+			    "%s [%s]: the egress pool %s has no address of this kind for it",
+			    target->host, client->peer, client->job->egress.pool);
+		client->may_change |= !doubtful;
 	}
 	client->again = 0;
 	return which;
@@ -361,10 +422,12 @@ next_address(struct client *client)
 		return;
 	}
 	client->tls = secure_wanted(client->route.conf, &client->job->envelope);
+	client->egress = client->job->egress;
 	client->dial = dial_new(&(struct dial_opts){.loop = client->opts.loop,
 	                                            .targets = client->route.dns.list,
 	                                            .count = client->route.dns.count,
 	                                            .which = which,
+	                                            .egress = &client->egress,
 	                                            .input_max = INPUT_MAX,
 	                                            .timeout = client->opts.conf->connect_timeout},
 	                        &dial_events, client);
@@ -384,9 +447,7 @@ on_kick(void *arg)
 void
 client_try_in_clear(struct client *client)
 {
-	client->again = 1u << client->at;
-	client->sessions--;
-	reconnect(client);
+	call_again(client);
 	client->no_tls = true;
 }
 
@@ -424,7 +485,8 @@ client_say(struct client *client, const char *format, ...)
 static void
 say_hello(struct client *client, enum client_state state)
 {
-	client->offers = client->mail_max = 0;
+	client->offers = 0;
+	memset(&client->limits, 0, sizeof client->limits);
 	client->login = LOGIN_NONE;
 	client_set_state(client, state);
 	client_say(client, "%s %.255s\r\n", state == CLIENT_EHLO ? "EHLO" : "HELO",
@@ -457,19 +519,35 @@ by_least(const char *text, size_t len)
 	return least * 1000;
 }
 
-/* Of RFC 9422 only MAILMAX is asked for: a job has fewer recipients than any server must take. */
-static unsigned
-mail_max(const char *text, size_t len)
+/* " MAILMAX=10 RCPTMAX=50": RFC 9422 section 4, where what is not understood is nothing. */
+static void
+read_limits(struct client_limits *limits, const char *text, size_t len)
 {
-	static const char name[] = " MAILMAX=";
-	unsigned max = 0;
+	const struct {
+		const char *name;
+		unsigned *limit;
+	} known[] = {{"MAILMAX=", &limits->mails},
+	             {"RCPTMAX=", &limits->rcpts},
+	             {"RCPTDOMAINMAX=", &limits->domains}};
 
-	for (size_t at = 0; at + sizeof name - 1 < len && !max; at++)
-		if (!strncasecmp(text + at, name, sizeof name - 1))
-			for (size_t i = at + sizeof name - 1;
-			     i < len && isdigit((unsigned char)text[i]) && max < 100000; i++)
-				max = max * 10 + (unsigned)(text[i] - '0');
-	return max;
+	for (size_t at = 0, end; at < len; at = end) {
+		at += text[at] == ' ';
+		for (end = at; end < len && text[end] != ' ';)
+			end++;
+		for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+			const size_t name = strlen(known[i].name);
+			unsigned value = 0;
+			size_t k = at + name;
+
+			if (end - at <= name || end - at > name + 6 ||
+			    strncasecmp(text + at, known[i].name, name) != 0)
+				continue;
+			while (k < end && isdigit((unsigned char)text[k]))
+				value = value * 10 + (unsigned)(text[k++] - '0');
+			if (k == end)
+				*known[i].limit = value;
+		}
+	}
 }
 
 static void
@@ -503,8 +581,8 @@ on_ehlo_line(void *arg, const char *text, size_t len)
 			client->offers |= offers[i].offer;
 			if (offers[i].offer == OFFER_DELIVERBY)
 				client->by_least = by_least(text + word, len - word);
-			if (offers[i].offer == OFFER_LIMITS)
-				client->mail_max = mail_max(text + word, len - word);
+			else if (offers[i].offer == OFFER_LIMITS)
+				read_limits(&client->limits, text + word, len - word);
 			return;
 		}
 	if (login_offered(text, len) > client->login)
@@ -555,6 +633,9 @@ on_reply(struct client *client, const struct reply *reply)
 		note_reply(client);
 		transaction_on_reply(client, reply);
 		return;
+	case CLIENT_RENEW:
+		call_again(client);
+		return;
 	case CLIENT_KEPT: /* nothing was asked: most likely a 421 */
 	case CLIENT_QUIT:
 		client_free(client);
@@ -579,7 +660,8 @@ on_called(void *arg, size_t target, struct conn *conn_take, msec_t took)
 	note_host(client);
 	client->contact.connect = took > INT32_MAX ? INT32_MAX : (int32_t)took;
 	client->sessions++;
-	client->deliveries = 0;
+	client->mails = client->rcpts = client->domains = 0;
+	client->domain[0] = '\0';
 	if (client->tls == CONF_TLS_IMPLICIT)
 		secure_start_tls(client);
 	else
@@ -626,6 +708,10 @@ lost(struct client *client, const char *why, bool broken)
 {
 	if (!client->job) {
 		client_free(client);
+		return;
+	}
+	if (client->state == CLIENT_RENEW) {
+		call_again(client);
 		return;
 	}
 	if (client->is_unproven) {
@@ -687,9 +773,10 @@ on_end(void *arg, enum conn_end why)
 {
 	struct client *client = arg;
 
-	client->contact.end = why == CONN_TIMEOUT               ? QUEUE_CONTACT_TIMEOUT
-	                      : client->state < CLIENT_ENVELOPE ? QUEUE_CONTACT_FAILED
-	                                                        : QUEUE_CONTACT_LOST;
+	if (client->state != CLIENT_RENEW)
+		client->contact.end = why == CONN_TIMEOUT               ? QUEUE_CONTACT_TIMEOUT
+		                      : client->state < CLIENT_ENVELOPE ? QUEUE_CONTACT_FAILED
+		                                                        : QUEUE_CONTACT_LOST;
 	lost(client,
 	     why == CONN_EOF       ? "the server closed the connection"
 	     : why == CONN_TIMEOUT ? "timed out"

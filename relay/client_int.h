@@ -37,8 +37,14 @@ enum client_state {
 	CLIENT_DATA,     /* DATA sent */
 	CLIENT_BODY,     /* content being written, after a 354 or in a chunk; not its end yet */
 	CLIENT_FINAL,    /* the end of the content may have left */
+	CLIENT_RENEW,    /* QUIT sent; the job goes on with a new connection to the same address */
 	CLIENT_KEPT,     /* the job is done, the next may come */
 	CLIENT_QUIT,     /* the job is done, and so is the connection */
+};
+struct client_limits {    /* the server's, RFC 9422; 0: it names none */
+	unsigned mails;   /* in a session */
+	unsigned rcpts;   /* in a transaction */
+	unsigned domains; /* in a session */
 };
 struct client {
 	struct client_opts opts;
@@ -61,12 +67,15 @@ struct client {
 	bool no_tls;                 /* the handshake failed with this address */
 	unsigned offers;             /* enum client_offer */
 	msec_t by_least;             /* DELIVERBY: the shortest time it takes; 0: any */
-	unsigned mail_max;           /* LIMITS: messages on this connection; 0: any number */
 	enum login_mechanism login;  /* the best that is offered */
 	unsigned login_step;
-	unsigned deliveries;          /* on this connection */
-	struct queue_contact contact; /* of the present job */
-	msec_t asked;                 /* monotonic: since when something is awaited */
+	struct client_limits limits;
+	struct queue_egress egress;          /* where the connection comes from */
+	unsigned mails, rcpts;               /* on this connection */
+	unsigned domains;                    /* the same: how often the domain was another one */
+	char domain[ADDRESS_DOMAIN_MAX + 1]; /* the last of them */
+	struct queue_contact contact;        /* of the present job */
+	msec_t asked;                        /* monotonic: since when something is awaited */
 	/* transaction */
 	struct queue_job *job; /* NULL between two */
 	client_on_done *on_done;
@@ -74,11 +83,13 @@ struct client {
 	bool is_unproven;               /* on a kept connection, and MAIL is not answered */
 	struct queue_outcome *outcomes; /* in the job's arena */
 	bool *settled;
-	bool *accepted;
-	size_t *todo; /* the recipients of this transaction */
+	bool *tried;    /* by this host */
+	bool *accepted; /* in this transaction */
+	size_t *todo;   /* the recipients of this transaction */
 	size_t todo_count, accepted_count;
 	bool mail_sent, mail_answered;
 	size_t rcpt_sent, rcpt_answered;
+	bool chunk;          /* the content goes as one (BDAT), not by DATA */
 	struct data_out out; /* means nothing in a chunk */
 	uint64_t sent;       /* octets of the body file read so far */
 	struct reply last; /* why the last address did not do; code 0 with words without a reply */
@@ -110,6 +121,8 @@ bool client_is_lack(const struct reply *why);
 /* This host (or this connection) is of no use, for the reason in client->last: the next one, or the
  * end of the attempt. */
 void client_next_host(struct client *client);
+/* The connection has carried what it may: the job goes on with a new one to the same address. */
+void client_renew(struct client *client);
 /* The kept connection is of no use any more: the job gets one of its own. */
 void client_begin_again(struct client *client);
 /* The same address once more, without TLS. */
@@ -131,13 +144,18 @@ void secure_prepare(struct client *client);
 void secure_on_starttls_reply(struct client *client, const struct reply *reply);
 void secure_on_login_reply(struct client *client, const struct reply *reply);
 
-/* ---- relay/transaction.c; the client may be gone after all but the first three */
+/* ---- relay/transaction.c; the client may be gone after all but the first four */
 
 /* Whether the server lacks what this message needs; why, if it is not NULL, says what. */
 bool transaction_lacks(const struct client *client, const struct queue_job *job, struct reply *why);
+/* How many recipients of the job the next transaction on this connection may have; 0: it has
+ * carried what it may. */
+size_t transaction_room(const struct client *client, const struct queue_job *job);
 /* Nobody is settled yet. */
 void transaction_new(struct client *client);
-/* Sends MAIL and RCPT for all who are not settled. */
+/* Nobody was offered to the host that comes next. */
+void transaction_forget_host(struct client *client);
+/* Sends MAIL and RCPT for those who are not settled, as many as there is room for. */
 void transaction_begin(struct client *client);
 /* In CLIENT_ENVELOPE to CLIENT_FINAL. */
 void transaction_on_reply(struct client *client, const struct reply *reply);

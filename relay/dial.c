@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/mem.h"
 
@@ -84,6 +85,23 @@ plan(struct dial *dial)
 	                                                                  : 0);
 }
 
+/* Where a call to that family comes from; NULL: anywhere. */
+static const struct sockaddr *
+source_of(const struct queue_egress *egress, int family, struct sockaddr_storage *out)
+{
+	const struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = egress->v6};
+	const struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr = egress->v4};
+
+	if (!egress->pool[0])
+		return NULL;
+	assert(family == AF_INET6 ? egress->has_v6 : egress->has_v4);
+	if (family == AF_INET6)
+		memcpy(out, &v6, sizeof v6);
+	else
+		memcpy(out, &v4, sizeof v4);
+	return (const struct sockaddr *)out;
+}
+
 static void
 on_timer(void *arg)
 {
@@ -91,13 +109,16 @@ on_timer(void *arg)
 	const size_t i = next_of(dial);
 	const struct dns_target *target = &dial->opts.targets[i];
 	struct call *call = &dial->calls[i];
+	struct sockaddr_storage source;
 
 	assert(i < dial->opts.count);
 	dial->left &= ~(1u << i);
 	call->dial = dial;
 	call->since = clock_mono();
-	call->conn = conn_connect(dial->opts.loop, (const struct sockaddr *)&target->addr,
-	                          target->len, dial->opts.input_max, &call_events, call);
+	call->conn =
+	    conn_connect(dial->opts.loop, (const struct sockaddr *)&target->addr, target->len,
+	                 source_of(dial->opts.egress, target->addr.ss_family, &source),
+	                 dial->opts.input_max, &call_events, call);
 	conn_set_timeout(call->conn, dial->opts.timeout);
 	plan(dial);
 }

@@ -28,8 +28,10 @@ struct dial_opts {
 	const struct dns_target *targets; /* borrowed, in the order to try */
 	size_t count;                     /* at most DNS_TARGETS_MAX */
 	unsigned which;                   /* bits: those of them to be called; not 0 */
-	size_t input_max;                 /* of the connection */
-	msec_t timeout;                   /* of each address */
+	const struct queue_egress
+	    *egress;      /* borrowed; has an address for each of them, or for all */
+	size_t input_max; /* of the connection */
+	msec_t timeout;   /* of each address */
 };
 /* Never calls back before it has returned. */
 struct dial *dial_new(const struct dial_opts *opts, const struct dial_events *events, void *arg);

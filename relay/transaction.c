@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,9 +24,13 @@
  *
  * Choices. 421 anywhere ends the transaction for now. 8-bit content goes out as it is when the
  * server does not offer 8BITMIME: bouncing or re-coding it would hurt, and today's servers take it.
- * Binary content (BINARYMIME) does not: it has no lines, so nobody takes it by DATA. It goes in one
- * chunk (BDAT), all else by DATA. DATA is not pipelined with RCPT: a 354 after refused recipients
- * would oblige us to an empty message. */
+ * Where CHUNKING is offered content goes as one chunk (RFC 3030): it is stored as it is to be sent
+ * and its size known, so BDAT saves the round trip of DATA's 354 and both sides the dots; binary
+ * content (BINARYMIME) has no lines, and nobody takes it by DATA. Neither is pipelined with RCPT: a
+ * 354 after refused recipients would oblige us to an empty message.
+ *
+ * A job may have more recipients than a transaction or a session may (RFC 9422, or the site's own
+ * bound): it is carried by several, the host's willingness given. */
 
 #define BLOCK (16u * 1024)
 #define PIPELINE                                                                                   \
@@ -125,10 +130,38 @@ transaction_new(struct client *client)
 
 	client->outcomes = arena_alloc(arena, count * sizeof *client->outcomes);
 	client->settled = arena_alloc(arena, count * sizeof *client->settled);
+	client->tried = arena_alloc(arena, count * sizeof *client->tried);
 	client->accepted = arena_alloc(arena, count * sizeof *client->accepted);
 	client->todo = arena_alloc(arena, count * sizeof *client->todo);
 	for (size_t i = 0; i < count; i++)
 		client->outcomes[i].index = client->job->recipients[i].index;
+}
+
+void
+transaction_forget_host(struct client *client)
+{
+	memset(client->tried, 0, client->job->recipient_count * sizeof *client->tried);
+}
+
+static unsigned
+lesser(unsigned bound, unsigned other)
+{
+	return other && other < bound ? other : bound;
+}
+
+size_t
+transaction_room(const struct client *client, const struct queue_job *job)
+{
+	const unsigned mails =
+	    lesser((unsigned)client->opts.conf->relay_deliveries, client->limits.mails);
+	unsigned rcpts = lesser(UINT_MAX, job->session_recipients);
+
+	if (client->mails >= mails || client->rcpts >= rcpts)
+		return 0;
+	if (client->limits.domains && client->domains >= client->limits.domains &&
+	    strcmp(client->domain, job->domain) != 0)
+		return 0;
+	return lesser(rcpts - client->rcpts, client->limits.rcpts);
 }
 
 /* RFC 2852 section 4: what is left of the sender's time, in whole seconds and at most nine digits;
@@ -215,6 +248,11 @@ say_mail(struct client *client)
 		ADD(" AUTH=<>");
 #undef ADD
 	assert(len < sizeof parameters);
+	client->mails++;
+	if (strcmp(client->domain, job->domain) != 0) {
+		client->domains++;
+		snprintf(client->domain, sizeof client->domain, "%s", job->domain);
+	}
 	client_say(client, "MAIL FROM:<%s>%s\r\n", address_format(&job->from, from, sizeof from),
 	           parameters);
 }
@@ -232,6 +270,7 @@ say_rcpt(struct client *client, const struct queue_recipient *recipient)
 				strcat(notify, notify[0] ? "," : " NOTIFY=");
 				strcat(notify, words[i]);
 			}
+	client->rcpts++;
 	client_say(client, "RCPT TO:<%s>%s%s%s\r\n",
 	           address_format(&recipient->address, to, sizeof to), notify,
 	           orcpt ? " ORCPT=" : "", orcpt ? recipient->orcpt : "");
@@ -254,14 +293,18 @@ say_envelope(struct client *client)
 void
 transaction_begin(struct client *client)
 {
+	const size_t room = transaction_room(client, client->job);
+
 	client->todo_count = client->accepted_count = 0;
 	client->mail_sent = client->mail_answered = false;
 	client->rcpt_sent = client->rcpt_answered = 0;
 	client->sent = 0;
 	for (size_t i = 0; i < client->job->recipient_count; i++) {
 		client->accepted[i] = false;
-		if (!client->settled[i])
-			client->todo[client->todo_count++] = i;
+		if (client->settled[i] || client->tried[i] || client->todo_count == room)
+			continue;
+		client->tried[i] = true;
+		client->todo[client->todo_count++] = i;
 	}
 	if (transaction_lacks(client, client->job, &client->last)) {
 		if (client->is_unproven) /* time has passed since it suited */
@@ -287,7 +330,6 @@ static void
 pump(struct client *client)
 {
 	struct queue_job *job = client->job;
-	const bool chunk = job->envelope.body == BODY_BINARYMIME;
 	static uint8_t block[BLOCK]; /* one loop, one thread */
 
 	client_set_state(client, CLIENT_BODY);
@@ -310,7 +352,7 @@ pump(struct client *client)
 			              DROP); /* no dot: the server must not take half a message */
 			return;
 		}
-		if (chunk)
+		if (client->chunk)
 			sink(client, block, (size_t)n);
 		else
 			data_out_feed(&client->out, block, (size_t)n, sink, client);
@@ -318,7 +360,7 @@ pump(struct client *client)
 	}
 	if (client->sent == job->body_size) {
 		queue_job_final(job);
-		if (!chunk)
+		if (!client->chunk)
 			data_out_end(&client->out, sink, client);
 		client_set_state(client, CLIENT_FINAL);
 	}
@@ -330,7 +372,8 @@ say_content(struct client *client)
 {
 	const struct queue_job *job = client->job;
 
-	if (job->envelope.body != BODY_BINARYMIME) {
+	client->chunk = client->offers & OFFER_CHUNKING;
+	if (!client->chunk) {
 		client_set_state(client, CLIENT_DATA);
 		client_say(client, "DATA\r\n");
 		return;
@@ -372,6 +415,23 @@ end_transaction(struct client *client, const struct reply *reply, enum client_fa
 	transaction_defer_rest(client, reply, farewell);
 }
 
+/* This transaction is over with that reply. Those whom the bounds of transaction or session kept
+ * out of it come next, unless the host would have everybody later. */
+static void
+go_on(struct client *client, const struct reply *reply, enum client_farewell farewell)
+{
+	bool rest = false;
+
+	for (size_t i = 0; i < client->job->recipient_count; i++)
+		rest |= !client->settled[i] && !client->tried[i];
+	if (!rest || farewell == DROP || reply->code / 100 == 4)
+		transaction_defer_rest(client, reply, farewell);
+	else if (farewell == STAY && transaction_room(client, client->job))
+		transaction_begin(client);
+	else
+		client_renew(client);
+}
+
 static void
 on_envelope_reply(struct client *client, const struct reply *reply)
 {
@@ -396,7 +456,7 @@ on_envelope_reply(struct client *client, const struct reply *reply)
 	} else if (client->accepted_count) {
 		say_content(client);
 	} else {
-		transaction_defer_rest(client, reply, QUIT);
+		go_on(client, reply, QUIT);
 	}
 }
 
@@ -415,7 +475,7 @@ on_data_reply(struct client *client, enum queue_fate fate, const struct reply *r
 		else
 			client->outcomes[i].reply = *reply;
 	}
-	transaction_defer_rest(client, reply, farewell);
+	go_on(client, reply, farewell);
 }
 
 void

@@ -205,8 +205,8 @@ pair_open(struct side *a, struct side *b, bool is_echo)
 	a->is_echo = b->is_echo = is_echo;
 	a->other = b;
 	b->other = a;
-	b->conn =
-	    conn_connect(loop, (struct sockaddr *)&address, sizeof(address), 20000, &events, b);
+	b->conn = conn_connect(loop, (struct sockaddr *)&address, sizeof(address), NULL, 20000,
+	                       &events, b);
 	fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	a->conn = conn_accept(loop, fd, 20000, &events, a);
 	if (is_implicit)
@@ -382,7 +382,8 @@ test_plain(void)
 	if (bind(fd, (struct sockaddr *)&nobody, len) != 0 ||
 	    getsockname(fd, (struct sockaddr *)&nobody, &len) != 0)
 		abort();
-	b.conn = conn_connect(loop, (struct sockaddr *)&nobody, sizeof(nobody), 100, &events, &b);
+	b.conn =
+	    conn_connect(loop, (struct sockaddr *)&nobody, sizeof(nobody), NULL, 100, &events, &b);
 	ok(!b.ended, "no callback from inside conn_connect");
 	loop_run(loop);
 	snprintf(text, sizeof(text), "%s", conn_error(b.conn));
@@ -390,6 +391,34 @@ test_plain(void)
 	   "a refused connect is an error with its reason");
 	conn_free(b.conn);
 	close(fd);
+}
+
+/* From an address that is ours, and from one that is not. */
+static void
+test_source(void)
+{
+	struct sockaddr_in from = {.sin_family = AF_INET};
+	socklen_t len = sizeof(from);
+	struct side a = {.ended = true}, b = {.other = &a};
+	int fd;
+
+	inet_pton(AF_INET, "127.0.0.2", &from.sin_addr);
+	b.conn = conn_connect(loop, (struct sockaddr *)&address, sizeof(address),
+	                      (struct sockaddr *)&from, 100, &events, &b);
+	fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	ok(getpeername(fd, (struct sockaddr *)&from, &len) == 0 &&
+	       ntohl(from.sin_addr.s_addr) == 0x7f000002,
+	   "it comes from the address it is bound to");
+	conn_free(b.conn);
+	close(fd);
+	inet_pton(AF_INET, "192.0.2.1", &from.sin_addr);
+	from.sin_port = 0;
+	b.conn = conn_connect(loop, (struct sockaddr *)&address, sizeof(address),
+	                      (struct sockaddr *)&from, 100, &events, &b);
+	loop_run(loop);
+	ok(b.ended && b.why == CONN_ERROR && strstr(conn_error(b.conn), "source address"),
+	   "from an address of another machine it does not come about");
+	conn_free(b.conn);
 }
 
 /* A peer that leaves while nobody reads. */
@@ -451,7 +480,8 @@ test_last_words(void)
 	int fd;
 
 	mood = SIGN_LATER;
-	b.conn = conn_connect(loop, (struct sockaddr *)&address, sizeof(address), 20000, &hear, &b);
+	b.conn = conn_connect(loop, (struct sockaddr *)&address, sizeof(address), NULL, 20000,
+	                      &hear, &b);
 	fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	a.conn = conn_accept(loop, fd, 20000, &hear, &a);
 	if (is_implicit) {
@@ -609,6 +639,7 @@ main(void)
 	is_implicit = false;
 	test_last_words();
 	test_plain();
+	test_source();
 	test_texts();
 
 	close(listener);
