@@ -82,10 +82,10 @@ sub serve {
 	};
 	my $keep = sub {
 		my $name = sprintf '%s/taken.%.6f', $self->{dir}, Time::HiRes::time();
-		open my $f, '>:raw', "$name.new" or die $!;
+		open my $f, '>:raw', "$self->{dir}/keep.$$" or die $!;
 		print $f $_[0];
 		close $f;
-		rename "$name.new", $name;
+		rename "$self->{dir}/keep.$$", $name;
 	};
 	$say->('220 hop ESMTP');
 	while (1) {
