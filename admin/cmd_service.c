@@ -63,6 +63,13 @@ on_status(void *arg, enum queue_answer got, const struct queue_status *status)
 		json_object_set_new(queue, "committed", json_number(status->committed));
 		json_object_set_new(queue, "refusing", json_boolean(status->refusing));
 		json_object_set_new(queue, "refusing_why", json_text(status->refusing_why));
+		json_object_set_new(queue, "disk_free", json_number(status->disk_free));
+		json_object_set_new(queue, "disk_reserve", json_number(status->disk_reserve));
+		json_object_set_new(queue, "files_free",
+		                    status->files_free == UINT64_MAX
+		                        ? json_null()
+		                        : json_number(status->files_free));
+		json_object_set_new(queue, "map_percent", json_number(status->map_percent));
 		json_object_set_new(queue, "ledger_time", json_time(status->ledger_time));
 		json_object_set_new(queue, "ledger_held", json_boolean(status->ledger_held));
 	}

@@ -132,6 +132,9 @@ print_queue(const json_t *queue)
 	if (json_is_integer(json_object_get(queue, "oldest_age")))
 		printf(", %s ago", ctl_span(number(queue, "oldest_age"), span));
 	putchar('\n');
+	printf("%-*s %lld MiB on disk, mail is refused below %lld MiB; databases %s %% full\n",
+	       CTL_TITLE, "room", (long long)(number(queue, "disk_free") >> 20),
+	       (long long)(number(queue, "disk_reserve") >> 20), ctl_show(queue, "map_percent"));
 	if (json_array_size(json_object_get(queue, "holds")) > 0) {
 		putchar('\n');
 		ctl_queue_print_holds(NULL, queue);

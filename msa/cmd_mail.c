@@ -94,6 +94,8 @@ cmd_mail(struct session *session, const char *args, size_t len)
 	transaction->conf = conf_ref(conf);
 	transaction->submission =
 	    queue_submission_new(session->msa->queue, session->account, session->class);
+	if (mail->has_size)
+		queue_submission_announce(transaction->submission, mail->size);
 	queue_id_format(queue_submission_id(transaction->submission), transaction->id);
 	session->state = SESSION_MAIL;
 	if (mail->envelope.priority != asked)

@@ -75,7 +75,8 @@ struct queue_submission {
 	char account[PROTO_ACCOUNT_MAX + 1], class[QUEUE_CLASS_MAX + 1];
 	struct queue_id id;
 	uint64_t token;
-	bool known; /* the queue may hold something for the token */
+	uint64_t size; /* announced; 0: not */
+	bool known;    /* the queue may hold something for the token */
 	LIST_HEAD(, reserve) reserves;
 
 	/* the body */
@@ -281,6 +282,7 @@ ask(struct queue_submission *submission, enum proto_type type, msec_t timeout,
 	wire_put_u64(&frame, submission->token);
 	wire_put_str(&frame, submission->account);
 	wire_put_str(&frame, submission->class);
+	wire_put_u64(&frame, submission->size);
 	reserve->call =
 	    ipc_link_call(client->link, (uint16_t)type, &frame, -1, timeout, on_reserved, reserve);
 	buf_clear(&frame);
@@ -288,6 +290,12 @@ ask(struct queue_submission *submission, enum proto_type type, msec_t timeout,
 		loop_defer(client->loop, on_reserve_down, reserve);
 	else if (type == PROTO_RESERVE)
 		submission->known = true;
+}
+
+void
+queue_submission_announce(struct queue_submission *submission, uint64_t size)
+{
+	submission->size = size;
 }
 
 void

@@ -67,6 +67,10 @@ struct queue_submission *queue_submission_new(struct queue_client *client, const
 void queue_submission_free(struct queue_submission *submission);
 const struct queue_id *queue_submission_id(const struct queue_submission *submission);
 
+/* What the client says that its message will have, in octets: one for which there is no room is
+ * refused with its first recipient. */
+void queue_submission_announce(struct queue_submission *submission, uint64_t size);
+
 /* Reserves one recipient more. Several may be under way; answers come in order. */
 void queue_submission_reserve(struct queue_submission *submission, queue_on_verdict *on_verdict,
                               void *arg);

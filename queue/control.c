@@ -94,6 +94,10 @@ read_status(struct wire *wire, struct queue_status *status)
 	status->committed = wire_u64(wire);
 	status->refusing = wire_u8(wire) != 0;
 	wire_str(wire, status->refusing_why, sizeof(status->refusing_why));
+	status->disk_free = wire_u64(wire);
+	status->disk_reserve = wire_u64(wire);
+	status->files_free = wire_u64(wire);
+	status->map_percent = wire_u8(wire);
 	status->ledger_time = (msec_t)wire_u64(wire);
 	status->ledger_held = wire_u8(wire) != 0;
 }

@@ -33,9 +33,12 @@ struct queue_status {
 	uint64_t commits, committed; /* group commits since start, and messages in them */
 	bool refusing;               /* disk or map watermark: 452 */
 	char refusing_why[128];
-	msec_t ledger_time; /* what the quota windows take for now */
-	bool ledger_held;   /* the clock jumped forward: nothing is freed until it has stayed or is
-	                       confirmed */
+	uint64_t disk_free, disk_reserve; /* octets; below the reserve mail is refused */
+	uint64_t files_free;              /* UINT64_MAX where the filesystem does not count them */
+	unsigned map_percent;             /* used, of queue.map_size, of the fullest database */
+	msec_t ledger_time;               /* what the quota windows take for now */
+	bool ledger_held; /* the clock jumped forward: nothing is freed until it has stayed or is
+	                     confirmed */
 };
 typedef void queue_on_status(void *arg, enum queue_answer answer,
                              const struct queue_status *status);

@@ -12,6 +12,10 @@
  * whether the commit is on the disk, and LMDB refuses the environment from then on: the process
  * ends without a word, sekishod starts it anew, and msa asks the new one for the id.
  *
+ * The map is larger than what may be filled: ending a message, too, takes pages before it gives any
+ * back, so new mail is refused where map_size is reached, a move into the lane half way through the
+ * rest, and what ends messages has all of it.
+ *
  * No MDB_WRITEMAP (SIGBUS on a full disk), no MDB_NOSYNC or MDB_NOMETASYNC (acknowledged mail must
  * survive), no duplicate keys. MDB_NOTLS, because the loop's thread nests read transactions. An
  * environment is opened once per process and never before a fork. */
@@ -31,6 +35,7 @@
 
 #define GROUP_WEIGHT 4096
 #define GROUP_OCTETS (4u << 20)
+#define RESERVE_MIN  (32u << 20) /* of the map: more than the pages that some groups touch */
 
 static const char *const table_names[TABLES] = {
     [TABLE_META] = "meta",         [TABLE_COUNTER] = "counter",     [TABLE_MESSAGE] = "message",
@@ -130,6 +135,37 @@ txn_get(struct lane_txn *txn, enum table table, const struct key *key, MDB_val *
 	if (rc && rc != MDB_NOTFOUND)
 		txn->rc = rc;
 	return rc == 0;
+}
+
+uint64_t
+txn_used(struct lane_txn *txn)
+{
+	uint64_t pages = 0, psize = 0;
+	MDB_stat stat;
+
+	for (unsigned i = 0; i < TABLES; i++) {
+		if ((txn->lane->tables & (1u << i)) &&
+		    mdb_stat(txn->txn, txn->lane->dbi[i], &stat) == 0) {
+			pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
+			psize = stat.ms_psize;
+		}
+	}
+	return pages * psize;
+}
+
+bool
+txn_has_room(struct lane_txn *txn, bool into_reserve)
+{
+	const struct lane *lane = txn->lane;
+	const uint64_t limit = lane->map_size + (into_reserve ? lane->reserve / 2 : 0);
+	MDB_envinfo info;
+	MDB_stat stat;
+
+	/* What was never touched is not used. */
+	if (mdb_env_info(lane->env, &info) == 0 && mdb_env_stat(lane->env, &stat) == 0 &&
+	    (info.me_last_pgno + 1) * (uint64_t)stat.ms_psize < limit)
+		return true;
+	return txn_used(txn) < limit;
 }
 
 MDB_cursor *
@@ -333,6 +369,8 @@ lane_open(struct lane *lane, struct store *store, const char *name, uint32_t tab
 	lane->store = store;
 	lane->name = name;
 	lane->tables = tables;
+	lane->map_size = map_size;
+	lane->reserve = map_size / 8 > RESERVE_MIN ? map_size / 8 : RESERVE_MIN;
 	lane->tail = &lane->head;
 	pthread_mutex_init(&lane->lock, NULL);
 	pthread_cond_init(&lane->wake, NULL);
@@ -344,7 +382,7 @@ lane_open(struct lane *lane, struct store *store, const char *name, uint32_t tab
 	}
 	if ((rc = mdb_env_create(&lane->env)) == 0) {
 		mdb_env_set_maxdbs(lane->env, TABLES);
-		mdb_env_set_mapsize(lane->env, map_size);
+		mdb_env_set_mapsize(lane->env, map_size + lane->reserve);
 		if ((rc = mdb_env_open(lane->env, name, MDB_NOTLS, 0600)) == 0)
 			rc = mdb_reader_check(lane->env, &dead);
 	}
@@ -421,11 +459,11 @@ run_txn(struct lane *lane, struct op *first, const struct op *end)
 	return commit_error(txn_commit(&txn), &lane->store->segments);
 }
 
-static void
-fail(struct op *op, int rc)
+enum store_result
+op_fail(struct op *op, int rc)
 {
 	op->rc = rc;
-	op->result = result_from(rc);
+	return op->result = result_from(rc);
 }
 
 /* Whether a failed write of the meta page has made LMDB refuse the environment until it is opened
@@ -451,18 +489,18 @@ run_group(struct lane *lane, struct op *group)
 		op->result = STORE_OK;
 		op->rc = 0;
 		if (op->prepare && (rc = op->prepare(op)) != 0)
-			fail(op, rc);
+			op_fail(op, rc);
 	}
 	if ((rc = appender_sync(&lane->appender)) != 0) {
 		for (struct op *op = group; op; op = op->next)
 			if (op->prepare && op->rc == 0)
-				fail(op, rc);
+				op_fail(op, rc);
 		appender_abandon(&lane->appender);
 	}
 	if (lane->env && run_txn(lane, group, NULL) != 0) {
 		for (struct op *op = group; op && !is_lost(lane); op = op->next)
 			if (op->rc == 0 && (rc = run_txn(lane, op, op->next)) != 0)
-				fail(op, rc);
+				op_fail(op, rc);
 		if (is_lost(lane)) {
 			log_error("-", "store-lost",
 			          "lane=%s error=\"the write that ends a commit failed\"",

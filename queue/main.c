@@ -71,6 +71,7 @@ static struct program {
 	struct store *store;
 	struct quota *quota;
 	struct holds *holds;
+	struct space *space;
 	struct schedule *schedule;
 	struct operate *operate;
 	struct settings *settings;
@@ -100,12 +101,6 @@ reply_u8(struct ipc_from to, unsigned value, int fd)
 	wire_put_u8(&frame, (uint8_t)value);
 	ipc_hub_reply(program.hub, to, &frame, fd);
 	buf_clear(&frame);
-}
-
-static bool
-is_refusing(void)
-{
-	return space_shortage(program.store, program.conf)[0] != '\0';
 }
 
 static struct large *
@@ -160,6 +155,7 @@ on_reserve(struct ipc_from from, const struct ipc_frame *frame)
 	uint64_t token = wire_u64(&wire);
 	proto_word(&wire, account, sizeof(account));
 	proto_word(&wire, class, sizeof(class));
+	uint64_t size = wire_u64(&wire);
 	if (!wire_done(&wire)) {
 		malformed(from, frame);
 		reply_verdict(from, QUEUE_UNAVAILABLE, NULL);
@@ -167,7 +163,7 @@ on_reserve(struct ipc_from from, const struct ipc_frame *frame)
 		const bool known = quota_look(program.quota, account, class, &look);
 		reply_verdict(from, known ? QUEUE_OK : QUEUE_UNAVAILABLE,
 		              &look.meters[QUEUE_RECIPIENTS]);
-	} else if (is_refusing()) {
+	} else if (!space_has_room(program.space, size)) {
 		reply_verdict(from, QUEUE_FULL, NULL);
 	} else {
 		enum queue_verdict verdict =
@@ -209,7 +205,7 @@ on_body_open(struct ipc_from from, const struct ipc_frame *frame)
 		reply_u8(from, QUEUE_UNAVAILABLE, -1);
 		return;
 	}
-	if (is_refusing()) {
+	if (!space_has_room(program.space, 0)) {
 		reply_u8(from, QUEUE_FULL, -1);
 		return;
 	}
@@ -305,7 +301,7 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	} else if (commit.envelope.hold_until - clock_wall() > HOLD_MAX) {
 		log_error(text, "hold-too-long", "account=%s", commit.account);
 		verdict = QUEUE_UNAVAILABLE;
-	} else if (is_refusing()) {
+	} else if (!space_has_room(program.space, 0)) {
 		verdict = QUEUE_FULL;
 	}
 	struct accept *accept = xcalloc(1, sizeof(*accept));
@@ -388,9 +384,10 @@ static void
 on_status(struct ipc_from from)
 {
 	struct store_counts counts;
+	struct space_view space;
 	struct buf frame;
 	store_counts(program.store, &counts);
-	const char *refusing = space_shortage(program.store, program.conf);
+	space_look(program.space, &space);
 	buf_init(&frame);
 	wire_put_u8(&frame, QUEUE_DONE);
 	for (size_t i = 0; i < QUEUE_LANES; i++) {
@@ -408,8 +405,12 @@ on_status(struct ipc_from from)
 	wire_put_u64(&frame, quota_accounts(program.quota));
 	wire_put_u64(&frame, counts.commits);
 	wire_put_u64(&frame, counts.committed);
-	wire_put_u8(&frame, refusing[0] != '\0');
-	wire_put_str(&frame, refusing);
+	wire_put_u8(&frame, space.refusing[0] != '\0');
+	wire_put_str(&frame, space.refusing);
+	wire_put_u64(&frame, space.disk_free);
+	wire_put_u64(&frame, space.disk_reserve);
+	wire_put_u64(&frame, space.files_free);
+	wire_put_u8(&frame, (uint8_t)space.map_percent);
 	wire_put_u64(&frame, (uint64_t)quota_time(program.quota));
 	wire_put_u8(&frame, quota_is_held(program.quota));
 	ipc_hub_reply(program.hub, from, &frame, -1);
@@ -553,6 +554,7 @@ on_reloaded(void *arg, const struct conf *conf)
 	(void)arg;
 	program.conf = conf;
 	store_keep_history(program.store, conf->history_keep);
+	space_reload(program.space, conf);
 	quota_reload(program.quota, conf);
 	schedule_reload(program.schedule, conf);
 }
@@ -578,6 +580,7 @@ on_start(void *arg)
 		log_error("-", "store-open", "error=\"%s\"", error);
 		return -1;
 	}
+	program.space = space_new(service_loop(), program.store, program.conf);
 	program.quota = quota_new(service_loop(), program.store, program.conf);
 	program.hub = ipc_hub_new(service_loop(), &hub_events, NULL);
 	program.holds = holds_new(service_loop(), program.store, on_holds_changed, NULL);
@@ -605,6 +608,8 @@ on_stop(void *arg)
 	/* Completions still to come find quota and schedule in place; no frame is taken any more
 	 * after this. */
 	struct store *store = program.store;
+	space_free(program.space);
+	program.space = NULL;
 	while (store && !LIST_EMPTY(&program.larges))
 		store_large_abort(store, large_take(LIST_FIRST(&program.larges)));
 	store_close(store);

@@ -21,7 +21,8 @@
 
 enum proto_type {
 	/* msa. A token numbers a submission within its channel. */
-	PROTO_RESERVE = 1, /* call: u64 token, str account, str class -> u8 verdict, quota */
+	PROTO_RESERVE = 1, /* call: u64 token, str account, str class, u64 announced size -> u8
+	                      verdict, quota */
 	PROTO_LOOK,        /* call: as PROTO_RESERVE */
 	PROTO_RELEASE,     /* tell: u64 token, str account, u32 count */
 	PROTO_END,         /* tell: u64 token, str account: everything it holds is released */

@@ -27,7 +27,7 @@
 struct store;
 
 struct store_opts {
-	uint64_t map_size;    /* of each environment */
+	uint64_t map_size;    /* of each environment: what mail may fill */
 	msec_t history_keep;  /* finished messages are remembered that long */
 	const char *hostname; /* ours, in notifications; borrowed for the call */
 	/* A notification was committed in lane, due at once. May be NULL. */

@@ -187,6 +187,8 @@ enqueue_apply(struct op *op, struct lane_txn *txn)
 	key_id(&key, &message->id);
 	if (txn_get(txn, TABLE_MESSAGE, &key, &v))
 		return STORE_EXISTS;
+	if (!txn_has_room(txn, false))
+		return op_fail(op, MDB_MAP_FULL);
 	txn_store(txn, message);
 	txn_count(txn, message->generated ? COUNTER_GENERATED : COUNTER_ACCEPTED, message->total);
 	if (enqueue->charged)
@@ -671,6 +673,8 @@ move_put(struct op *op, struct lane_txn *txn)
 	key_id(&key, &move->id);
 	if (txn_get(txn, TABLE_MESSAGE, &key, &v))
 		return STORE_EXISTS;
+	if (!txn_has_room(txn, true))
+		return op_fail(op, MDB_MAP_FULL);
 	next.generation++;
 	next.due = move->due;
 	next.held = false;

@@ -163,8 +163,8 @@ struct op { /* one change; embedded first in its kind */
 	size_t octets; /* of body */
 	/* Writer's thread, before the transaction; 0 or an errno. May be NULL. */
 	int (*prepare)(struct op *op);
-	/* Inside it, and again when the batch is replayed. STORE_MISSING and STORE_EXISTS only
-	 * while nothing was put. */
+	/* Inside it, and again when the batch is replayed. What it refuses (STORE_MISSING,
+	 * STORE_EXISTS, op_fail) only while nothing was put. */
 	enum store_result (*apply)(struct op *op, struct lane_txn *txn);
 	/* Writer's thread, once result is final. May be NULL. */
 	void (*settled)(struct op *op);
@@ -183,6 +183,8 @@ struct lane {
 	    *env; /* NULL: a thread that only runs prepare (sync, audit), one op after the other */
 	MDB_dbi dbi[TABLES];
 	uint32_t tables;          /* bit set of those it has */
+	uint64_t map_size;        /* octets that mail may fill */
+	uint64_t reserve;         /* of the map behind that */
 	struct appender appender; /* of the three lanes */
 	pthread_t thread;
 	bool running;
@@ -192,6 +194,8 @@ struct lane {
 	bool stop;
 	uint64_t commits, committed; /* groups, and ops in them */
 };
+/* Writer's thread: for an error that is the op's alone. Returns its result. */
+enum store_result op_fail(struct op *op, int rc);
 /* 0, or -1 with the reason in error. */
 int lane_open(struct lane *lane, struct store *store, const char *name, uint32_t tables,
               uint64_t map_size, char *error, size_t size);
@@ -214,6 +218,10 @@ void txn_del(struct lane_txn *txn, enum table table, const struct key *key);
 bool txn_get(struct lane_txn *txn, enum table table, const struct key *key, MDB_val *out);
 uint64_t txn_counter(struct lane_txn *txn, enum counter counter);
 void txn_count(struct lane_txn *txn, enum counter counter, uint64_t n);
+/* Octets of its tables. */
+uint64_t txn_used(struct lane_txn *txn);
+/* Whether the environment may take more messages; into_reserve: those that we keep already. */
+bool txn_has_room(struct lane_txn *txn, bool into_reserve);
 MDB_cursor *txn_cursor(struct lane_txn *txn, enum table table);
 /* A message with prefix and recipients as asked; NULL when it is not there (or rc is set). */
 struct store_message *txn_load(struct lane_txn *txn, const struct queue_id *id, bool whole);

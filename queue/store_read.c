@@ -231,25 +231,6 @@ oldest_in(struct lane_txn *txn)
 	return created;
 }
 
-static unsigned
-used_percent(struct lane_txn *txn)
-{
-	MDB_envinfo info;
-	MDB_stat stat;
-	uint64_t pages = 0, psize = 4096;
-
-	for (unsigned i = 0; i < TABLES; i++) {
-		if ((txn->lane->tables & (1u << i)) &&
-		    mdb_stat(txn->txn, txn->lane->dbi[i], &stat) == 0) {
-			pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
-			psize = stat.ms_psize;
-		}
-	}
-	if (mdb_env_info(txn->lane->env, &info) != 0 || info.me_mapsize == 0)
-		return 0;
-	return (unsigned)(pages * psize * 100 / info.me_mapsize);
-}
-
 void
 store_counts(struct store *store, struct store_counts *out)
 {
@@ -272,7 +253,7 @@ store_counts(struct store *store, struct store_counts *out)
 		if (mdb_stat(txn.txn, lane->dbi[TABLE_MESSAGE], &stat) == 0)
 			out->messages[i] = stat.ms_entries;
 		oldest = oldest_in(&txn);
-		percent = used_percent(&txn);
+		percent = (unsigned)(txn_used(&txn) * 100 / lane->map_size);
 		txn_abort(&txn);
 		out->recipients[i] = n[COUNTER_ACCEPTED] + n[COUNTER_GENERATED] +
 		                     n[COUNTER_MOVED_IN] - n[COUNTER_MOVED_OUT] -

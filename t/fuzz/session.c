@@ -428,6 +428,13 @@ queue_submission_new(struct queue_client *client, const char *account, const cha
 }
 
 void
+queue_submission_announce(struct queue_submission *submission, uint64_t size)
+{
+	assert(submission == world.submission);
+	(void)size;
+}
+
+void
 queue_submission_free(struct queue_submission *submission)
 {
 	assert(submission == world.submission);

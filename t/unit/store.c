@@ -21,176 +21,8 @@
 #include "queue/store.h"
 #include "queue/store_int.h"
 #include "ratelimit/row.h"
+#include "t/unit/spool.h"
 #include "t/unit/tap.h"
-
-static struct loop *loop;
-static struct store *store;
-static unsigned waiting;
-static enum store_result last;
-static unsigned results[8];
-
-static void
-on_done(void *arg, enum store_result result)
-{
-	(void)arg;
-	last = result;
-	results[result]++;
-	if (--waiting == 0)
-		loop_stop(loop);
-}
-
-static void
-wait_all(void)
-{
-	if (waiting)
-		loop_run(loop);
-}
-
-static bool
-reopen(void)
-{
-	struct store_opts opts = {
-	    .map_size = 256u << 20, .history_keep = 30LL * 86400 * 1000, .verify_bodies = true};
-	char error[256] = "";
-
-	store_close(store);
-	store = store_open(loop, &opts, error, sizeof(error));
-	if (store == NULL)
-		printf("# %s\n", error);
-	return store != NULL;
-}
-
-static struct queue_audit audit;
-static bool audited;
-
-static void
-on_audit(void *arg, const struct queue_audit *result)
-{
-	(void)arg;
-	audit = *result;
-	audited = true;
-	loop_stop(loop);
-}
-
-static void
-wait_audit(void)
-{
-	while (!audited)
-		loop_run(loop);
-	audited = false;
-}
-
-static void
-run_audit(void)
-{
-	store_audit(store, on_audit, NULL);
-	wait_audit();
-}
-
-/* Notifications, of which none is delivered here, aside. */
-static bool
-conserved(uint64_t queued)
-{
-	run_audit();
-	queued += audit.generated;
-	if (!audit.conserved || audit.queued != queued)
-		printf("# conserved %d accepted %llu delivered %llu bounced %llu queued %llu (want "
-		       "%llu) bad %llu orphans %llu\n",
-		       audit.conserved, (unsigned long long)audit.accepted,
-		       (unsigned long long)audit.delivered, (unsigned long long)audit.bounced,
-		       (unsigned long long)audit.queued, (unsigned long long)queued,
-		       (unsigned long long)audit.bodies_bad, (unsigned long long)audit.orphans);
-	return audit.conserved && audit.queued == queued;
-}
-
-static struct address
-address(const char *local, const char *domain)
-{
-	struct address a = {{0}, {0}};
-
-	snprintf(a.local, sizeof(a.local), "%s", local);
-	snprintf(a.domain, sizeof(a.domain), "%s", domain);
-	return a;
-}
-
-static uint64_t spoil; /* what the checksum of large bodies is off by */
-
-static uint64_t
-large_sum(const struct queue_id *id)
-{
-	static char data[1 << 20];
-	char path[64], name[QUEUE_ID_TEXT_SIZE];
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof(path), "large/%s", queue_id_format(id, name));
-	fd = open(path, O_RDONLY);
-	n = read(fd, data, sizeof(data));
-	close(fd);
-	return XXH3_64bits(data, n > 0 ? (size_t)n : 0) ^ spoil;
-}
-
-static const struct envelope asked = {
-    .body = BODY_BINARYMIME,
-    .smtputf8 = true,
-    .requiretls = true,
-    .ret = RET_HDRS,
-    .envid = "QQ+2B314159",
-    .priority = -4,
-    .hold_until = 1,
-    .by = BY_RETURN,
-    .by_trace = true,
-    .by_deadline = -2,
-};
-
-static bool
-same_envelope(const struct envelope *a, const struct envelope *b)
-{
-	return a->body == b->body && a->smtputf8 == b->smtputf8 && a->requiretls == b->requiretls &&
-	       a->tls_optional == b->tls_optional && a->ret == b->ret &&
-	       strcmp(a->envid, b->envid) == 0 && a->priority == b->priority &&
-	       a->hold_until == b->hold_until && a->by == b->by && a->by_trace == b->by_trace &&
-	       a->by_deadline == b->by_deadline;
-}
-
-static void
-enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
-        struct store_large *large, uint64_t large_size, store_on_done *done, void *arg)
-{
-	struct envelope_recipient list[4] = {{.notify = NOTIFY_DELAY, .orcpt = "rfc822;b+2Bb@x"}};
-	const struct ledger_charge charge = {.at = clock_wall(), .units = {recipients, 1}};
-	struct store_message_new message = {
-	    .account = "alice@example.net",
-	    .from = address("alice", "example.net"),
-	    .recipients = list,
-	    .recipient_count = recipients,
-	    .created = clock_wall(),
-	    .due = clock_wall(),
-	    .envelope = asked,
-	    .client_ip = "192.0.2.1",
-	    .client_port = 4711,
-	    .ehlo = "pc",
-	    .protocol = "ESMTPSA",
-	    .message_id = "1@pc.example.net",
-	    .prefix = "Received: x\r\n",
-	    .prefix_len = 13,
-	    .body = body,
-	    .body_len = len,
-	    .large_take = large,
-	    .large_size = large_size,
-	    .charge = &charge,
-	};
-
-	for (unsigned i = 0; i < recipients; i++)
-		list[i].address = address(i ? "carol" : "bob", "example.org");
-	if (large == NULL)
-		queue_id_make(id, clock_wall());
-	message.id = *id;
-	if (large)
-		message.large_checksum = large_sum(id);
-	waiting++;
-	store_enqueue(store, &message, done, arg);
-}
 
 static unsigned due_seen;
 
@@ -226,34 +58,6 @@ on_message(void *arg, const struct store_message *message)
 {
 	memcpy(arg, &message->id, sizeof(message->id));
 	listed++;
-}
-
-static void
-finish(enum queue_lane lane, const struct queue_id *id, unsigned attempt, uint16_t index,
-       enum store_state state)
-{
-	struct store_outcome outcome = {.index = index, .state = state, .reply = "250 2.0.0 kept"};
-
-	const struct store_batch batch = {.lane = lane,
-	                                  .id = *id,
-	                                  .attempt = attempt,
-	                                  .outcomes = &outcome,
-	                                  .count = 1,
-	                                  .when = clock_wall(),
-	                                  .due = clock_wall() + 60000};
-
-	waiting++;
-	store_finish(store, &batch, on_done, NULL);
-}
-
-/* In fresh, on the first attempt. */
-static void
-finish_one(const struct queue_id *id, const struct store_outcome *outcome, store_on_done *on)
-{
-	const struct store_batch batch = {
-	    .id = *id, .attempt = 1, .outcomes = outcome, .count = 1, .when = 1, .due = 1};
-
-	store_finish(store, &batch, on, NULL);
 }
 
 static void
@@ -529,33 +333,6 @@ test_settings(void)
 	store_override_set(store, "alice@example.net", NULL, on_done, NULL);
 	wait_all();
 	ok(!store_load_override(store, "alice@example.net", &out), "override cleared");
-}
-
-static void
-test_full(void)
-{
-	static char body[1000];
-	struct store_opts opts = {.map_size = 1u << 20, .history_keep = 86400000};
-	char error[256];
-	unsigned accepted = 0;
-	struct queue_id id;
-
-	store_close(store);
-	if (mkdir("small", 0700) < 0 || chdir("small") < 0)
-		abort();
-	store = store_open(loop, &opts, error, sizeof(error));
-	memset(results, 0, sizeof(results));
-	for (unsigned i = 0; i < 3000; i++)
-		enqueue(&id, 2, body, sizeof(body), NULL, 0, on_done, NULL);
-	wait_all();
-	accepted = results[STORE_OK];
-	ok(accepted > 0 && results[STORE_FULL] > 0 && accepted + results[STORE_FULL] == 3000 &&
-	       conserved(2 * accepted),
-	   "a full map refuses and keeps what it has");
-	store_close(store);
-	store = NULL;
-	if (chdir("..") < 0)
-		abort();
 }
 
 /* Setup: a large body whose file is a pipe that nobody writes to, so an audit that reads it stands
@@ -1012,7 +789,7 @@ main(void)
 	test_large();
 	test_recovery();
 	test_settings();
-	test_full();
+	store_close(store);
 	test_audit();
 	test_format();
 	test_record_size();
