@@ -35,8 +35,9 @@ static void
 read_head(struct store *store, const struct store_message *about, size_t max, struct buf *out)
 {
 	size_t want = about->body.size < max ? (size_t)about->body.size : max;
-	int fd = store_open_body(store, &about->id, &about->body);
-	uint64_t at = about->body.offset;
+	struct store_body body = about->body;
+	int fd = store_open_body(store, &about->id, &body);
+	uint64_t at = body.offset;
 
 	buf_add(out, about->prefix, about->prefix_len);
 	while (fd >= 0 && want > 0) {

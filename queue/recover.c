@@ -163,7 +163,7 @@ count_bodies(struct store *store, struct lane *lane, struct extents *extents, ch
 
 			if (extent->end < message->body.offset + message->body.size)
 				extent->end = message->body.offset + message->body.size;
-			segments_retain(&store->segments, message->body.segment);
+			segments_retain(&store->segments, &message->body);
 			if (message->body.segment >= store->segments.next)
 				store->segments.next = message->body.segment + 1;
 		}
@@ -218,8 +218,11 @@ clean_segments(struct store *store, struct extents *extents)
 			(void)unlinkat(segments->bodies, name, 0);
 			continue;
 		}
-		if (fstatat(segments->bodies, name, &st, 0) == 0 &&
-		    (uint64_t)st.st_size > extent->end) {
+		if (fstatat(segments->bodies, name, &st, 0) < 0)
+			continue;
+		segments_measure(segments, number, extent->end,
+		                 (msec_t)st.st_mtim.tv_sec * 1000 + 1);
+		if ((uint64_t)st.st_size > extent->end) {
 			int fd = openat(segments->bodies, name, O_WRONLY | O_CLOEXEC);
 
 			if (fd < 0 || ftruncate(fd, (off_t)extent->end) < 0)

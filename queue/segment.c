@@ -17,6 +17,8 @@
  * some of it is being written just then; the writer and the loop, for whom everybody waits, do not.
  * They take the name away with the file open, and a thread of its own closes it.
  *
+ * What still lives in a segment that is mostly dead is copied elsewhere (compact.c).
+ *
  * live counts bodies from the moment they are appended, before any record exists, so that a segment
  * which is rolled over in the middle of a group cannot vanish under that group. */
 
@@ -152,39 +154,79 @@ find(const struct segments *segments, uint64_t number)
 	return low;
 }
 
+/* The segment of that number, made if it is not there. Locked. */
+static struct segment *
+segment_of(struct segments *segments, uint64_t number)
+{
+	size_t at = find(segments, number);
+
+	if (at < segments->count && segments->list[at].number == number)
+		return &segments->list[at];
+	if (segments->count == segments->size) {
+		segments->size = segments->size ? segments->size * 2 : 64;
+		segments->list =
+		    xreallocarray(segments->list, segments->size, sizeof(*segments->list));
+	}
+	memmove(segments->list + at + 1, segments->list + at,
+	        (segments->count - at) * sizeof(*segments->list));
+	segments->list[at] = (struct segment){.number = number};
+	segments->count++;
+	return &segments->list[at];
+}
+
 void
-segments_retain(struct segments *segments, uint64_t number)
+segments_retain(struct segments *segments, const struct store_body *body)
+{
+	struct segment *segment;
+
+	pthread_mutex_lock(&segments->lock);
+	segment = segment_of(segments, body->segment);
+	segment->live++;
+	segment->octets += body->size;
+	if (segment->end < body->offset + body->size)
+		segment->end = body->offset + body->size;
+	pthread_mutex_unlock(&segments->lock);
+}
+
+void
+segments_measure(struct segments *segments, uint64_t number, uint64_t end, msec_t left)
+{
+	struct segment *segment;
+
+	pthread_mutex_lock(&segments->lock);
+	segment = segment_of(segments, number);
+	segment->end = end;
+	segment->left = left;
+	pthread_mutex_unlock(&segments->lock);
+}
+
+void
+segments_spoil(struct segments *segments, uint64_t number)
 {
 	size_t at;
 
 	pthread_mutex_lock(&segments->lock);
 	at = find(segments, number);
-	if (at == segments->count || segments->list[at].number != number) {
-		if (segments->count == segments->size) {
-			segments->size = segments->size ? segments->size * 2 : 64;
-			segments->list =
-			    xreallocarray(segments->list, segments->size, sizeof(*segments->list));
-		}
-		memmove(segments->list + at + 1, segments->list + at,
-		        (segments->count - at) * sizeof(*segments->list));
-		segments->list[at] = (struct segment){.number = number};
-		segments->count++;
-	}
-	segments->list[at].live++;
+	if (at < segments->count && segments->list[at].number == number)
+		segments->list[at].spoilt = true;
 	pthread_mutex_unlock(&segments->lock);
 }
 
 /* One life less; the last one takes the file along. */
 static void
-release_one(struct segments *segments, uint64_t number)
+release_one(struct segments *segments, uint64_t number, uint64_t octets)
 {
 	char name[32];
 	size_t at;
 
 	pthread_mutex_lock(&segments->lock);
 	at = find(segments, number);
-	if (at < segments->count && segments->list[at].number == number &&
-	    --segments->list[at].live == 0) {
+	if (at == segments->count || segments->list[at].number != number) {
+		pthread_mutex_unlock(&segments->lock);
+		return;
+	}
+	segments->list[at].octets -= octets;
+	if (--segments->list[at].live == 0) {
 		if (segments->read_number == number)
 			stop_reading(segments); /* it would keep the space */
 		remove_file(segments, segments->bodies, segment_name(number, name));
@@ -202,7 +244,7 @@ segments_release(struct segments *segments, const struct queue_id *id,
 	char name[QUEUE_ID_TEXT_SIZE];
 
 	if (body->segment) {
-		release_one(segments, body->segment);
+		release_one(segments, body->segment, body->size);
 		return;
 	}
 	pthread_mutex_lock(&segments->lock);
@@ -222,7 +264,18 @@ appender_abandon(struct appender *appender)
 		return;
 	(void)!ftruncate(appender->fd, (off_t)appender->end);
 	close(appender->fd);
-	release_one(appender->segments, number);
+	segments_measure(appender->segments, number, appender->end, clock_wall());
+	release_one(appender->segments, number, 0);
+}
+
+int
+appender_leave(struct appender *appender)
+{
+	int rc = appender_sync(appender);
+
+	if (rc == 0)
+		appender_abandon(appender);
+	return rc;
 }
 
 int
@@ -245,9 +298,8 @@ roll(struct appender *appender)
 	char name[32];
 	int rc;
 
-	if ((rc = appender_sync(appender)) != 0)
+	if ((rc = appender_leave(appender)) != 0)
 		return rc;
-	appender_abandon(appender);
 	pthread_mutex_lock(&segments->lock);
 	number = segments->next++;
 	pthread_mutex_unlock(&segments->lock);
@@ -255,7 +307,7 @@ roll(struct appender *appender)
 	                      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (appender->fd < 0)
 		return errno;
-	segments_retain(segments, number);
+	segments_retain(segments, &(struct store_body){.segment = number});
 	appender->active = number;
 	appender->end = appender->room = 0;
 	appender->made = true;
@@ -314,7 +366,7 @@ appender_append(struct appender *appender, const void *data, size_t len, struct 
 	    (rc = write_at(appender->fd, data, len, appender->end)) != 0)
 		return rc;
 	appender->end += len;
-	segments_retain(appender->segments, out->segment);
+	segments_retain(appender->segments, out);
 	return 0;
 }
 
@@ -387,6 +439,34 @@ large_sync(struct segments *segments, const struct queue_id *id, struct store_bo
 }
 
 int
+segments_read(struct segments *segments, const struct store_body *body, void *data)
+{
+	char name[32];
+	uint8_t *at = data;
+	uint64_t done = 0;
+	int rc = 0,
+	    fd = openat(segments->bodies, segment_name(body->segment, name), O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno;
+	while (done < body->size && rc == 0) {
+		ssize_t n =
+		    pread(fd, at + done, (size_t)(body->size - done), (off_t)(body->offset + done));
+
+		if (n > 0)
+			done += (uint64_t)n;
+		else if (n == 0)
+			rc = EBADMSG;
+		else if (errno != EINTR)
+			rc = errno;
+	}
+	close(fd);
+	if (rc == 0 && XXH3_64bits(data, (size_t)body->size) != body->checksum)
+		rc = EBADMSG;
+	return rc;
+}
+
+int
 body_verify(struct segments *segments, const struct queue_id *id, const struct store_body *body)
 {
 	char name[32];
@@ -411,12 +491,10 @@ body_verify(struct segments *segments, const struct queue_id *id, const struct s
 	return rc;
 }
 
-int
-store_open_body(struct store *store, const struct queue_id *id, const struct store_body *body)
+static int
+open_body(struct segments *segments, const struct queue_id *id, const struct store_body *body)
 {
 	char name[32];
-
-	struct segments *segments = &store->segments;
 	int fd;
 
 	if (!body->segment)
@@ -430,5 +508,26 @@ store_open_body(struct store *store, const struct queue_id *id, const struct sto
 	}
 	fd = segments->read_number ? fcntl(segments->read_fd, F_DUPFD_CLOEXEC, 3) : -1;
 	pthread_mutex_unlock(&segments->lock);
+	return fd;
+}
+
+int
+store_open_body(struct store *store, const struct queue_id *id, struct store_body *body)
+{
+	int fd = open_body(&store->segments, id, body);
+
+	/* Compaction may have given it another place since the record was read. */
+	for (unsigned i = 0; fd < 0 && body->segment && i < QUEUE_LANES; i++) {
+		struct lane_txn txn;
+		struct store_message *message;
+
+		txn_read(&store->lanes[i], &txn);
+		message = txn_load(&txn, id, false);
+		txn_abort(&txn);
+		if (message && message->body.segment != body->segment &&
+		    (fd = open_body(&store->segments, id, &message->body)) >= 0)
+			*body = message->body;
+		store_message_free(message);
+	}
 	return fd;
 }

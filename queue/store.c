@@ -36,6 +36,10 @@
  *   there                           or before its deletion          recipient, attempt): same row
  *   no record, body still there     after a message's last          nothing alive names it: removed
  *                                   outcome
+ *   a body that was copied, its     in a compaction, before the     the record names the old place;
+ *   record names the old place      record's commit                 the copy is cut like any tail
+ *   the record names the copy, the  after that commit               the old place is dead; its
+ *   old body still there                                            segment goes when all of it is
  *   some of a removal's outcomes    in the middle of a removal      the rest is still queued; the
  *                                                                   operator begins again
  *   a hold's directive              after its commit                held again before anything is
@@ -220,6 +224,7 @@ on_tick(void *arg)
 			(void)mdb_reader_check(store->lanes[i].env, &dead);
 		(void)mdb_reader_check(store->history.env, &dead);
 	}
+	compact_tick(store->compact);
 	if (store->ticks % TICKS_PRUNE == 1)
 		history_prune(store, clock_wall());
 }
@@ -259,6 +264,7 @@ release(struct store *store)
 	lane_close(&store->sync);
 	lane_stop(&store->audit);
 	lane_close(&store->audit);
+	compact_free(store->compact);
 	segments_close(&store->segments);
 	loop_timer_free(store->timer);
 	if (store->wake)
@@ -284,6 +290,8 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 	store->hostname = xstrdup(opts->hostname ? opts->hostname : "localhost");
 	store->lock_fd = fd;
 	store->done_tail = &store->done;
+	LIST_INIT(&store->moves);
+	store->compact = compact_new(store);
 	pthread_mutex_init(&store->lock, NULL);
 	pthread_cond_init(&store->done_wake, NULL);
 	store->timer = loop_timer_new(loop, on_tick, store);

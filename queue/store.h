@@ -225,8 +225,8 @@ void store_message_free(struct store_message *message);
 bool store_is_for(const struct store_message *message, const char *domain);
 
 /* A read-only descriptor for the body, for the caller to close; -1 on failure. Read at
- * body->offset, body->size octets. */
-int store_open_body(struct store *store, const struct queue_id *id, const struct store_body *body);
+ * body->offset, body->size octets: *body is corrected if it is elsewhere by now. */
+int store_open_body(struct store *store, const struct queue_id *id, struct store_body *body);
 
 /* True when id was ever committed and is still known (lane, outbox or history); *lane says where
  * when it is queued (else QUEUE_LANES). The word on a lost reply. Call it only once no enqueue of

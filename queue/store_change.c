@@ -646,6 +646,7 @@ store_set_due(struct store *store, enum queue_lane lane, const struct queue_id *
 
 struct move {
 	struct op op;
+	LIST_ENTRY(move) link;
 	struct queue_id id;
 	enum queue_lane from, to;
 	msec_t due;
@@ -719,9 +720,23 @@ move_complete(struct op *op)
 		/* The target has it; recovery will delete what is left in the source. */
 		op->result = STORE_OK;
 	}
+	LIST_REMOVE(move, link);
 	store_tell(op);
 	store_message_free(move->message);
 	free(move);
+}
+
+bool
+store_is_moving(const struct store *store, const struct queue_id *id)
+{
+	const struct move *move;
+
+	LIST_FOREACH(move, &store->moves, link)
+	{
+		if (queue_id_equal(&move->id, id))
+			return true;
+	}
+	return false;
 }
 
 void
@@ -740,5 +755,6 @@ store_move(struct store *store, const struct queue_id *id, enum queue_lane from,
 	move->op.complete = move_complete;
 	move->op.on_done = on_done;
 	move->op.arg = arg;
+	LIST_INSERT_HEAD(&store->moves, move, link);
 	store_post(store, &store->lanes[from], &move->op);
 }

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "core/buf.h"
 #include "queue/store.h"
@@ -94,6 +95,10 @@ struct segment { /* one file bodies/seg-NUMBER */
 	uint64_t number;
 	uint64_t live; /* bodies in it that a record names or a group is about to name, and one for
 	                  the writer that appends to it */
+	uint64_t octets; /* of those bodies */
+	uint64_t end;    /* octets in it */
+	msec_t left;     /* wall clock since which nobody appends to it; 0: somebody does */
+	bool spoilt;     /* a body in it does not read back: it stays where it is */
 };
 #define SEGMENTS_CLOSING 64
 struct segments {
@@ -115,20 +120,27 @@ struct segments {
 };
 struct appender { /* a writer's own segment; its thread only */
 	struct segments *segments;
-	uint64_t active; /* number being appended to; 0: none */
-	int fd;          /* of the active one */
-	uint64_t end;    /* octets in it */
-	uint64_t room;   /* size of the file: from end on there are zeros */
-	bool dirty;      /* appended and not yet synced */
-	bool made;       /* its directory entry is not yet synced */
-	int broken;      /* errno of a failed sync: nothing is appended until it is abandoned */
+	atomic_uint_least64_t active; /* number being appended to; 0: none. Others may look */
+	int fd;                       /* of the active one */
+	uint64_t end;                 /* octets in it */
+	uint64_t room;                /* size of the file: from end on there are zeros */
+	bool dirty;                   /* appended and not yet synced */
+	bool made;                    /* its directory entry is not yet synced */
+	int broken; /* errno of a failed sync: nothing is appended until it is abandoned */
 };
 int segments_open(struct segments *segments);
 void segments_close(struct segments *segments);
 char *segment_name(uint64_t number, char out[32]);
 char *large_name(const struct queue_id *id, char out[QUEUE_ID_TEXT_SIZE]);
 /* Counts one body (at open; append does it itself). */
-void segments_retain(struct segments *segments, uint64_t number);
+void segments_retain(struct segments *segments, const struct store_body *body);
+/* What the file of a segment says (at open). */
+void segments_measure(struct segments *segments, uint64_t number, uint64_t end, msec_t left);
+/* One of its bodies does not read back. */
+void segments_spoil(struct segments *segments, uint64_t number);
+/* Reads a body in a segment, of which data holds body->size octets: 0 or an errno (EBADMSG: wrong
+ * content). */
+int segments_read(struct segments *segments, const struct store_body *body, void *data);
 /* One body is no longer named; unlinks the segment, or the large file, when nothing else lives in
  * it. What it held is freed later. */
 void segments_release(struct segments *segments, const struct queue_id *id,
@@ -138,6 +150,8 @@ int appender_append(struct appender *appender, const void *data, size_t len,
                     struct store_body *out);
 /* 0 or an errno; costs nothing when nothing was appended. */
 int appender_sync(struct appender *appender);
+/* The next body goes to a segment of its own: 0 or an errno. */
+int appender_leave(struct appender *appender);
 /* After a failure: what the page cache holds is not to be trusted, so nothing is appended there any
  * more. And at the end. */
 void appender_abandon(struct appender *appender);
@@ -260,12 +274,16 @@ struct store {
 	struct lane *failed_lane;
 	enum store_result failed_result;
 	int failed_rc;
+	LIST_HEAD(, move) moves; /* under way; loop's thread only */
+	struct compact *compact;
 	struct op *again; /* last halves of moves that failed: asked again each second */
 };
 /* Writers hand their ops back through this, a chain at a time. */
 void store_hand_back(struct store *store, struct op *first, struct op *last);
 void store_post(struct store *store, struct lane *lane, struct op *op);
 void store_tell(struct op *op);
+/* Whether a move of that id is under way. Loop's thread. */
+bool store_is_moving(const struct store *store, const struct queue_id *id);
 /* Of an op that is nothing but itself: tells its asker and frees it. */
 void store_complete(struct op *op);
 
@@ -294,6 +312,14 @@ void notice_put(struct lane_txn *txn, struct notice *notice, const struct store_
                 const struct dsn_recipient *recipients, size_t count);
 /* What was put is not going to be true. */
 void notice_withdraw(struct store *store, struct notice *notice);
+
+/* --- compact.c --- */
+
+struct compact *compact_new(struct store *store);
+/* Once all its ops are done. */
+void compact_free(struct compact *compact);
+/* Once a second: the next share. */
+void compact_tick(struct compact *compact);
 
 /* --- store_ledger.c --- */
 

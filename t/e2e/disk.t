@@ -17,7 +17,7 @@ if (!$ENV{SEKISHO_ALONE}) {
 	exec @alone, $^X, $0;
 }
 
-my $s = Sekisho->new(no_start => 1, conf => "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nqueue: { map_size: 16MiB }\nmsa: { processes: 1 }\n");
+my $s = Sekisho->new(no_start => 1, conf => "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nmsa: { processes: 1 }\n");
 my $spool = "$s->{dir}/spool";
 mkdir $spool;
 system('mount', '-t', 'tmpfs', '-o', 'size=40m,nr_inodes=400', 'none', $spool) == 0 or die;
@@ -28,7 +28,7 @@ $SIG{ALRM} = sub { die "hangs:\n" . $s->log };
 alarm 300;
 my $me = 'alice@example.test';
 $s->account($me);
-my $client = $s->login($me);
+my $client;
 my ($queue) = $s->pids('sekisho-queue');
 my (%kept, $count);
 
@@ -36,11 +36,12 @@ sub signal_relays { kill $_[0], $s->pids('sekisho-relay') }
 sub mail {
 	my ($size) = @_;
 	my $name = 'mail-' . ++$count . '-end';
+	$client //= $s->login($me) or return '';
 	my $said = $client->send_mail($me, 'carol@example.org', "$name\r\n" . ("x" x 78 . "\r\n") x ($size / 80));
-	$kept{$name} = 1 if $said =~ /^250/;
+	if ($said =~ /^250/) { $kept{$name} = 1 } else { undef $client }
 	return $said;
 }
-sub announced { my ($size) = @_; $client->cmd('RSET'); $client->cmd("MAIL FROM:<$me> SIZE=$size"); my $said = $client->cmd('RCPT TO:<carol@example.org>'); $client->cmd('RSET'); return $said }
+sub announced { my ($size) = @_; $client //= $s->login($me); $client->cmd("MAIL FROM:<$me> SIZE=$size"); my $said = $client->cmd('RCPT TO:<carol@example.org>'); $client->cmd('RSET'); return $said }
 sub times_logged { my ($event) = @_; return scalar grep { / $event / } split /\n/, $s->log }
 sub queue_status { return ($s->json('status') // {})->{queue} // {} }
 sub ballast { my ($octets) = @_; open my $f, '>>', "$spool/ballast" or die $!; for (1 .. $octets / 4096) { syswrite $f, "\0" x 4096 or last } }
@@ -93,27 +94,6 @@ ok(Sekisho::wait_for(10, sub { mail(100) =~ /^452 4\.3\.1 / }), 'where no file c
 like(queue_status()->{refusing_why}, qr/files can be made/, 'for that reason');
 unlink @made;
 ok(accepts_again(), 'until there can');
-
-# --- the database fills ---
-
-signal_relays('STOP');
-$said = '';
-while ($said !~ /^452/ && ++$count < 30_000) {
-	my $name = "mail-$count-end";
-	$client->raw("MAIL FROM:<$me>\r\n" . join('', map { "RCPT TO:<carol$_\@example.org>\r\n" } 1 .. 90) . "DATA\r\n");
-	$client->reply for 1 .. 91;
-	($said = $client->reply) =~ /^354/ or last;
-	$client->raw("From: <$me>\r\n\r\n$name\r\n.\r\n");
-	$said = $client->reply;
-	$kept{$name} = 1 if $said =~ /^250/;
-}
-my $percent = queue_status()->{map_percent};
-cmp_ok($percent, '>=', 88, 'the database is nearly full') or diag $said;
-$client = $s->login($me);
-ok(Sekisho::wait_for(10, sub { mail(100) =~ /^452 4\.3\.1 / }), 'and refuses');
-signal_relays('CONT');
-ok(Sekisho::wait_for(120, sub { my $a = $s->json('queue', 'audit'); $a && $a->{conserved} && !$a->{queued} }), 'all of it ends') or diag $s->ctl('queue', 'audit');
-ok(accepts_again(), 'and mail is taken again') or diag $s->ctl('status');
 
 is(($s->pids('sekisho-queue'))[0], $queue, 'by the process that was there at first');
 is($s->json('queue', 'audit')->{accepted}, $s->json('quota', 'show', $me)->{used}, 'each recipient is charged, once');

@@ -3,6 +3,8 @@
 
 #include <limits.h>
 
+#include "core/conf.h"
+#include "queue/space.h"
 #include "t/unit/spool.h"
 #include "t/unit/tap.h"
 
@@ -61,6 +63,22 @@ wait_room(void)
 }
 
 static void
+on_mark(void *arg)
+{
+	if (space_has_room(arg, 0))
+		loop_stop(loop);
+	else
+		loop_defer(loop, on_mark, arg);
+}
+
+static void
+wait_mark(struct space *space)
+{
+	loop_defer(loop, on_mark, space);
+	loop_run(loop);
+}
+
+static void
 end(enum queue_lane lane, unsigned from, unsigned to)
 {
 	for (unsigned i = from; i < to; i++)
@@ -72,8 +90,18 @@ end(enum queue_lane lane, unsigned from, unsigned to)
 static void
 test_accept(void)
 {
+	static const struct conf conf; /* no reserve of the disk */
+	struct space_view view;
+
 	new_spool("accept");
+	struct space *space = space_new(loop, store, &conf);
+	ok(space_has_room(space, 0) && space_has_room(space, 1000), "there is room at first");
 	fill();
+	space_reload(space, &conf);
+	space_look(space, &view);
+	ok(!space_has_room(space, 0) && view.map_percent >= 90 &&
+	       strstr(view.refusing, "queue.map_size"),
+	   "a database at its mark is known before anything is written");
 	ok(count > 0 && refused > 0 && conserved(4 * count), "a full database refuses new mail");
 	memset(results, 0, sizeof(results));
 	const unsigned first = count, half = count / 2;
@@ -85,6 +113,9 @@ test_accept(void)
 	ok(count > first, "and what that frees is taken again");
 	end(QUEUE_FRESH, half, count);
 	ok(conserved(0), "all of it ends");
+	wait_mark(space);
+	ok(space_has_room(space, 0), "and there is room again");
+	space_free(space);
 	ok(reopen() && conserved(0), "after a restart, too");
 	end_spool();
 }
