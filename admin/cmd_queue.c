@@ -316,8 +316,6 @@ on_audit(void *arg, enum queue_answer got, const struct queue_audit *audit)
 	json_object_set_new(result, "removed", json_number(audit->removed));
 	json_object_set_new(result, "queued", json_number(audit->queued));
 	json_object_set_new(result, "messages", json_number(audit->messages));
-	json_object_set_new(result, "bodies_checked", json_number(audit->bodies_checked));
-	json_object_set_new(result, "bodies_bad", json_number(audit->bodies_bad));
 	json_object_set_new(result, "orphans", json_number(audit->orphans));
 	request_answer(request, result);
 }
@@ -326,4 +324,42 @@ void
 cmd_queue_audit(struct request *request)
 {
 	queue_ask_audit(request_peers(request)->queue, on_audit, request);
+}
+
+static void
+on_check(void *arg, enum queue_answer got, const struct queue_check *share)
+{
+	struct request *request = arg;
+	json_t *result, *faults;
+
+	if (got == QUEUE_LIMIT || got == QUEUE_NOT_FOUND)
+		request_refuse(request, got == QUEUE_LIMIT ? "refused" : "not-found",
+		               got == QUEUE_LIMIT
+		                   ? "as many checks as there may be are under way; ask again later"
+		                   : "that check is forgotten, or the queue was started anew; "
+		                     "begin again");
+	if (got == QUEUE_LIMIT || got == QUEUE_NOT_FOUND || !request_queue_done(request, got))
+		return;
+	faults = json_array();
+	for (size_t i = 0; i < share->count; i++)
+		json_array_append_new(faults, json_pack("{s:o,s:o,s:o}", "where",
+		                                        json_text(share->faults[i].where), "what",
+		                                        json_text(share->faults[i].what), "todo",
+		                                        json_text(share->faults[i].todo)));
+	result = json_object();
+	json_object_set_new(result, "faults", faults);
+	json_object_set_new(result, "records", json_number(share->records));
+	json_object_set_new(result, "bodies", json_number(share->bodies));
+	json_object_set_new(result, "octets", json_number(share->octets));
+	json_object_set_new(result, "doing", json_text(share->doing));
+	json_object_set_new(result, "next",
+	                    share->number ? json_number(share->number) : json_null());
+	request_answer(request, result);
+}
+
+void
+cmd_queue_check(struct request *request)
+{
+	queue_ask_check(request_peers(request)->queue, request_number(request, "check"), on_check,
+	                request);
 }

@@ -107,6 +107,7 @@ void cmd_help(struct request *request);
 void cmd_log_set(struct request *request);
 void cmd_log_show(struct request *request);
 void cmd_queue_audit(struct request *request);
+void cmd_queue_check(struct request *request);
 void cmd_queue_flush(struct request *request);
 void cmd_queue_hold(struct request *request);
 void cmd_queue_holds(struct request *request);

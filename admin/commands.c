@@ -2,7 +2,7 @@
 #include "admin/command.h"
 
 #define PATIENCE        10000  /* msec */
-#define PATIENCE_AUDIT  60000  /* reads every body; the queue's client gives up before */
+#define PATIENCE_AUDIT  60000  /* reads every record; a share of a check waits for one */
 #define PATIENCE_LOOK   5000   /* status tells also who does not answer */
 #define PATIENCE_RELOAD 100000 /* core/service gives up before */
 
@@ -61,6 +61,7 @@ const struct command commands[] = {
     {"queue.flush",    ROLE_OPERATE, PATIENCE,       cmd_queue_flush,    NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, {"all", ARGUMENT_FLAG, false}, {"dry_run", ARGUMENT_FLAG, false}, REASON, {"after", ARGUMENT_TEXT, false}}},
     {"queue.remove",   ROLE_OPERATE, PATIENCE,       cmd_queue_remove,   NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, {"dry_run", ARGUMENT_FLAG, false}, REASON, {"after", ARGUMENT_TEXT, false}}},
     {"queue.audit",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_audit,    NULL, {{0}}},
+    {"queue.check",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_check,    NULL, {{"check", ARGUMENT_NUMBER, false}}},
 
     {"session.list",   ROLE_LOOK,    PATIENCE,       cmd_session_list,   NULL, {OF_ACCOUNT, {"after", ARGUMENT_NUMBER, false}}},
     {"session.kill",   ROLE_OPERATE, PATIENCE,       cmd_session_kill,   NULL, {OF_ACCOUNT, {"session", ARGUMENT_NUMBER, false}}},

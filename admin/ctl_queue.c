@@ -88,17 +88,10 @@ ctl_queue_print_message(const json_t *request, const json_t *result)
 void
 ctl_queue_print_audit(const json_t *request, const json_t *result)
 {
-	static const char *const fields[][2] = {{"accepted", "accepted"},
-	                                        {"generated", "generated"},
-	                                        {"delivered", "delivered"},
-	                                        {"bounced", "bounced"},
-	                                        {"expired", "expired"},
-	                                        {"removed", "removed"},
-	                                        {"queued", "queued"},
-	                                        {"messages", "messages"},
-	                                        {"bodies checked", "bodies_checked"},
-	                                        {"bodies bad", "bodies_bad"},
-	                                        {"orphans", "orphans"}};
+	static const char *const fields[][2] = {
+	    {"accepted", "accepted"}, {"generated", "generated"}, {"delivered", "delivered"},
+	    {"bounced", "bounced"},   {"expired", "expired"},     {"removed", "removed"},
+	    {"queued", "queued"},     {"messages", "messages"},   {"orphans", "orphans"}};
 	(void)request;
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 		ctl_line(fields[i][0], result, fields[i][1]);
@@ -227,4 +220,73 @@ ctl_queue_run_remove(json_t *request)
 	if (!sure && !json_is_true(json_object_get(request, "dry_run")))
 		confirm(request);
 	return run_act(request, "removed", "would be removed");
+}
+
+/* --- a check, which comes in shares, too --- */
+
+#define PATIENCE_CHECK 90 /* s, of one share: the last one waits for the books */
+
+static void
+tell_progress(const json_t *share)
+{
+	fprintf(stderr, "%s records, %s bodies, %lld MiB so far (%s)\n", ctl_show(share, "records"),
+	        ctl_show(share, "bodies"),
+	        (long long)(json_integer_value(json_object_get(share, "octets")) >> 20),
+	        ctl_show(share, "doing"));
+}
+
+static void
+print_faults(const json_t *faults)
+{
+	const json_t *fault;
+	size_t i;
+
+	json_array_foreach(faults, i, fault)
+	{
+		printf("%s: %s\n", ctl_show(fault, "where"), ctl_show(fault, "what"));
+		printf("    %s\n", ctl_show(fault, "todo"));
+	}
+}
+
+int
+ctl_queue_run_check(json_t *request)
+{
+	json_t *all = json_array(), *share = NULL;
+	time_t told = time(NULL);
+	bool more = true;
+	size_t count;
+
+	while (more) {
+		json_decref(share);
+		share = ctl_ask(json_deep_copy(request), PATIENCE_CHECK);
+		json_array_extend(all, json_object_get(share, "faults"));
+		if (!ctl_wants_json())
+			print_faults(json_object_get(share, "faults"));
+		more = !json_is_null(json_object_get(share, "next"));
+		if (more)
+			json_object_set(request, "check", json_object_get(share, "next"));
+		if (more && time(NULL) - told >= PROGRESS_AFTER) {
+			told = time(NULL);
+			tell_progress(share);
+		}
+	}
+	count = json_array_size(all);
+	if (ctl_wants_json()) {
+		json_object_set(share, "faults", all);
+		json_object_del(share, "doing");
+		json_object_del(share, "next");
+		ctl_json(share);
+		putchar('\n');
+	} else {
+		printf("%s records and %s bodies of %lld MiB: ", ctl_show(share, "records"),
+		       ctl_show(share, "bodies"),
+		       (long long)(json_integer_value(json_object_get(share, "octets")) >> 20));
+		if (count)
+			printf("%zu faults\n", count);
+		else
+			puts("nothing is wrong");
+	}
+	json_decref(share);
+	json_decref(all);
+	return count ? CTL_REFUSED : 0;
 }

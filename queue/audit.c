@@ -1,27 +1,19 @@
 #include "queue/store_int.h"
 
-/* Both sides of conservation, counted anew, and every body read; in a thread of its own, so that
- * acceptance and delivery go on.
+/* Both sides of conservation, counted anew; in a thread of its own, so that acceptance and delivery
+ * go on. What each record and body is worth is check.c's to say.
  *
  * The three lanes are read in one transaction each, all begun by the loop's thread without a return
  * to the loop in between, fresh first. A move advances only through the loop, so between these
  * snapshots any message makes at most one step: it is seen in its source, in its target, or in
- * both; then only the higher generation counts. Counters come from the same snapshots.
- *
- * A snapshot keeps every page that is replaced meanwhile, so it ends with the counting: what bodies
- * there are is noted down, and they are read afterwards. Writers may by then have removed a body
- * whose message has ended: a body is bad only if its record is still there after reading it. */
+ * both; then only the higher generation counts. Counters come from the same snapshots. A snapshot
+ * keeps every page that is replaced meanwhile, so it ends with the counting. */
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/log.h"
 #include "core/mem.h"
 
-struct noted { /* a body to read */
-	struct queue_id id;
-	struct store_body body;
-};
 struct auditor {
 	struct op op;
 	struct auditor *next; /* that waits for this one */
@@ -29,8 +21,6 @@ struct auditor {
 	struct lane_txn txn[QUEUE_LANES];
 	struct queue_audit *out; /* = &result */
 	struct queue_audit result;
-	struct noted *noted;
-	size_t count, size;
 	store_on_audit *on_audit;
 	void *arg;
 };
@@ -55,36 +45,6 @@ is_superseded(struct auditor *auditor, const struct store_message *message)
 }
 
 static void
-note_body(struct auditor *auditor, const struct store_message *message)
-{
-	if (auditor->count == auditor->size) {
-		auditor->size = auditor->size ? 2 * auditor->size : 64;
-		auditor->noted =
-		    xreallocarray(auditor->noted, auditor->size, sizeof(*auditor->noted));
-	}
-	auditor->noted[auditor->count++] = (struct noted){message->id, message->body};
-}
-
-static void
-check_body(struct auditor *auditor, const struct noted *noted)
-{
-	char text[QUEUE_ID_TEXT_SIZE];
-	enum queue_lane lane;
-
-	if (body_verify(&auditor->store->segments, &noted->id, &noted->body) != 0) {
-		if (!store_find(auditor->store, &noted->id, &lane) || lane == QUEUE_LANES)
-			return;
-		auditor->out->bodies_bad++;
-		log_error(queue_id_format(&noted->id, text), "body-bad",
-		          "segment=%llu offset=%llu size=%llu",
-		          (unsigned long long)noted->body.segment,
-		          (unsigned long long)noted->body.offset,
-		          (unsigned long long)noted->body.size);
-	}
-	auditor->out->bodies_checked++;
-}
-
-static void
 audit_messages(struct auditor *auditor, unsigned lane)
 {
 	struct lane_txn *txn = &auditor->txn[lane];
@@ -93,38 +53,18 @@ audit_messages(struct auditor *auditor, unsigned lane)
 	MDB_val k, v;
 
 	while (cursor && mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0) {
-		struct store_message *message;
-		struct queue_id id;
-		struct key key;
-		uint32_t unfinished = 0;
+		struct store_message *message = record_decode(v.mv_data, v.mv_size);
 
-		memcpy(id.octets, k.mv_data, STORE_ID_SIZE);
-		message = txn_load(txn, &id, true);
-		if (message == NULL) {
+		if (message == NULL || k.mv_size != STORE_ID_SIZE) {
 			out->orphans++;
-			txn->rc = 0;
+			store_message_free(message);
 			continue;
 		}
-		key_due(&key, message->due, &id);
-		if (!txn_get(txn, table_due(message), &key, &v))
-			out->orphans++;
-		key_account(&key, message->account, &id);
-		if (!txn_get(txn, TABLE_ACCOUNT, &key, &v))
-			out->orphans++;
-		for (size_t i = 0; i < message->recipient_count; i++) {
-			if (message->recipients[i].state != STORE_QUEUED)
-				continue;
-			unfinished++;
-			if (has_domains(txn->lane) &&
-			    !txn_has_domain(txn, message->recipients[i].address.domain, &id))
-				out->orphans++;
-		}
-		if (unfinished != message->unfinished || unfinished == 0)
-			out->orphans++;
+		memcpy(message->id.octets, k.mv_data, STORE_ID_SIZE);
+		message->lane = (enum queue_lane)lane;
 		if (!is_superseded(auditor, message)) {
 			out->messages++;
-			out->queued += unfinished;
-			note_body(auditor, message);
+			out->queued += message->unfinished;
 		}
 		store_message_free(message);
 	}
@@ -132,45 +72,27 @@ audit_messages(struct auditor *auditor, unsigned lane)
 		mdb_cursor_close(cursor);
 }
 
-/* Rows whose id, at_end octets before their end or at the front, has no record. */
-static void
-audit_rows(struct auditor *auditor, unsigned lane, enum table table)
+/* As many rows as that table has. */
+static uint64_t
+entries(struct lane_txn *txn, enum table table)
 {
-	struct lane_txn *txn = &auditor->txn[lane];
-	MDB_cursor *cursor = txn_cursor(txn, table);
-	MDB_val k, v;
+	MDB_stat stat = {0};
 
-	while (cursor && mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0) {
-		bool front = table == TABLE_RECIPIENT || table == TABLE_PREFIX;
-		struct key key = {.len = STORE_ID_SIZE};
-
-		if (k.mv_size < STORE_ID_SIZE) {
-			auditor->out->orphans++;
-			continue;
-		}
-		memcpy(key.data,
-		       (const uint8_t *)k.mv_data + (front ? 0 : k.mv_size - STORE_ID_SIZE),
-		       STORE_ID_SIZE);
-		if (!txn_get(txn, TABLE_MESSAGE, &key, &v))
-			auditor->out->orphans++;
-	}
-	if (cursor)
-		mdb_cursor_close(cursor);
+	if ((txn->lane->tables & (1u << table)) && txn->rc == 0)
+		txn->rc = mdb_stat(txn->txn, txn->lane->dbi[table], &stat);
+	return stat.ms_entries;
 }
 
-/* The auditor's thread. */
+/* The reader's thread. */
 static int
 audit_run(struct op *op)
 {
-	static const enum table tables[] = {TABLE_RECIPIENT, TABLE_PREFIX, TABLE_DUE,
-	                                    TABLE_ACCOUNT,   TABLE_HELD,   TABLE_DOMAIN};
 	struct auditor *auditor = (struct auditor *)op;
 	struct queue_audit *out = auditor->out;
 	bool failed = false;
 
 	for (unsigned i = 0; i < QUEUE_LANES; i++) {
 		struct lane_txn *txn = &auditor->txn[i];
-		MDB_stat rows, dues, helds = {0};
 
 		if (txn->rc) {
 			failed = true;
@@ -183,23 +105,14 @@ audit_run(struct op *op)
 		out->expired += txn_counter(txn, COUNTER_EXPIRED);
 		out->removed += txn_counter(txn, COUNTER_REMOVED);
 		audit_messages(auditor, i);
-		for (size_t t = 0; t < sizeof(tables) / sizeof(*tables); t++)
-			if (txn->lane->tables & (1u << tables[t]))
-				audit_rows(auditor, i, tables[t]);
-		/* One due row each: a second one would have passed as belonging to a record. */
-		if (mdb_stat(txn->txn, txn->lane->dbi[TABLE_MESSAGE], &rows) != 0 ||
-		    mdb_stat(txn->txn, txn->lane->dbi[TABLE_DUE], &dues) != 0 ||
-		    (i == QUEUE_FRESH &&
-		     mdb_stat(txn->txn, txn->lane->dbi[TABLE_HELD], &helds) != 0) ||
-		    rows.ms_entries != dues.ms_entries + helds.ms_entries)
-			out->orphans++;
+		const uint64_t messages = entries(txn, TABLE_MESSAGE);
+		out->orphans += messages != entries(txn, TABLE_DUE) + entries(txn, TABLE_HELD) ||
+		                messages != entries(txn, TABLE_ACCOUNT);
 		failed |= txn->rc != 0;
 	}
 	for (unsigned i = 0; i < QUEUE_LANES; i++)
 		txn_abort(&auditor->txn[i]);
-	for (size_t i = 0; i < auditor->count && !auditor->store->closing; i++)
-		check_body(auditor, &auditor->noted[i]);
-	out->conserved = !failed && out->bodies_bad == 0 && out->orphans == 0 &&
+	out->conserved = !failed && out->orphans == 0 &&
 	                 out->accepted + out->generated == out->delivered + out->bounced +
 	                                                       out->expired + out->removed +
 	                                                       out->queued;
@@ -224,7 +137,6 @@ audit_complete(struct op *op)
 	if (store->auditor)
 		audit_start(store->auditor);
 	auditor->on_audit(auditor->arg, auditor->out);
-	free(auditor->noted);
 	free(auditor);
 }
 

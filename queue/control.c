@@ -21,6 +21,7 @@ enum ask_kind {
 	ASK_LIST,
 	ASK_DETAIL,
 	ASK_AUDIT,
+	ASK_CHECK,
 	ASK_ACT,
 	ASK_HOLDS,
 };
@@ -34,6 +35,7 @@ struct ask {
 		queue_on_list *list;
 		queue_on_detail *detail;
 		queue_on_audit *audit;
+		queue_on_check *check;
 		queue_on_count *count;
 		queue_on_holds *holds;
 	} on;
@@ -62,6 +64,9 @@ answer_without(struct ask *ask, enum queue_answer answer)
 		break;
 	case ASK_AUDIT:
 		ask->on.audit(ask->arg, answer, NULL);
+		break;
+	case ASK_CHECK:
+		ask->on.check(ask->arg, answer, NULL);
 		break;
 	case ASK_ACT:
 		ask->on.count(ask->arg, answer, NULL);
@@ -128,6 +133,31 @@ read_entry(struct wire *wire, struct queue_entry *entry)
 	wire_str(wire, entry->account, sizeof(entry->account));
 	wire_str(wire, entry->from, sizeof(entry->from));
 	wire_str(wire, entry->last_reply, sizeof(entry->last_reply));
+}
+
+static bool
+answer_check(struct ask *ask, struct wire *wire)
+{
+	struct queue_fault faults[QUEUE_FAULTS_MAX];
+	struct queue_check share = {.faults = faults};
+
+	share.number = wire_u64(wire);
+	share.records = wire_u64(wire);
+	share.bodies = wire_u64(wire);
+	share.octets = wire_u64(wire);
+	wire_str(wire, share.doing, sizeof(share.doing));
+	share.count = wire_u16(wire);
+	if (share.count > QUEUE_FAULTS_MAX)
+		return false;
+	for (size_t i = 0; i < share.count; i++) {
+		wire_str(wire, faults[i].where, sizeof(faults[i].where));
+		wire_str(wire, faults[i].what, sizeof(faults[i].what));
+		wire_str(wire, faults[i].todo, sizeof(faults[i].todo));
+	}
+	if (!wire_done(wire))
+		return false;
+	ask->on.check(ask->arg, QUEUE_DONE, &share);
+	return true;
 }
 
 static bool
@@ -268,10 +298,9 @@ on_reply(void *arg, enum ipc_status status, struct ipc_frame *frame)
 	}
 	case ASK_AUDIT: {
 		struct queue_audit value = {0};
-		uint64_t *const fields[] = {
-		    &value.accepted,       &value.generated,  &value.delivered, &value.bounced,
-		    &value.expired,        &value.removed,    &value.queued,    &value.messages,
-		    &value.bodies_checked, &value.bodies_bad, &value.orphans};
+		uint64_t *const fields[] = {&value.accepted, &value.generated, &value.delivered,
+		                            &value.bounced,  &value.expired,   &value.removed,
+		                            &value.queued,   &value.messages,  &value.orphans};
 		for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 			*fields[i] = wire_u64(&wire);
 		value.conserved = wire_u8(&wire) != 0;
@@ -280,6 +309,9 @@ on_reply(void *arg, enum ipc_status status, struct ipc_frame *frame)
 			ask->on.audit(ask->arg, QUEUE_DONE, &value);
 		break;
 	}
+	case ASK_CHECK:
+		good = answer_check(ask, &wire);
+		break;
 	case ASK_ACT: {
 		struct queue_count value = {0};
 		value.messages = wire_u32(&wire);
@@ -422,7 +454,7 @@ queue_ask_detail(struct ipc_link *link, const struct queue_id *id, queue_on_deta
 		answer_without(ask, QUEUE_DOWN);
 }
 
-#define AUDIT_TIMEOUT 600000 /* msec: it reads every body */
+#define AUDIT_TIMEOUT 600000 /* msec: it reads every record */
 
 void
 queue_ask_audit(struct ipc_link *link, queue_on_audit *on_audit, void *arg)
@@ -432,6 +464,17 @@ queue_ask_audit(struct ipc_link *link, queue_on_audit *on_audit, void *arg)
 	ask->on.audit = on_audit;
 	buf_init(&frame);
 	ask_send(ask, PROTO_AUDIT, &frame, AUDIT_TIMEOUT);
+}
+
+void
+queue_ask_check(struct ipc_link *link, uint64_t number, queue_on_check *on_check, void *arg)
+{
+	struct ask *ask = ask_new(ASK_CHECK, link, arg);
+	struct buf frame;
+	ask->on.check = on_check;
+	buf_init(&frame);
+	wire_put_u64(&frame, number);
+	ask_send(ask, PROTO_CHECK, &frame, AUDIT_TIMEOUT);
 }
 
 const char *

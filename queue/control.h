@@ -199,12 +199,27 @@ struct queue_audit {
 	    removed;     /* recipients, from the counters */
 	uint64_t queued; /* recipients, counted from the records just now */
 	uint64_t messages;
-	uint64_t bodies_checked, bodies_bad; /* length and checksum */
-	uint64_t orphans; /* records without body, recipients without message, index rows without
-	                     record */
-	bool conserved;   /* both sides are equal and nothing is bad or orphaned */
+	uint64_t orphans; /* records that do not read, or are not once in each index */
+	bool conserved;   /* both sides are equal and there are no orphans */
 };
 typedef void queue_on_audit(void *arg, enum queue_answer answer, const struct queue_audit *audit);
 void queue_ask_audit(struct ipc_link *link, queue_on_audit *on_audit, void *arg);
+
+#define QUEUE_FAULTS_MAX 50 /* in one share */
+struct queue_fault {
+	char where[200], what[100], todo[120];
+};
+struct queue_check {                      /* a share of it */
+	uint64_t number;                  /* to ask for the next share with; 0: that was the last */
+	uint64_t records, bodies, octets; /* looked at in all shares so far; octets of bodies */
+	char doing[32];                   /* where the next share goes on */
+	const struct queue_fault *faults; /* found in this share */
+	size_t count;
+};
+/* Reads and verifies everything in the spool, and changes nothing: a share each call, in well below
+ * a second. number: 0 begins. QUEUE_NOT_FOUND: that check is forgotten (after a minute, or a
+ * restart); QUEUE_LIMIT: too many at once. */
+typedef void queue_on_check(void *arg, enum queue_answer answer, const struct queue_check *share);
+void queue_ask_check(struct ipc_link *link, uint64_t number, queue_on_check *on_check, void *arg);
 
 #endif

@@ -45,6 +45,12 @@ static const char *const table_names[TABLES] = {
     [TABLE_OUTCOME] = "outcome",   [TABLE_HELD] = "held",           [TABLE_DOMAIN] = "domain",
 };
 
+const char *
+table_name(enum table table)
+{
+	return table_names[table];
+}
+
 enum store_result
 result_from(int rc)
 {

@@ -422,10 +422,9 @@ on_audit_done(void *arg, const struct queue_audit *audit)
 {
 	struct ipc_from *from = arg;
 	struct buf reply;
-	const uint64_t fields[] = {audit->accepted,   audit->generated, audit->delivered,
-	                           audit->bounced,    audit->expired,   audit->removed,
-	                           audit->queued,     audit->messages,  audit->bodies_checked,
-	                           audit->bodies_bad, audit->orphans};
+	const uint64_t fields[] = {audit->accepted, audit->generated, audit->delivered,
+	                           audit->bounced,  audit->expired,   audit->removed,
+	                           audit->queued,   audit->messages,  audit->orphans};
 	buf_init(&reply);
 	wire_put_u8(&reply, QUEUE_DONE);
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
@@ -442,6 +441,48 @@ on_audit(struct ipc_from from)
 	struct ipc_from *kept = xmalloc(sizeof(*kept));
 	*kept = from;
 	store_audit(program.store, on_audit_done, kept);
+}
+
+static void
+on_checked(void *arg, const struct queue_check *share)
+{
+	struct ipc_from *from = arg;
+	struct buf reply;
+
+	buf_init(&reply);
+	wire_put_u8(&reply, QUEUE_DONE);
+	wire_put_u64(&reply, share->number);
+	wire_put_u64(&reply, share->records);
+	wire_put_u64(&reply, share->bodies);
+	wire_put_u64(&reply, share->octets);
+	wire_put_str(&reply, share->doing);
+	wire_put_u16(&reply, (uint16_t)share->count);
+	for (size_t i = 0; i < share->count; i++) {
+		wire_put_str(&reply, share->faults[i].where);
+		wire_put_str(&reply, share->faults[i].what);
+		wire_put_str(&reply, share->faults[i].todo);
+	}
+	ipc_hub_reply(program.hub, *from, &reply, -1);
+	buf_clear(&reply);
+	free(from);
+}
+
+static void
+on_check(struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	const uint64_t number = wire_u64(&wire);
+	struct ipc_from *kept = xmalloc(sizeof(*kept));
+
+	*kept = from;
+	if (wire_done(&wire) && store_check(program.store, number, on_checked, kept))
+		return;
+	reply_u8(from,
+	         !wire_done(&wire) ? QUEUE_INVALID
+	         : number          ? QUEUE_NOT_FOUND
+	                           : QUEUE_LIMIT,
+	         -1);
+	free(kept);
 }
 
 static void
@@ -471,6 +512,8 @@ admin_frame(struct ipc_from from, struct ipc_frame *frame)
 		on_status(from);
 	} else if (frame->type == PROTO_AUDIT)
 		on_audit(from);
+	else if (frame->type == PROTO_CHECK)
+		on_check(from, frame);
 	else if (!settings_frame(program.settings, from, frame) &&
 	         !operate_frame(program.operate, from, frame))
 		malformed(from, frame);

@@ -53,6 +53,8 @@ enum proto_type {
 	              start, id after -> u8 answer, u32 messages, u32 recipients, u32 busy, u8 more,
 	              id next */
 	PROTO_HOLDS, /* call: u32 first -> u8 answer, u16 n, holds, u8 more */
+	PROTO_CHECK, /* call: u64 number -> u8 answer, u64 number, u64 records, u64 bodies, u64
+	                octets, str doing, u16 n, n x (str where, str what, str todo) */
 };
 
 enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask again */ };

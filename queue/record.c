@@ -4,16 +4,21 @@
  *
  * Keys are big-endian, so LMDB's order of octets is the order of numbers. The id stands in every
  * key: there are no duplicate keys (LMDB 0.9.24 has known bugs there). Values begin with a version
- * and follow core/buf's wire encoding. All strings that strangers can size were bounded by the
- * grammar; what could still be longer is cut here, so that a record stays below 2000 octets and
- * fits into one leaf page. */
+ * and follow core/buf's wire encoding; a record and a recipient end with a checksum, because what a
+ * disk has damaged must not be taken for an address. All strings that strangers can size were
+ * bounded by the grammar; what could still be longer is cut here, so that a record stays below 2000
+ * octets and fits into one leaf page. */
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "core/mem.h"
 #include "queue/proto.h"
+
+#define FORMAT_SEALED 5 /* the first whose records end with a checksum */
 
 enum { FLAG_GENERATED = 1, FLAG_8BIT = 2 /* formats 1 and 2 */, FLAG_HELD = 4 };
 
@@ -111,9 +116,29 @@ put_cut(struct buf *out, const char *s, size_t max)
 	wire_put_bytes(out, s ? s : "", s ? strnlen(s, max) : 0);
 }
 
+/* The last of a record: what all before it, from start on, sums up to. */
+static void
+put_seal(struct buf *out, size_t start)
+{
+	wire_put_u64(out, XXH3_64bits(out->data + start, out->len - start));
+}
+
+/* Of a record of that many octets, those before its seal; SIZE_MAX if it is broken. */
+static size_t
+sealed(const uint8_t *data, size_t len)
+{
+	if (len == 0 || data[0] < FORMAT_SEALED)
+		return len;
+	if (len < 9 || be_get(data + len - 8, 8) != XXH3_64bits(data, len - 8))
+		return SIZE_MAX;
+	return len - 8;
+}
+
 void
 record_encode(const struct store_message *message, struct buf *out)
 {
+	const size_t start = out->len;
+
 	wire_put_u8(out, STORE_FORMAT);
 	wire_put_u8(out, (uint8_t)((message->generated ? FLAG_GENERATED : 0) |
 	                           (message->held ? FLAG_HELD : 0)));
@@ -139,6 +164,7 @@ record_encode(const struct store_message *message, struct buf *out)
 	put_cut(out, message->message_id, QUEUE_MESSAGE_ID_MAX);
 	wire_put_str(out, message->protocol);
 	wire_put_u32(out, message->deferrals);
+	put_seal(out, start);
 }
 
 /* 0 for one that is not ours to read. */
@@ -153,11 +179,12 @@ version_of(struct wire *wire)
 struct store_message *
 record_decode(const void *data, size_t len)
 {
-	struct wire wire = wire_from(data, len);
+	const size_t octets = sealed(data, len);
+	struct wire wire = wire_from(data, octets == SIZE_MAX ? 0 : octets);
 	struct store_message *message;
 	unsigned version = version_of(&wire), flags;
 
-	if (version == 0)
+	if (version == 0 || wire.failed)
 		return NULL;
 	message = xcalloc(1, sizeof(*message));
 	flags = wire_u8(&wire);
@@ -200,6 +227,8 @@ record_decode(const void *data, size_t len)
 void
 recipient_encode(const struct store_recipient *recipient, struct buf *out)
 {
+	const size_t start = out->len;
+
 	wire_put_u8(out, STORE_FORMAT);
 	wire_put_u8(out, (uint8_t)recipient->state);
 	wire_put_u32(out, recipient->attempts);
@@ -213,16 +242,18 @@ recipient_encode(const struct store_recipient *recipient, struct buf *out)
 	put_cut(out, recipient->host, 255);
 	wire_put_str(out, recipient->peer);
 	wire_put_str(out, recipient->tls);
+	put_seal(out, start);
 }
 
 bool
 recipient_decode(const void *data, size_t len, uint16_t index, struct store_recipient *out)
 {
-	struct wire wire = wire_from(data, len);
+	const size_t octets = sealed(data, len);
+	struct wire wire = wire_from(data, octets == SIZE_MAX ? 0 : octets);
 	unsigned version = version_of(&wire), state, lane;
 
 	memset(out, 0, sizeof(*out));
-	if (version == 0)
+	if (version == 0 || wire.failed)
 		return false;
 	out->index = index;
 	state = wire_u8(&wire);

@@ -6,7 +6,8 @@
  * Order matters: first an id that is in two lanes is reduced to its higher generation; then every
  * remaining record counts its body; only then are files looked at, and only what no record names is
  * removed. Nothing that a record names is ever touched: a body that is missing or short is reported
- * and its record kept. If a record cannot be read, nothing is removed at all. */
+ * and its record kept. If a record cannot be read, no file is removed at all, by this start or
+ * later: the others go on, and that one waits for somebody to restore it. */
 
 #include <dirent.h>
 #include <errno.h>
@@ -28,6 +29,7 @@ struct extents {
 	struct extent *list;
 	size_t count, size;
 	uint64_t lost; /* bodies shorter than their record says, or gone */
+	bool unknown;  /* a record does not read: what it names is not to be touched either */
 };
 
 /* Deletes id from lane as the second half of a move would have. */
@@ -67,9 +69,13 @@ settle_pair(struct lane *a, struct lane *b)
 
 		memcpy(id.octets, k.mv_data, STORE_ID_SIZE);
 		other = txn_load(&second, &id, false);
+		one = other ? txn_load(&first, &id, false) : NULL;
+		if (first.rc == MDB_CORRUPTED)
+			first.rc = 0; /* count_bodies says so */
+		if (second.rc == MDB_CORRUPTED)
+			second.rc = 0;
 		if (other == NULL)
 			continue;
-		one = txn_load(&first, &id, false);
 		if (one && one->generation > other->generation) {
 			losers_b = xreallocarray(losers_b, count_b + 1, sizeof(id));
 			losers_b[count_b++] = id;
@@ -149,13 +155,17 @@ count_bodies(struct store *store, struct lane *lane, struct extents *extents, ch
 		if (message == NULL) {
 			unsigned version = v.mv_size ? *(const uint8_t *)v.mv_data : 0;
 
-			if (version > STORE_FORMAT)
+			if (version > STORE_FORMAT) {
 				snprintf(error, size,
 				         "%s: a record was written by a newer version (format %u, "
 				         "this program knows %u)",
 				         lane->name, version, STORE_FORMAT);
-			txn.rc = MDB_CORRUPTED;
-			break;
+				txn.rc = MDB_CORRUPTED;
+				break;
+			}
+			extents->unknown = true;
+			log_error("-", "record-bad", "lane=%s octets=%zu", lane->name, v.mv_size);
+			continue;
 		}
 		memcpy(id.octets, k.mv_data, STORE_ID_SIZE);
 		if (message->body.segment) {
@@ -213,6 +223,11 @@ clean_segments(struct store *store, struct extents *extents)
 			continue;
 		if (number >= segments->next)
 			segments->next = number + 1;
+		if (extents->unknown) {
+			/* Kept by a life that nothing ends. */
+			segments_retain(segments, &(struct store_body){.segment = number});
+			continue;
+		}
 		extent = extent_of(extents, number, false);
 		if (extent == NULL) {
 			(void)unlinkat(segments->bodies, name, 0);
@@ -287,7 +302,8 @@ store_recover(struct store *store, char *error, size_t size)
 	}
 	for (unsigned i = 0; i < QUEUE_LANES && rc == 0; i++)
 		rc = count_bodies(store, &lanes[i], &extents, error, size);
-	if (rc == 0 && (clean_segments(store, &extents) < 0 || clean_large(store) < 0)) {
+	if (rc == 0 &&
+	    (clean_segments(store, &extents) < 0 || (!extents.unknown && clean_large(store) < 0))) {
 		snprintf(error, size, "bodies or large: cannot be cleaned: %s", strerror(errno));
 		rc = -1;
 	}

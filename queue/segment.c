@@ -200,6 +200,19 @@ segments_measure(struct segments *segments, uint64_t number, uint64_t end, msec_
 	pthread_mutex_unlock(&segments->lock);
 }
 
+bool
+segments_know(struct segments *segments, uint64_t number)
+{
+	bool known;
+	size_t at;
+
+	pthread_mutex_lock(&segments->lock);
+	at = find(segments, number);
+	known = at < segments->count && segments->list[at].number == number;
+	pthread_mutex_unlock(&segments->lock);
+	return known;
+}
+
 void
 segments_spoil(struct segments *segments, uint64_t number)
 {

@@ -64,8 +64,8 @@
  * both commits, and its second half is asked again until it succeeds.
  *
  * Threads. The loop's thread asks and reads; each lane's writer applies; a sync thread makes large
- * bodies durable, so that no commit waits for one; an audit thread counts and reads. An op belongs
- * to exactly one of them at a time. One more closes files that were removed (segment.c).
+ * bodies durable, so that no commit waits for one; a reader's thread counts and verifies. An op
+ * belongs to exactly one of them at a time. One more closes files that were removed (segment.c).
  */
 /* clang-format on */
 
@@ -265,6 +265,7 @@ release(struct store *store)
 	lane_stop(&store->audit);
 	lane_close(&store->audit);
 	compact_free(store->compact);
+	checks_free(store);
 	segments_close(&store->segments);
 	loop_timer_free(store->timer);
 	if (store->wake)
@@ -291,6 +292,7 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 	store->lock_fd = fd;
 	store->done_tail = &store->done;
 	LIST_INIT(&store->moves);
+	LIST_INIT(&store->checks);
 	store->compact = compact_new(store);
 	pthread_mutex_init(&store->lock, NULL);
 	pthread_cond_init(&store->done_wake, NULL);

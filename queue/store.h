@@ -252,10 +252,16 @@ struct store_counts {
 	unsigned map_percent; /* used pages of the fullest environment */
 };
 void store_counts(struct store *store, struct store_counts *out);
-/* Counts and verifies everything as of now, beside all other work: takes as long as reading all
- * bodies. One at a time, in order. At store_close what is left is answered without reading on. */
+/* Both sides of the books as of now, beside all other work: takes as long as reading all records.
+ * One at a time, in order. */
 typedef void store_on_audit(void *arg, const struct queue_audit *audit);
 void store_audit(struct store *store, store_on_audit *on_audit, void *arg);
+
+/* The next share of a check of everything, bodies too; number 0 begins one, and goes on with the
+ * number of its answer, which is 0 when it is over. False when there is none of that number (it is
+ * forgotten after a minute) or there are too many. on_check borrows. */
+typedef void store_on_check(void *arg, const struct queue_check *share);
+bool store_check(struct store *store, uint64_t number, store_on_check *on_check, void *arg);
 
 /* --- ledger, overrides, directives: all in fresh --- */
 

@@ -16,9 +16,9 @@
 #include "smtp/dsn.h"
 
 /* Of environments and records; 1 knew no delay notices, 2 no envelope, 3 not how a message came and
- * whom its attempts met. */
-#define STORE_FORMAT       4u
-#define STORE_SEGMENT_MAX  (64u << 20)
+ * whom its attempts met, 4 no checksum of records. */
+#define STORE_FORMAT       5u
+#define STORE_SEGMENT_MAX  (65u << 20)
 #define STORE_SEGMENT_ROOM (1u << 20) /* by which it grows */
 #define STORE_ID_SIZE      16u
 
@@ -136,6 +136,8 @@ char *large_name(const struct queue_id *id, char out[QUEUE_ID_TEXT_SIZE]);
 void segments_retain(struct segments *segments, const struct store_body *body);
 /* What the file of a segment says (at open). */
 void segments_measure(struct segments *segments, uint64_t number, uint64_t end, msec_t left);
+/* Whether something lives in it. */
+bool segments_know(struct segments *segments, uint64_t number);
 /* One of its bodies does not read back. */
 void segments_spoil(struct segments *segments, uint64_t number);
 /* Reads a body in a segment, of which data holds body->size octets: 0 or an errno (EBADMSG: wrong
@@ -221,6 +223,7 @@ void lane_stop(struct lane *lane);
 void lane_close(struct lane *lane);
 void lane_post(struct lane *lane, struct op *op);
 
+const char *table_name(enum table table);
 /* A read transaction; rc tells whether it began. */
 void txn_read(struct lane *lane, struct lane_txn *txn);
 void txn_write(struct lane *lane, struct lane_txn *txn);
@@ -276,7 +279,9 @@ struct store {
 	int failed_rc;
 	LIST_HEAD(, move) moves; /* under way; loop's thread only */
 	struct compact *compact;
-	struct op *again; /* last halves of moves that failed: asked again each second */
+	LIST_HEAD(, check) checks; /* begun and not over; loop's thread only */
+	uint64_t check_number;     /* of the last one */
+	struct op *again;          /* last halves of moves that failed: asked again each second */
 };
 /* Writers hand their ops back through this, a chain at a time. */
 void store_hand_back(struct store *store, struct op *first, struct op *last);
@@ -325,6 +330,13 @@ void compact_tick(struct compact *compact);
 
 /* Adds a message's charge to the account's row of that minute. */
 void txn_charge(struct lane_txn *txn, const char *account, const struct ledger_charge *charge);
+
+/* Whether it is a row that can be read. */
+bool ledger_row_reads(const MDB_val *key, const MDB_val *value);
+
+/* --- check.c --- */
+
+void checks_free(struct store *store);
 
 /* --- recover.c --- */
 

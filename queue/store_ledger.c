@@ -149,6 +149,27 @@ store_load_reset(struct store *store, const char *account, struct store_reset *o
 	return found;
 }
 
+bool
+ledger_row_reads(const MDB_val *key, const MDB_val *value)
+{
+	const uint8_t *octets = key->mv_data;
+	struct store_reset reset;
+	struct window window;
+	struct pace pace = {0};
+	uint32_t row;
+	bool good;
+
+	if (key->mv_size < 6 || memchr(octets, 0, key->mv_size - 4) != octets + key->mv_size - 5)
+		return false;
+	row = (uint32_t)be_get(octets + key->mv_size - 4, 4);
+	if (row == ROW_RESET)
+		return reset_decode(value->mv_data, value->mv_size, &reset);
+	window_init(&window);
+	good = row_load(value->mv_data, value->mv_size, row, 0, &window, &pace) == 0;
+	window_clear(&window);
+	return good;
+}
+
 /* --- changing --- */
 
 struct setting { /* one row put or deleted, or the ledger time raised */

@@ -190,6 +190,7 @@ store_list(struct store *store, const char *account, const struct queue_id *afte
 			if (!lister->here || !queue_id_equal(&lister->id, &id))
 				continue;
 			message = txn_load(&lister->txn, &id, false);
+			lister->txn.rc = 0; /* one record that does not read hides no others */
 			if (message && (best == NULL || message->generation > best->generation)) {
 				store_message_free(best);
 				best = message;

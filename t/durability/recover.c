@@ -7,18 +7,30 @@
 #include "core/log.h"
 #include "queue/store.h"
 
-struct audited {
-	struct loop *loop;
-	struct queue_audit audit;
-};
+static struct loop *loop;
+static struct store *store;
+static struct queue_audit audit;
+static unsigned long long bodies, faults;
 
 static void
-on_audit(void *arg, const struct queue_audit *audit)
+on_audit(void *arg, const struct queue_audit *result)
 {
-	struct audited *audited = arg;
+	(void)arg;
+	audit = *result;
+	loop_stop(loop);
+}
 
-	audited->audit = *audit;
-	loop_stop(audited->loop);
+static void
+on_check(void *arg, const struct queue_check *share)
+{
+	for (size_t i = 0; i < share->count; i++)
+		printf("fault %s: %s\n", share->faults[i].where, share->faults[i].what);
+	faults += share->count;
+	bodies = share->bodies;
+	if (share->number == 0)
+		store_audit(store, on_audit, arg);
+	else
+		store_check(store, share->number, on_check, arg);
 }
 
 int
@@ -28,22 +40,19 @@ main(int argc, char **argv)
 		return 64;
 	log_open("recover");
 	log_set_level(LOG_LEVEL_WARN);
-	struct loop *loop = loop_new();
+	loop = loop_new();
 	const struct store_opts opts = {
 	    .map_size = 1ull << 30, .history_keep = 86400000, .verify_bodies = true};
 	char error[256] = "";
-	struct store *store = store_open(loop, &opts, error, sizeof error);
+	store = store_open(loop, &opts, error, sizeof error);
 	if (store == NULL) {
 		printf("audit bad cannot open: %s\n", error);
 		return 1;
 	}
-	struct audited audited = {.loop = loop};
-	store_audit(store, on_audit, &audited);
+	store_check(store, 0, on_check, NULL);
 	loop_run(loop);
-	const struct queue_audit audit = audited.audit;
-	printf("audit %s bodies=%llu bad=%llu orphans=%llu queued=%llu\n",
-	       audit.conserved ? "ok" : "bad", (unsigned long long)audit.bodies_checked,
-	       (unsigned long long)audit.bodies_bad, (unsigned long long)audit.orphans,
+	printf("audit %s bodies=%llu faults=%llu queued=%llu\n",
+	       audit.conserved && faults == 0 ? "ok" : "bad", bodies, faults,
 	       (unsigned long long)audit.queued);
 	for (int i = 2; i < argc; i++) {
 		struct queue_id id;

@@ -83,6 +83,54 @@ run_audit(void)
 	wait_audit();
 }
 
+static struct queue_check checked; /* the last share of a check */
+static struct queue_fault faults[200];
+static size_t fault_count;
+static bool check_over;
+
+static inline void
+on_check(void *arg, const struct queue_check *share)
+{
+	(void)arg;
+	checked = *share;
+	for (size_t i = 0; i < share->count && fault_count < 200; i++)
+		faults[fault_count++] = share->faults[i];
+	check_over = share->number == 0;
+	if (check_over)
+		loop_stop(loop);
+	else if (!store_check(store, share->number, on_check, NULL))
+		abort();
+}
+
+static inline void
+wait_check(void)
+{
+	while (!check_over)
+		loop_run(loop);
+}
+
+/* Faults in all that is stored: how many. */
+static inline size_t
+run_check(void)
+{
+	fault_count = 0;
+	check_over = false;
+	if (!store_check(store, 0, on_check, NULL))
+		abort();
+	wait_check();
+	return fault_count;
+}
+
+/* Whether there is one of that kind at such a place. */
+static inline bool
+found(const char *where, const char *what)
+{
+	for (size_t i = 0; i < fault_count; i++)
+		if (strstr(faults[i].where, where) && strstr(faults[i].what, what))
+			return true;
+	return false;
+}
+
 /* Notifications, of which none is delivered here, aside. */
 static inline bool
 conserved(uint64_t queued)
@@ -91,12 +139,15 @@ conserved(uint64_t queued)
 	queued += audit.generated;
 	if (!audit.conserved || audit.queued != queued)
 		printf("# conserved %d accepted %llu delivered %llu bounced %llu queued %llu (want "
-		       "%llu) bad %llu orphans %llu\n",
+		       "%llu) orphans %llu\n",
 		       audit.conserved, (unsigned long long)audit.accepted,
 		       (unsigned long long)audit.delivered, (unsigned long long)audit.bounced,
 		       (unsigned long long)audit.queued, (unsigned long long)queued,
-		       (unsigned long long)audit.bodies_bad, (unsigned long long)audit.orphans);
-	return audit.conserved && audit.queued == queued;
+		       (unsigned long long)audit.orphans);
+	run_check();
+	for (size_t i = 0; i < fault_count; i++)
+		printf("# %s: %s\n", faults[i].where, faults[i].what);
+	return audit.conserved && audit.queued == queued && fault_count == 0;
 }
 
 static inline struct address
