@@ -5,8 +5,8 @@
 
 /* queue: what sekisho-queue has promised; envelopes only, never content. */
 
-static json_t *
-entry_json(const struct queue_entry *entry)
+json_t *
+json_entry(const struct queue_entry *entry)
 {
 	const msec_t age = clock_wall() - entry->accepted;
 	char id[QUEUE_ID_TEXT_SIZE];
@@ -42,7 +42,7 @@ on_list(void *arg, enum queue_answer got, const struct queue_entry *list, size_t
 		return;
 	messages = json_array();
 	for (size_t i = 0; i < count; i++)
-		json_array_append_new(messages, entry_json(&list[i]));
+		json_array_append_new(messages, json_entry(&list[i]));
 	request_answer(request,
 	               json_pack("{s:o,s:o}", "messages", messages, "next",
 	                         next ? json_string(queue_id_format(next, id)) : json_null()));
@@ -264,7 +264,7 @@ on_detail(void *arg, enum queue_answer got, const struct queue_detail *detail)
 
 	if (!request_queue_done(request, got))
 		return;
-	result = entry_json(&detail->entry);
+	result = json_entry(&detail->entry);
 	if (detail->finished) {
 		json_object_set_new(result, "lane", json_string("finished"));
 		json_object_set_new(result, "state", json_string("finished"));

@@ -22,6 +22,7 @@ enum argument_type {
 	ARGUMENT_ACCOUNT,  /* request_account gives it in its canonical spelling */
 	ARGUMENT_MESSAGE,  /* request_message */
 	ARGUMENT_TEXT,     /* one line of at most ARGUMENT_TEXT_MAX octets: request_text */
+	ARGUMENT_LINE,     /* the same of at most ARGUMENT_LINE_MAX octets */
 	ARGUMENT_SECRET,   /* any text: request_text */
 	ARGUMENT_COUNT,    /* 0 to 4294967295: request_count */
 	ARGUMENT_PROCESS,  /* admin/process.h: request_text */
@@ -34,6 +35,7 @@ enum argument_type {
 	ARGUMENT_IDENTITY, /* an address, a domain or all below one: request_identity */
 };
 #define ARGUMENT_TEXT_MAX 127
+#define ARGUMENT_LINE_MAX 998 /* RFC 5322 section 2.1.1 */
 
 struct argument {
 	const char *name; /* NULL ends the list */
@@ -91,9 +93,11 @@ json_t *json_time(msec_t wall);
 json_t *json_number(uint64_t n);
 json_t *json_text(const char *text);
 json_t *json_hold(const struct queue_hold *hold);
+json_t *json_entry(const struct queue_entry *entry);
 
 void cmd_account_add(struct request *request);
 void cmd_account_class(struct request *request);
+void cmd_account_history(struct request *request);
 void cmd_account_identity_add(struct request *request);
 void cmd_account_identity_list(struct request *request);
 void cmd_account_identity_remove(struct request *request);
@@ -127,6 +131,7 @@ void cmd_session_list(struct request *request);
 void cmd_status(struct request *request);
 void cmd_status_late(struct request *request);
 void cmd_stop(struct request *request);
+void cmd_trace(struct request *request);
 void cmd_watch(struct request *request);
 
 #endif

@@ -41,6 +41,7 @@ const struct command commands[] = {
     {"account.suspend", ROLE_OPERATE, PATIENCE,       cmd_account_suspend, NULL, {ACCOUNT, REASON}},
     {"account.resume", ROLE_OPERATE, PATIENCE,       cmd_account_resume, NULL, {ACCOUNT}},
     {"account.remove", ROLE_ADMIN,   PATIENCE,       cmd_account_remove, NULL, {ACCOUNT}},
+    {"account.history", ROLE_LOOK,   PATIENCE,       cmd_account_history, NULL, {ACCOUNT}},
 
     {"account.identity.list", ROLE_LOOK, PATIENCE,   cmd_account_identity_list, NULL, {ACCOUNT}},
     {"account.identity.add", ROLE_ADMIN, PATIENCE,   cmd_account_identity_add, NULL, {ACCOUNT, {"identity", ARGUMENT_IDENTITY, true}, {"details", ARGUMENT_FLAG, false}, {"delegate", ARGUMENT_FLAG, false}}},
@@ -62,6 +63,8 @@ const struct command commands[] = {
     {"queue.remove",   ROLE_OPERATE, PATIENCE,       cmd_queue_remove,   NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, {"dry_run", ARGUMENT_FLAG, false}, REASON, {"after", ARGUMENT_TEXT, false}}},
     {"queue.audit",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_audit,    NULL, {{0}}},
     {"queue.check",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_check,    NULL, {{"check", ARGUMENT_NUMBER, false}}},
+
+    {"trace",          ROLE_LOOK,    PATIENCE,       cmd_trace,          NULL, {OF_MESSAGE, {"message_id", ARGUMENT_LINE, false}, {"address", ARGUMENT_ADDRESS, false}, {"since", ARGUMENT_DURATION, false}, {"limit", ARGUMENT_COUNT, false}, {"after", ARGUMENT_TEXT, false}}},
 
     {"session.list",   ROLE_LOOK,    PATIENCE,       cmd_session_list,   NULL, {OF_ACCOUNT, {"after", ARGUMENT_NUMBER, false}}},
     {"session.kill",   ROLE_OPERATE, PATIENCE,       cmd_session_kill,   NULL, {OF_ACCOUNT, {"session", ARGUMENT_NUMBER, false}}},

@@ -59,6 +59,9 @@ void ctl_queue_print_audit(const json_t *request, const json_t *result);
 int ctl_queue_finish_audit(const json_t *result);
 int ctl_queue_run_check(json_t *request);
 
+int ctl_trace_run(json_t *request);
+void ctl_account_print_history(const json_t *request, const json_t *result);
+
 void ctl_session_print_list(const json_t *request, const json_t *result);
 void ctl_session_prepare_kill(json_t *request);
 void ctl_session_print_killed(const json_t *request, const json_t *result);

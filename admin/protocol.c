@@ -429,6 +429,10 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		if (strlen(text) > ARGUMENT_TEXT_MAX)
 			return "is longer than 127 octets";
 		return is_one_line(text) ? NULL : "holds control characters; give one line of text";
+	case ARGUMENT_LINE:
+		if (strlen(text) > ARGUMENT_LINE_MAX)
+			return "is longer than 998 octets";
+		return is_one_line(text) ? NULL : "holds control characters; give one line of text";
 	case ARGUMENT_PROCESS:
 		return process_parse(text, &process)
 		           ? NULL
@@ -618,12 +622,12 @@ cmd_help(struct request *request)
 {
 	static const char *const types[] = {
 	    [ARGUMENT_ACCOUNT] = "account",   [ARGUMENT_MESSAGE] = "message",
-	    [ARGUMENT_TEXT] = "text",         [ARGUMENT_SECRET] = "secret",
-	    [ARGUMENT_COUNT] = "count",       [ARGUMENT_DURATION] = "duration",
-	    [ARGUMENT_NUMBER] = "number",     [ARGUMENT_PROCESS] = "process",
-	    [ARGUMENT_LEVEL] = "level",       [ARGUMENT_DOMAIN] = "domain",
-	    [ARGUMENT_FLAG] = "flag",         [ARGUMENT_ADDRESS] = "address",
-	    [ARGUMENT_IDENTITY] = "identity",
+	    [ARGUMENT_TEXT] = "text",         [ARGUMENT_LINE] = "line",
+	    [ARGUMENT_SECRET] = "secret",     [ARGUMENT_COUNT] = "count",
+	    [ARGUMENT_DURATION] = "duration", [ARGUMENT_NUMBER] = "number",
+	    [ARGUMENT_PROCESS] = "process",   [ARGUMENT_LEVEL] = "level",
+	    [ARGUMENT_DOMAIN] = "domain",     [ARGUMENT_FLAG] = "flag",
+	    [ARGUMENT_ADDRESS] = "address",   [ARGUMENT_IDENTITY] = "identity",
 	};
 	json_t *list = json_array();
 

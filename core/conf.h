@@ -183,6 +183,7 @@ struct conf {
 	struct conf_reply_rules reply_rules; /* replies.rules */
 	bool no_shipped_replies;             /* replies.shipped: on or off */
 	msec_t history_keep;                 /* history.keep: 30d */
+	uint64_t history_size;               /* history.size: 4GiB */
 	/* relay */
 	struct conf_addresses dns_servers; /* dns.servers: none is /etc/resolv.conf's */
 	char *dns_trust_anchor;            /* dns.trust_anchor: path, "" validates nothing */

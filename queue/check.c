@@ -308,28 +308,41 @@ check_index(const struct row *row)
 	store_message_free(message);
 }
 
-/* A row about what has ended. */
+/* A row about what has become of a message, on its way to history or there. */
 static void
 check_outcome(const struct row *row)
 {
-	const bool summary =
-	    row->table == TABLE_SUMMARY ||
-	    (row->k->mv_size == OUTBOX_KEY_SIZE &&
-	     be_get((const uint8_t *)row->k->mv_data + STORE_ID_SIZE, 2) == OUTBOX_SUMMARY_INDEX);
+	static const char advice[] = "history lacks it; look at the disk";
+	const uint8_t *key = row->k->mv_data;
+	const MDB_val *v = row->v;
 	struct store_recipient recipient;
-	struct store_message *message = NULL;
+	struct store_message *message;
+	struct history_act act;
+	struct event event;
+	unsigned index = OUTBOX_SUMMARY_INDEX;
 
 	if (row->k->mv_size != (row->table == TABLE_SUMMARY ? STORE_ID_SIZE : OUTBOX_KEY_SIZE)) {
 		row_fault(row, "the row has no name that it could have", advice_row);
-	} else if (summary) {
-		if ((message = record_decode(row->v->mv_data, row->v->mv_size)) == NULL)
-			row_fault(row, "the record of a finished message does not read",
-			          "history lacks it; look at the disk");
+		return;
+	}
+	if (row->table != TABLE_SUMMARY)
+		index = (unsigned)be_get(key + STORE_ID_SIZE, 2);
+	if (index == OUTBOX_SUMMARY_INDEX) {
+		if (row->table == TABLE_OUTBOX && v->mv_size == 0)
+			return; /* history is to look its message up */
+		if ((message = record_decode(v->mv_data, v->mv_size)) == NULL)
+			row_fault(row, "what is told of a message does not read", advice);
 		store_message_free(message);
-	} else if (recipient_decode(row->v->mv_data, row->v->mv_size, 0, &recipient)) {
+	} else if (index == OUTBOX_EVENT_INDEX) {
+		if (!event_decode(v->mv_data, v->mv_size, &event))
+			row_fault(row, "what happened to a message does not read", advice);
+	} else if (index == OUTBOX_ACT_INDEX) {
+		if (!act_decode(v->mv_data, v->mv_size, &act))
+			row_fault(row, "what an operator did does not read", advice);
+	} else if (recipient_decode(v->mv_data, v->mv_size, 0, &recipient)) {
 		recipient_clear(&recipient);
 	} else {
-		row_fault(row, "an outcome does not read", "history lacks it; look at the disk");
+		row_fault(row, "an outcome does not read", advice);
 	}
 }
 

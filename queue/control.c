@@ -107,8 +107,8 @@ read_status(struct wire *wire, struct queue_status *status)
 	status->ledger_held = wire_u8(wire) != 0;
 }
 
-static void
-read_entry(struct wire *wire, struct queue_entry *entry)
+void
+proto_entry(struct wire *wire, struct queue_entry *entry)
 {
 	proto_id(wire, &entry->id);
 	unsigned lane = wire_u8(wire);
@@ -168,7 +168,7 @@ answer_list(struct ask *ask, struct wire *wire)
 		return false;
 	struct queue_entry *list = xcalloc(count + 1, sizeof(*list));
 	for (size_t i = 0; i < count; i++)
-		read_entry(wire, &list[i]);
+		proto_entry(wire, &list[i]);
 	bool more = wire_u8(wire) != 0;
 	struct queue_id next;
 	proto_id(wire, &next);
@@ -216,7 +216,7 @@ static int
 answer_detail(struct ask *ask, struct wire *wire)
 {
 	struct queue_detail detail = {0};
-	read_entry(wire, &detail.entry);
+	proto_entry(wire, &detail.entry);
 	detail.finished = wire_u8(wire) != 0;
 	wire_str(wire, detail.client_ip, sizeof(detail.client_ip));
 	detail.client_port = wire_u16(wire);

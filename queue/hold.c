@@ -7,6 +7,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "queue/history.h"
 #include "queue/proto.h"
 
 /* Memory follows the disk: an entry comes and goes with the completion of its directive's write, so
@@ -132,6 +133,19 @@ struct change {
 
 static void look_at_clock(struct holds *holds);
 
+/* For who asks later what became of a message. */
+static void
+note(const struct change *change, const char *what, msec_t until)
+{
+	struct history_act act = {
+	    .when = clock_wall(), .until = until, .selector = change->hold.selector};
+
+	snprintf(act.what, sizeof(act.what), "%s", what);
+	memcpy(act.by, change->by, sizeof(act.by));
+	memcpy(act.reason, change->hold.reason, sizeof(act.reason));
+	history_note(change->holds->store, &act);
+}
+
 static void
 on_stored(void *arg, enum store_result result)
 {
@@ -149,10 +163,12 @@ on_stored(void *arg, enum store_result result)
 	} else if (change->ends) {
 		if ((entry = find(holds, &change->hold.selector)) != NULL)
 			drop(holds, entry);
+		note(change, "released", 0);
 		log_info("-", change->by_itself ? "hold-over" : "released", "what=\"%s\" by=\"%s\"",
 		         name, change->by);
 	} else {
 		enter(holds, &change->hold);
+		note(change, "held", change->hold.until);
 		if (change->hold.until)
 			clock_rfc3339(change->hold.until, until);
 		log_info("-", "hold", "what=\"%s\" until=%s by=\"%s\" reason=\"%s\"", name, until,

@@ -38,11 +38,24 @@
 #define RESERVE_MIN  (32u << 20) /* of the map: more than the pages that some groups touch */
 
 static const char *const table_names[TABLES] = {
-    [TABLE_META] = "meta",         [TABLE_COUNTER] = "counter",     [TABLE_MESSAGE] = "message",
-    [TABLE_PREFIX] = "prefix",     [TABLE_RECIPIENT] = "recipient", [TABLE_DUE] = "due",
-    [TABLE_ACCOUNT] = "account",   [TABLE_OUTBOX] = "outbox",       [TABLE_LEDGER] = "ledger",
-    [TABLE_OVERRIDE] = "override", [TABLE_DIRECTIVE] = "directive", [TABLE_SUMMARY] = "summary",
-    [TABLE_OUTCOME] = "outcome",   [TABLE_HELD] = "held",           [TABLE_DOMAIN] = "domain",
+    [TABLE_META] = "meta",
+    [TABLE_COUNTER] = "counter",
+    [TABLE_MESSAGE] = "message",
+    [TABLE_PREFIX] = "prefix",
+    [TABLE_RECIPIENT] = "recipient",
+    [TABLE_DUE] = "due",
+    [TABLE_ACCOUNT] = "account",
+    [TABLE_OUTBOX] = "outbox",
+    [TABLE_LEDGER] = "ledger",
+    [TABLE_OVERRIDE] = "override",
+    [TABLE_DIRECTIVE] = "directive",
+    [TABLE_SUMMARY] = "summary",
+    [TABLE_OUTCOME] = "outcome",
+    [TABLE_HELD] = "held",
+    [TABLE_INDEX] = "index",
+    [TABLE_ENDED] = "ended",
+    [TABLE_ACT] = "act",
+    [TABLE_DOMAIN] = "domain",
 };
 
 const char *
@@ -301,6 +314,8 @@ txn_store(struct lane_txn *txn, const struct store_message *message)
 	key_account(&key, message->account, &message->id);
 	txn_put(txn, TABLE_ACCOUNT, &key, "", 0);
 	txn_domains(txn, message, false);
+	key_outbox(&key, &message->id, OUTBOX_SUMMARY_INDEX, OUTBOX_SUMMARY_ATTEMPT);
+	txn_put(txn, TABLE_OUTBOX, &key, "", 0);
 	buf_clear(&buf);
 }
 
@@ -321,6 +336,20 @@ txn_drop(struct lane_txn *txn, const struct store_message *message)
 	key_account(&key, message->account, &message->id);
 	txn_del(txn, TABLE_ACCOUNT, &key);
 	txn_domains(txn, message, true);
+}
+
+void
+txn_event(struct lane_txn *txn, const struct queue_id *id, uint32_t number,
+          const struct event *event)
+{
+	struct key key;
+	struct buf buf;
+
+	buf_init(&buf);
+	event_encode(event, &buf);
+	key_outbox(&key, id, OUTBOX_EVENT_INDEX, (uint32_t)event->kind << 24 | (number & 0xffffff));
+	txn_put(txn, TABLE_OUTBOX, &key, buf.data, buf.len);
+	buf_clear(&buf);
 }
 
 /* --- opening --- */

@@ -32,6 +32,7 @@
 #include "queue/settings.h"
 #include "queue/space.h"
 #include "queue/store.h"
+#include "queue/tracer.h"
 #include "ratelimit/ledger.h"
 
 struct large { /* a large body being received */
@@ -74,6 +75,7 @@ static struct program {
 	struct space *space;
 	struct schedule *schedule;
 	struct operate *operate;
+	struct tracer *tracer;
 	struct settings *settings;
 	LIST_HEAD(, large) larges;
 	unsigned large_count;
@@ -515,7 +517,8 @@ admin_frame(struct ipc_from from, struct ipc_frame *frame)
 	else if (frame->type == PROTO_CHECK)
 		on_check(from, frame);
 	else if (!settings_frame(program.settings, from, frame) &&
-	         !operate_frame(program.operate, from, frame))
+	         !operate_frame(program.operate, from, frame) &&
+	         !tracer_frame(program.tracer, from, frame))
 		malformed(from, frame);
 }
 
@@ -596,7 +599,7 @@ on_reloaded(void *arg, const struct conf *conf)
 {
 	(void)arg;
 	program.conf = conf;
-	store_keep_history(program.store, conf->history_keep);
+	store_keep_history(program.store, conf->history_keep, conf->history_size);
 	space_reload(program.space, conf);
 	quota_reload(program.quota, conf);
 	schedule_reload(program.schedule, conf);
@@ -616,6 +619,7 @@ on_start(void *arg)
 	(void)arg;
 	struct store_opts opts = {.map_size = program.conf->map_size,
 	                          .history_keep = program.conf->history_keep,
+	                          .history_size = program.conf->history_size,
 	                          .hostname = program.conf->hostname,
 	                          .on_generated = on_generated};
 	program.store = store_open(service_loop(), &opts, error, sizeof(error));
@@ -631,6 +635,7 @@ on_start(void *arg)
 	                                program.quota, program.conf);
 	program.settings = settings_new(program.hub, program.store, program.quota);
 	program.operate = operate_new(program.hub, program.store, program.schedule, program.holds);
+	program.tracer = tracer_new(program.hub, program.store, program.operate);
 	while (!TAILQ_EMPTY(&program.early)) {
 		struct early *early = TAILQ_FIRST(&program.early);
 		TAILQ_REMOVE(&program.early, early, link);
@@ -657,11 +662,13 @@ on_stop(void *arg)
 		store_large_abort(store, large_take(LIST_FIRST(&program.larges)));
 	store_close(store);
 	program.store = NULL;
+	tracer_free(program.tracer);
 	operate_free(program.operate);
 	settings_free(program.settings);
 	schedule_free(program.schedule);
 	holds_free(program.holds);
 	quota_free(program.quota);
+	program.tracer = NULL;
 	program.operate = NULL;
 	program.settings = NULL;
 	program.schedule = NULL;

@@ -113,6 +113,9 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
 	    .recipients = &to,
 	    .recipient_count = 1,
 	};
+	struct event event = {.when = notice->when,
+	                      .lane = (enum queue_lane)(txn->lane - store->lanes),
+	                      .action = notice->action};
 	struct buf body;
 
 	queue_id_format(&notice->id, id);
@@ -131,6 +134,12 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
 	message.body = notice->body;
 	txn_store(txn, &message);
 	txn_count(txn, COUNTER_GENERATED, 1);
+	event.kind = EVENT_NOTICE;
+	event.other = notice->id;
+	txn_event(txn, &about->id, (uint32_t)be_get(notice->id.octets + 12, 4), &event);
+	event.kind = EVENT_ABOUT;
+	event.other = about->id;
+	txn_event(txn, &notice->id, 0, &event);
 }
 
 void

@@ -44,8 +44,8 @@ put_cut(struct buf *frame, const char *s, size_t size)
 	wire_put_bytes(frame, s ? s : "", s ? strnlen(s, size - 1) : 0);
 }
 
-static void
-put_entry(struct operate *operate, struct buf *frame, const struct store_message *message)
+void
+operate_put_entry(struct operate *operate, struct buf *frame, const struct store_message *message)
 {
 	char from[ADDRESS_TEXT_SIZE], rule[QUEUE_SELECTOR_TEXT_SIZE] = "";
 	struct queue_entry *fields = NULL; /* for the sizes only */
@@ -110,7 +110,7 @@ on_list_message(void *arg, const struct store_message *message)
 	listing->last = message->id;
 	if (!is_listed(listing, message))
 		return;
-	put_entry(listing->operate, &listing->entries, message);
+	operate_put_entry(listing->operate, &listing->entries, message);
 	listing->count++;
 }
 
@@ -214,7 +214,7 @@ on_detail(struct operate *operate, struct ipc_from from, const struct ipc_frame 
 		count = PROTO_DETAIL_PAGE;
 	buf_init(&reply);
 	wire_put_u8(&reply, QUEUE_DONE);
-	put_entry(operate, &reply, message);
+	operate_put_entry(operate, &reply, message);
 	wire_put_u8(&reply, message->finished);
 	put_cut(&reply, message->client_ip, sizeof(fields->client_ip));
 	wire_put_u16(&reply, message->client_port);

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 
+#include "core/buf.h"
 #include "core/ipc.h"
 #include "queue/hold.h"
 #include "queue/schedule.h"
@@ -18,5 +19,9 @@ struct operate *operate_new(struct ipc_hub *hub, struct store *store, struct sch
 void operate_free(struct operate *operate);
 /* True when the frame was one of its questions; it is then answered, once. */
 bool operate_frame(struct operate *operate, struct ipc_from from, const struct ipc_frame *frame);
+
+/* As proto_entry reads it. */
+void operate_put_entry(struct operate *operate, struct buf *frame,
+                       const struct store_message *message);
 
 #endif

@@ -552,3 +552,53 @@ proto_hold(struct wire *wire, struct queue_hold *out)
 	if (out->selector.kind == QUEUE_BY_ALL)
 		wire->failed = true;
 }
+
+void
+proto_put_event(struct buf *buf, const struct queue_event *event)
+{
+	wire_put_str(buf, event->what);
+	wire_put_u64(buf, (uint64_t)event->when);
+	wire_put_str(buf, event->address);
+	wire_put_u32(buf, event->attempt);
+	wire_put_str(buf, event->lane);
+	wire_put_str(buf, event->from);
+	wire_put_str(buf, event->host);
+	wire_put_str(buf, event->peer);
+	wire_put_str(buf, event->tls);
+	wire_put_str(buf, event->text);
+	wire_put_u8(buf, event->has_other);
+	proto_put_id(buf, &event->other);
+}
+
+void
+proto_event(struct wire *wire, struct queue_event *out)
+{
+	wire_str(wire, out->what, sizeof(out->what));
+	out->when = (msec_t)wire_u64(wire);
+	wire_str(wire, out->address, sizeof(out->address));
+	out->attempt = wire_u32(wire);
+	wire_str(wire, out->lane, sizeof(out->lane));
+	wire_str(wire, out->from, sizeof(out->from));
+	wire_str(wire, out->host, sizeof(out->host));
+	wire_str(wire, out->peer, sizeof(out->peer));
+	wire_str(wire, out->tls, sizeof(out->tls));
+	wire_str(wire, out->text, sizeof(out->text));
+	out->has_other = wire_u8(wire) != 0;
+	proto_id(wire, &out->other);
+}
+
+void
+proto_put_place(struct buf *buf, const struct queue_trace_place *place)
+{
+	wire_put_u8(buf, place->is_set);
+	proto_put_id(buf, &place->id);
+	wire_put_u16(buf, place->index);
+}
+
+void
+proto_place(struct wire *wire, struct queue_trace_place *out)
+{
+	out->is_set = wire_u8(wire) != 0;
+	proto_id(wire, &out->id);
+	out->index = wire_u16(wire);
+}

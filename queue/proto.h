@@ -15,6 +15,7 @@
 #include "queue/client.h"
 #include "queue/control.h"
 #include "queue/id.h"
+#include "queue/trace.h"
 #include "queue/worker.h"
 #include "smtp/address.h"
 #include "smtp/envelope.h"
@@ -52,6 +53,10 @@ enum proto_type {
 	PROTO_ACT, /* call: u8 action, selector, str by, str reason, u64 expiry, u8 dry run, u8 from
 	              start, id after -> u8 answer, u32 messages, u32 recipients, u32 busy, u8 more,
 	              id next */
+	PROTO_LIFE,  /* call: id, u32 first event wanted -> u8 answer, life with at most
+	                PROTO_EVENTS_PAGE events */
+	PROTO_TRACE, /* call: u8 enum history_by, str what, u64 since, u32 max, place -> u8 answer,
+	                u16 n, rows, place */
 	PROTO_HOLDS, /* call: u32 first -> u8 answer, u16 n, holds, u8 more */
 	PROTO_CHECK, /* call: u64 number -> u8 answer, u64 number, u64 records, u64 bodies, u64
 	                octets, str doing, u16 n, n x (str where, str what, str todo) */
@@ -59,14 +64,17 @@ enum proto_type {
 
 enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask again */ };
 
-#define PROTO_LIST_PAGE    200
-#define PROTO_DETAIL_PAGE  400
-#define PROTO_HOLDS_PAGE   100
-#define PROTO_DETAIL_HOLDS 20 /* shown with a message */
-#define PROTO_JOB_MAX      50 /* recipients in one job */
-#define PROTO_ACCOUNT_MAX  255
-#define PROTO_EHLO_MAX     255
-#define PROTO_IP_MAX       63
+#define PROTO_LIST_PAGE        200
+#define PROTO_DETAIL_PAGE      400
+#define PROTO_HOLDS_PAGE       100
+#define PROTO_EVENTS_PAGE      200
+#define PROTO_TRACE_PAGE       100
+#define PROTO_DETAIL_HOLDS     20 /* shown with a message */
+#define PROTO_JOB_MAX          50 /* recipients in one job */
+#define PROTO_ACCOUNT_MAX      255
+#define PROTO_EHLO_MAX         255
+#define PROTO_IP_MAX           63
+#define PROTO_ADDRESS_TEXT_MAX 319
 
 void proto_put_id(struct buf *buf, const struct queue_id *id);
 void proto_id(struct wire *wire, struct queue_id *out);
@@ -85,6 +93,12 @@ void proto_put_selector(struct buf *buf, const struct queue_selector *selector);
 void proto_selector(struct wire *wire, struct queue_selector *out);
 void proto_put_hold(struct buf *buf, const struct queue_hold *hold);
 void proto_hold(struct wire *wire, struct queue_hold *out);
+/* The reader's half of what operate_put_entry writes; in control.c. */
+void proto_entry(struct wire *wire, struct queue_entry *out);
+void proto_put_event(struct buf *buf, const struct queue_event *event);
+void proto_event(struct wire *wire, struct queue_event *out);
+void proto_put_place(struct buf *buf, const struct queue_trace_place *place);
+void proto_place(struct wire *wire, struct queue_trace_place *out);
 /* A printable string of 1 to max octets; anything else fails the wire. */
 void proto_word(struct wire *wire, char *out, size_t size);
 

@@ -289,6 +289,84 @@ recipient_clear(struct store_recipient *recipient)
 }
 
 void
+key_index(struct key *key, enum history_by by, const char *text, const struct queue_id *id)
+{
+	key->len = 0;
+	key_add_be(key, by, 1);
+	key_add_be(key, XXH3_64bits(text, strlen(text)), 8);
+	key_add(key, id->octets, STORE_ID_SIZE);
+}
+
+void
+event_encode(const struct event *event, struct buf *out)
+{
+	wire_put_u8(out, STORE_FORMAT);
+	wire_put_u8(out, (uint8_t)event->kind);
+	wire_put_u64(out, (uint64_t)event->when);
+	wire_put_u8(out, (uint8_t)event->lane);
+	wire_put_u8(out, (uint8_t)event->from);
+	wire_put_u8(out, (uint8_t)event->action);
+	proto_put_id(out, &event->other);
+}
+
+bool
+event_decode(const void *data, size_t len, struct event *out)
+{
+	struct wire wire = wire_from(data, len);
+	unsigned kind, lane, from, action;
+
+	if (version_of(&wire) == 0)
+		return false;
+	kind = wire_u8(&wire);
+	out->when = (msec_t)wire_u64(&wire);
+	lane = wire_u8(&wire);
+	from = wire_u8(&wire);
+	action = wire_u8(&wire);
+	proto_id(&wire, &out->other);
+	out->kind = (enum event_kind)kind;
+	out->lane = (enum queue_lane)lane;
+	out->from = (enum queue_lane)from;
+	out->action = (enum dsn_action)action;
+	return wire_done(&wire) && kind < EVENTS && lane < QUEUE_LANES && from < QUEUE_LANES &&
+	       action < DSN_ACTIONS;
+}
+
+void
+act_encode(const struct history_act *act, struct buf *out)
+{
+	wire_put_u8(out, STORE_FORMAT);
+	wire_put_u64(out, (uint64_t)act->when);
+	wire_put_u64(out, (uint64_t)act->until);
+	wire_put_str(out, act->what);
+	wire_put_u8(out, (uint8_t)act->selector.kind);
+	proto_put_id(out, &act->selector.id);
+	wire_put_str(out, act->selector.name);
+	wire_put_str(out, act->by);
+	wire_put_str(out, act->reason);
+}
+
+bool
+act_decode(const void *data, size_t len, struct history_act *out)
+{
+	struct wire wire = wire_from(data, len);
+	unsigned kind;
+
+	memset(out, 0, sizeof(*out));
+	if (version_of(&wire) == 0)
+		return false;
+	out->when = (msec_t)wire_u64(&wire);
+	out->until = (msec_t)wire_u64(&wire);
+	wire_str(&wire, out->what, sizeof(out->what));
+	kind = wire_u8(&wire);
+	out->selector.kind = (enum queue_select)kind;
+	proto_id(&wire, &out->selector.id);
+	wire_str(&wire, out->selector.name, sizeof(out->selector.name));
+	wire_str(&wire, out->by, sizeof(out->by));
+	wire_str(&wire, out->reason, sizeof(out->reason));
+	return wire_done(&wire) && kind < QUEUE_SELECTORS;
+}
+
+void
 override_encode(const struct store_override *override, struct buf *out)
 {
 	wire_put_u8(out, STORE_FORMAT);

@@ -32,8 +32,9 @@
  *   a notification's body, no       before the commit that ends     cut like any other tail; the
  *   record of it                    the recipient                   recipient is attempted again
  *   a notification's record         after that commit               delivered like other mail
- *   recipient ended, outbox row     before history has a copy,      copied to history again by (id,
- *   there                           or before its deletion          recipient, attempt): same row
+ *   outbox row there: a recipient   before history has a copy,      copied to history again by (id,
+ *   ended or was deferred, a        or before its deletion          recipient, attempt): same row
+ *   message came or moved
  *   no record, body still there     after a message's last          nothing alive names it: removed
  *                                   outcome
  *   a body that was copied, its     in a compaction, before the     the record names the old place;
@@ -80,9 +81,11 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-#define TICK        1000
-#define TICKS_CHECK 10 /* mdb_reader_check: slots of readers that were killed keep pages alive */
-#define TICKS_PRUNE 60
+#define TICK          1000
+#define OUTBOX_MAX    200000
+#define HISTORY_ASIDE "history.bad"
+#define TICKS_CHECK   10 /* mdb_reader_check: slots of readers that were killed keep pages alive */
+#define PRUNE         60000 /* msec */
 #define LANE_TABLES                                                                                \
 	((1u << TABLE_META) | (1u << TABLE_COUNTER) | (1u << TABLE_MESSAGE) |                      \
 	 (1u << TABLE_PREFIX) | (1u << TABLE_RECIPIENT) | (1u << TABLE_DUE) |                      \
@@ -90,8 +93,10 @@
 #define FRESH_TABLES                                                                               \
 	(LANE_TABLES | (1u << TABLE_HELD) | (1u << TABLE_LEDGER) | (1u << TABLE_OVERRIDE) |        \
 	 (1u << TABLE_DIRECTIVE))
-#define SLOW_TABLES    (LANE_TABLES | (1u << TABLE_DOMAIN))
-#define HISTORY_TABLES ((1u << TABLE_META) | (1u << TABLE_SUMMARY) | (1u << TABLE_OUTCOME))
+#define SLOW_TABLES (LANE_TABLES | (1u << TABLE_DOMAIN))
+#define HISTORY_TABLES                                                                             \
+	((1u << TABLE_META) | (1u << TABLE_SUMMARY) | (1u << TABLE_OUTCOME) |                      \
+	 (1u << TABLE_INDEX) | (1u << TABLE_ENDED) | (1u << TABLE_ACT))
 
 const char *
 store_result_text(enum store_result result)
@@ -214,8 +219,10 @@ on_tick(void *arg)
 		next = op->next;
 		store_post(store, op->lane, op);
 	}
+	if (store->sweep_rest)
+		store->sweep_rest--;
 	for (unsigned i = 0; i < QUEUE_LANES; i++)
-		if (store->dirty[i])
+		if (store->dirty[i] && !store->sweep_rest)
 			history_sweep(store, (enum queue_lane)i);
 	if (++store->ticks % TICKS_CHECK == 0) {
 		int dead;
@@ -225,8 +232,10 @@ on_tick(void *arg)
 		(void)mdb_reader_check(store->history.env, &dead);
 	}
 	compact_tick(store->compact);
-	if (store->ticks % TICKS_PRUNE == 1)
+	if (clock_mono() - store->pruned >= PRUNE) {
+		store->pruned = clock_mono();
 		history_prune(store, clock_wall());
+	}
 }
 
 /* --- open and close --- */
@@ -266,6 +275,8 @@ release(struct store *store)
 	lane_close(&store->audit);
 	compact_free(store->compact);
 	checks_free(store);
+	lane_stop(&store->reader);
+	lane_close(&store->reader);
 	segments_close(&store->segments);
 	loop_timer_free(store->timer);
 	if (store->wake)
@@ -275,6 +286,31 @@ release(struct store *store)
 	close(store->lock_fd);
 	free(store->hostname);
 	free(store);
+}
+
+/* A history that cannot be opened is put aside, the last such one is kept: mail goes on, with an
+ * empty one. Not so what a newer version wrote. */
+static int
+open_history(struct store *store, char *error, size_t size)
+{
+	static const char *const files[] = {HISTORY_ASIDE "/data.mdb", HISTORY_ASIDE "/lock.mdb"};
+	const uint64_t map_size = store->opts.map_size;
+
+	if (lane_open(&store->history, store, "history", HISTORY_TABLES, map_size, error, size) ==
+	    0)
+		return 0;
+	if (strstr(error, "newer version"))
+		return -1;
+	log_error("-", "history-aside", "error=\"%s\" kept=" HISTORY_ASIDE, error);
+	lane_close(&store->history);
+	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++)
+		(void)unlink(files[i]);
+	(void)rmdir(HISTORY_ASIDE);
+	if (rename("history", HISTORY_ASIDE) < 0) {
+		snprintf(error, size, "history: cannot be put aside: %s", strerror(errno));
+		return -1;
+	}
+	return lane_open(&store->history, store, "history", HISTORY_TABLES, map_size, error, size);
 }
 
 struct store *
@@ -294,6 +330,8 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 	LIST_INIT(&store->moves);
 	LIST_INIT(&store->checks);
 	store->compact = compact_new(store);
+	store->outbox_max = OUTBOX_MAX;
+	store->pruned = clock_mono() - PRUNE;
 	pthread_mutex_init(&store->lock, NULL);
 	pthread_cond_init(&store->done_wake, NULL);
 	store->timer = loop_timer_new(loop, on_tick, store);
@@ -308,10 +346,10 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 			goto fail;
 		store->lanes[i].appender.segments = &store->segments;
 	}
-	if (lane_open(&store->history, store, "history", HISTORY_TABLES, opts->map_size, error,
-	              size) < 0 ||
+	if (open_history(store, error, size) < 0 ||
 	    lane_open(&store->sync, store, "sync", 0, 0, error, size) < 0 ||
-	    lane_open(&store->audit, store, "audit", 0, 0, error, size) < 0)
+	    lane_open(&store->audit, store, "audit", 0, 0, error, size) < 0 ||
+	    lane_open(&store->reader, store, "reader", 0, 0, error, size) < 0)
 		goto fail;
 	cwd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (cwd < 0 || fsync(cwd) < 0) {
@@ -330,7 +368,7 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 			goto fail_thread;
 	}
 	if (lane_start(&store->history) < 0 || lane_start(&store->sync) < 0 ||
-	    lane_start(&store->audit) < 0)
+	    lane_start(&store->audit) < 0 || lane_start(&store->reader) < 0)
 		goto fail_thread;
 	loop_timer_arm(store->timer, 0);
 	return store;

@@ -27,8 +27,10 @@
 struct store;
 
 struct store_opts {
-	uint64_t map_size;    /* of each environment: what mail may fill */
-	msec_t history_keep;  /* finished messages are remembered that long */
+	uint64_t map_size;   /* of each environment: what mail may fill */
+	msec_t history_keep; /* finished messages are remembered that long */
+	uint64_t
+	    history_size; /* octets of that at most, the oldest go first; 0: as the map allows */
 	const char *hostname; /* ours, in notifications; borrowed for the call */
 	/* A notification was committed in lane, due at once. May be NULL. */
 	void (*on_generated)(void *arg, enum queue_lane lane, const struct queue_id *id);
@@ -44,8 +46,8 @@ struct store *store_open(struct loop *loop, const struct store_opts *opts, char 
 /* Carries out everything that was asked for, delivers the completions, and closes. NULL is
  * harmless. */
 void store_close(struct store *store);
-/* history_keep of its options, from now on. */
-void store_keep_history(struct store *store, msec_t history_keep);
+/* history_keep and history_size of its options, from now on. */
+void store_keep_history(struct store *store, msec_t keep, uint64_t size);
 
 enum store_result {
 	STORE_OK,
@@ -132,6 +134,7 @@ struct store_batch { /* all borrowed for the call */
 	msec_t warned;      /* the age of which the sender is to be told; 0: none */
 	msec_t retry_until; /* told then */
 };
+#define STORE_DEFERRALS_MAX 1000 /* of a message, that history gets to know one by one */
 /* Records outcomes: ends recipients (state, outbox row and counter in one transaction), notes the
  * others' attempt, sets the message's attempts, last reply and due time. Recipients that had ended
  * already are left alone (a repeated outcome is harmless). The message leaves the lane with its

@@ -211,6 +211,8 @@ enqueue_complete(struct op *op)
 {
 	struct enqueue *enqueue = (struct enqueue *)op;
 
+	if (op->result == STORE_OK)
+		op->store->dirty[QUEUE_FRESH] = true;
 	store_tell(op);
 	store_message_free(enqueue->message);
 	free(enqueue->body);
@@ -390,6 +392,9 @@ apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message 
 		message->unfinished--;
 		finish->ended = true;
 		txn_count(txn, counter_of[outcome->state], 1);
+	}
+	if (outcome->state != STORE_QUEUED || message->deferrals < STORE_DEFERRALS_MAX) {
+		message->deferrals += outcome->state == STORE_QUEUED;
 		key_outbox(&key, &message->id, outcome->index, finish->batch.attempt);
 		txn_put(txn, TABLE_OUTBOX, &key, buf.data, buf.len);
 	}
@@ -576,7 +581,7 @@ finish_complete(struct op *op)
 	struct finish *finish = (struct finish *)op;
 
 	/* The next tick copies them: history is in no hurry, and each sweep is two commits. */
-	if (op->result == STORE_OK && finish->ended)
+	if (op->result == STORE_OK && finish->batch.count)
 		op->store->dirty[finish->batch.lane] = true;
 	store_tell(op);
 	for (size_t i = 0; i < DSN_ACTIONS; i++)
@@ -649,7 +654,7 @@ struct move {
 	LIST_ENTRY(move) link;
 	struct queue_id id;
 	enum queue_lane from, to;
-	msec_t due;
+	msec_t when, due;
 	struct store_message *message; /* as it was in the source */
 };
 
@@ -680,6 +685,10 @@ move_put(struct op *op, struct lane_txn *txn)
 	next.due = move->due;
 	next.held = false;
 	txn_store(txn, &next);
+	txn_event(
+	    txn, &move->id, (uint32_t)next.generation,
+	    &(struct event){
+	        .kind = EVENT_MOVED, .when = move->when, .lane = move->to, .from = move->from});
 	txn_count(txn, COUNTER_MOVED_IN, next.unfinished);
 	return STORE_OK;
 }
@@ -707,6 +716,7 @@ move_complete(struct op *op)
 		return;
 	}
 	if (op->apply == move_put && op->result == STORE_OK) {
+		store->dirty[move->to] = true;
 		op->apply = move_drop;
 		store_post(store, &store->lanes[move->from], op);
 		return;
@@ -749,6 +759,7 @@ store_move(struct store *store, const struct queue_id *id, enum queue_lane from,
 	move->id = *id;
 	move->from = from;
 	move->to = to;
+	move->when = clock_wall();
 	move->due = due;
 	move->op.weight = 1;
 	move->op.apply = move_read;

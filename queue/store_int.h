@@ -12,6 +12,7 @@
 #include <sys/queue.h>
 
 #include "core/buf.h"
+#include "queue/history.h"
 #include "queue/store.h"
 #include "smtp/dsn.h"
 
@@ -34,12 +35,18 @@ enum table {
 	TABLE_HELD,      /* fresh: the same of what its sender holds, instead */
 	TABLE_ACCOUNT,   /* account, 0, id -> nothing */
 	TABLE_DOMAIN,    /* retry, fallback: domain, 0, id -> nothing */
-	TABLE_OUTBOX, /* id, u16 index, u32 attempt -> recipient; the last of an id -> its record */
+	TABLE_OUTBOX, /* id, u16 index, u32 attempt -> recipient; u16 OUTBOX_EVENT_INDEX, u32 number
+	                 -> event; the last of an id -> its record, or nothing: history is to look
+	                 it up; id of an act, u16 OUTBOX_ACT_INDEX, u32 0 -> act */
 	TABLE_LEDGER, /* account, 0, u32 row -> row; the last of an account -> its reset */
 	TABLE_OVERRIDE,  /* account -> override */
 	TABLE_DIRECTIVE, /* name -> octets */
 	TABLE_SUMMARY,   /* history: id -> record */
-	TABLE_OUTCOME,   /* history: id, u16 index, u32 attempt -> recipient */
+	TABLE_OUTCOME, /* history: id, u16 index, u32 attempt -> recipient; u16 OUTBOX_EVENT_INDEX,
+	                  u32 number -> event */
+	TABLE_INDEX,   /* history: u8 enum history_by, u64 hash, id -> nothing */
+	TABLE_ENDED,   /* history: u64 when the end of a message became known, id -> nothing */
+	TABLE_ACT,     /* history: id of its own -> act */
 	TABLES
 };
 
@@ -57,8 +64,12 @@ enum counter {
 
 /* --- record.c: encodings and keys --- */
 
+struct lane_txn;
+
 #define OUTBOX_KEY_SIZE        22u
 #define OUTBOX_SUMMARY_INDEX   0xffffu
+#define OUTBOX_EVENT_INDEX     0xfffeu
+#define OUTBOX_ACT_INDEX       0xfffdu
 #define OUTBOX_SUMMARY_ATTEMPT 0xffffffffu
 
 struct key { /* any of our keys; LMDB's limit is 511 */
@@ -72,6 +83,7 @@ void key_account(struct key *key, const char *account, const struct queue_id *id
 void key_outbox(struct key *key, const struct queue_id *id, uint16_t index, uint32_t attempt);
 void key_ledger(struct key *key, const char *account, uint32_t row);
 void key_text(struct key *key, const char *text);
+void key_index(struct key *key, enum history_by by, const char *text, const struct queue_id *id);
 uint64_t be_get(const uint8_t *data, size_t len);
 void be_put(uint8_t *data, size_t len, uint64_t v);
 
@@ -84,6 +96,29 @@ void recipient_encode(const struct store_recipient *recipient, struct buf *out);
 bool recipient_decode(const void *data, size_t len, uint16_t index, struct store_recipient *out);
 /* Frees what it owns. */
 void recipient_clear(struct store_recipient *recipient);
+
+enum event_kind {
+	EVENT_MOVED,  /* to lane, from from */
+	EVENT_NOTICE, /* other was generated about this message: action */
+	EVENT_ABOUT,  /* this message was generated about other */
+	EVENTS
+};
+struct event { /* of a message as a whole */
+	enum event_kind kind;
+	msec_t when;
+	enum queue_lane lane, from;
+	enum dsn_action action;
+	struct queue_id other;
+};
+void event_encode(const struct event *event, struct buf *out);
+/* False when malformed. */
+bool event_decode(const void *data, size_t len, struct event *out);
+/* To the outbox of the transaction's lane; number tells it from others of its kind. */
+void txn_event(struct lane_txn *txn, const struct queue_id *id, uint32_t number,
+               const struct event *event);
+void act_encode(const struct history_act *act, struct buf *out);
+bool act_decode(const void *data, size_t len, struct history_act *out);
+
 void override_encode(const struct store_override *override, struct buf *out);
 bool override_decode(const void *data, size_t len, struct store_override *out);
 void reset_encode(const struct store_reset *reset, struct buf *out);
@@ -244,7 +279,7 @@ MDB_cursor *txn_cursor(struct lane_txn *txn, enum table table);
 struct store_message *txn_load(struct lane_txn *txn, const struct queue_id *id, bool whole);
 /* In which order of due times it stands. */
 enum table table_due(const struct store_message *message);
-/* Record, prefix, unfinished recipients and indexes. */
+/* Record, prefix, unfinished recipients and indexes; history will look. */
 void txn_store(struct lane_txn *txn, const struct store_message *message);
 /* All that txn_store wrote, and finished recipients. */
 void txn_drop(struct lane_txn *txn, const struct store_message *message);
@@ -261,6 +296,7 @@ struct store {
 	struct lane history;
 	struct lane sync;
 	struct lane audit;
+	struct lane reader;      /* of history */
 	struct auditor *auditor; /* the one at work; others wait behind it */
 	struct segments segments;
 	struct loop_wake *wake;
@@ -273,6 +309,9 @@ struct store {
 	atomic_bool closing;
 	bool sweeping[QUEUE_LANES], dirty[QUEUE_LANES]; /* outbox to history */
 	bool pruning;
+	msec_t pruned;       /* monotonic: when that began last */
+	size_t outbox_max;   /* rows of one lane that wait for a history that fails */
+	unsigned sweep_rest; /* ticks until the next sweep, after a failure */
 	size_t failed; /* ops that failed since the last line about it, and the worst of them */
 	struct lane *failed_lane;
 	enum store_result failed_result;
@@ -281,7 +320,8 @@ struct store {
 	struct compact *compact;
 	LIST_HEAD(, check) checks; /* begun and not over; loop's thread only */
 	uint64_t check_number;     /* of the last one */
-	struct op *again;          /* last halves of moves that failed: asked again each second */
+	struct op *again; /* what is asked again at the next tick: last halves of moves that failed,
+	                   * and forgetting that is not through */
 };
 /* Writers hand their ops back through this, a chain at a time. */
 void store_hand_back(struct store *store, struct op *first, struct op *last);
@@ -347,6 +387,7 @@ int store_recover(struct store *store, char *error, size_t size);
 
 /* Copies the lane's outbox to history, a bounded batch at a time, until it is empty. */
 void history_sweep(struct store *store, enum queue_lane lane);
+/* Forgets what ended too long ago, and the oldest of what is too much. */
 void history_prune(struct store *store, msec_t now);
 /* Adds what outbox and history know: recipients that are in no lane any more. *message may be NULL,
  * and stays so when nothing is known. */

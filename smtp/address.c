@@ -425,6 +425,20 @@ address_equal(const struct address *a, const struct address *b)
 }
 
 char *
+address_fold(const struct address *address, char out[ADDRESS_FOLD_SIZE])
+{
+	if (text_is_ascii(address->local) ||
+	    !idna_normalize(address->local, out, 4 * ADDRESS_LOCAL_MAX))
+		strcpy(out, address->local);
+	if (!address_is_null(address))
+		sprintf(out + strlen(out), "@%s", address->domain);
+	for (char *p = out; *p; p++)
+		if (*p >= 'A' && *p <= 'Z')
+			*p += 'a' - 'A';
+	return out;
+}
+
+char *
 address_format(const struct address *address, char *out, size_t size)
 {
 	snprintf(out, size, "%s%s%s", address->local, address_is_null(address) ? "" : "@",

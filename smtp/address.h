@@ -42,6 +42,9 @@ bool address_is_utf8(const struct address *address);
 /* Local parts compare with case folded (ASCII): submission accounts are handed out by us, and
  * "Alice@" is no stranger. Of other characters equal are those that Unicode calls so (NFC). */
 bool address_equal(const struct address *a, const struct address *b);
+/* A text that equal addresses have in common, for indexes: "" for the null path. Returns out. */
+#define ADDRESS_FOLD_SIZE (4 * ADDRESS_LOCAL_MAX + 1 + ADDRESS_DOMAIN_MAX + 1)
+char *address_fold(const struct address *address, char out[ADDRESS_FOLD_SIZE]);
 /* "local@domain", or "" for the null path. Returns out. */
 #define ADDRESS_TEXT_SIZE (sizeof(struct address))
 char *address_format(const struct address *address, char *out, size_t size);
