@@ -110,7 +110,10 @@ print_life(const json_t *result)
 	for (i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 		ctl_line(fields[i][0], result, fields[i][1]);
 	putchar('\n');
-	json_array_foreach(events, i, event) add_columns(event);
+	json_array_foreach(events, i, event)
+	{
+		add_columns(event);
+	}
 	ctl_table(columns, events);
 	if (json_is_true(json_object_get(result, "incomplete")))
 		puts("\nso many attempts were deferred that not each is listed");

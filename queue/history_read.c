@@ -210,6 +210,13 @@ add_attempt(struct life *life, const struct store_recipient *recipient, unsigned
 	snprintf(event->text, sizeof(event->text), "%s", recipient->reply);
 }
 
+static bool
+is_same(const struct queue_event *a, const struct queue_event *b)
+{
+	return a->when == b->when && strcmp(a->what, b->what) == 0 &&
+	       strcmp(a->lane, b->lane) == 0 && queue_id_equal(&a->other, &b->other);
+}
+
 static void
 add_moment(struct life *life, const struct event *moment)
 {
@@ -228,7 +235,7 @@ add_moment(struct life *life, const struct event *moment)
 		snprintf(event->text, sizeof(event->text), "%s", kinds[moment->action]);
 	}
 	for (size_t i = 0; i + 1 < life->count; i++)
-		if (memcmp(&life->events[i], event, sizeof(*event)) == 0) {
+		if (is_same(&life->events[i], event)) {
 			life->count--; /* two places told of it */
 			break;
 		}

@@ -3,7 +3,7 @@
 # messages are accepted, so that what happens at the step is the message's doing alone.
 # Expectation: whatever the step, the client hears exactly one reply; 250 if and only if the message is kept, charged once and delivered once; 451 or 452
 # if and only if nothing of it is left. A lost reply is answered by the restarted queue, both ways. Moves, outcomes and the copy to history lose nothing
-# and repeat nothing; a bounce and its notification are one, and so are a delivery and the word that it was. When the disk works again, so does the service, without anybody's help.
+# and repeat nothing, and each life is told whole and once; a bounce and its notification are one, and so are a delivery and the word that it was. When the disk works again, so does the service, without anybody's help.
 # Every third step is taken; SEKISHO_FAULTS=1 takes them all.
 use strict;
 use warnings;
@@ -155,9 +155,12 @@ sub arrived { my ($name) = @_; return scalar grep { /^\Q$name\E\r?$/m } $s->deli
 sub finished {
 	my ($id) = @_;
 	my $m;
+	my $life = {};
 	return 1 if Sekisho::wait_for(30, sub { $m = $s->json('queue', 'show', $id); ref $m && $m->{finished} })
-		&& @{$m->{rcpt}} == 1 && $m->{rcpt}[0]{state} eq 'delivered';
-	diag explain $m;
+		&& @{$m->{rcpt}} == 1 && $m->{rcpt}[0]{state} eq 'delivered'
+		&& Sekisho::wait_for(30, sub { $life = $s->json('trace', $id); ref $life && join(' ', map { $_->{event} } @{ $life->{events} // [] }) =~ /^accepted delivered (?:notified )?ended$/ })
+		&& Sekisho::wait_for(30, sub { my $found = $s->json('trace', "<$life->{message_id}>"); ref $found && ($found->{id} // '') eq $id });
+	diag explain $m, $life;
 	return 0;
 }
 
@@ -179,6 +182,7 @@ for (share(2, @delivering)) {
 	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
 	ok($id, "$what: accepted") or next;
 	$kept{$name} = 1;
+	ok(at_rest(), "$what: history knows of the acceptance");
 	arm($point, $action, skip => $skip, error => EIO);
 	signal_relays('CONT');
 	ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was");
@@ -207,6 +211,7 @@ for (share(0, @moving)) {
 	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
 	ok($id, "$what: accepted") or next;
 	$kept{$name} = $moved{$id} = 1;
+	ok(at_rest(), "$what: history knows of the acceptance");
 	arm($point, $action, skip => $skip, error => EIO);
 	signal_relays('CONT');
 	ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was");
