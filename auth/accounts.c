@@ -30,6 +30,7 @@
 #define FILE_NAME        "accounts.lmdb"
 #define ACCOUNTS_VERSION 3
 #define RECORD_VERSION   2
+#define REMOVED_KEEP     (INT64_C(400) * 24 * 60 * 60 * 1000) /* ms; mail may be held for a year */
 #define COUNTS_MAX       16 /* different iteration counts that are told apart */
 
 static int
@@ -165,6 +166,42 @@ accounts_secret(const struct accounts *store)
 	return store->secret;
 }
 
+/* Which account had which class is remembered for longer than any mail can wait. */
+static int
+forget_removed(struct accounts *store, MDB_txn *txn, msec_t before)
+{
+	MDB_val key, value;
+	MDB_cursor *cursor;
+	int rc = mdb_cursor_open(txn, store->removed, &cursor);
+
+	if (rc != 0)
+		return rc;
+	while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+		struct wire wire = wire_from(value.mv_data, value.mv_size);
+
+		if ((msec_t)wire_u64(&wire) < before && (rc = mdb_cursor_del(cursor, 0)) != 0)
+			break;
+	}
+	mdb_cursor_close(cursor);
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int
+remember_class(struct accounts *store, MDB_txn *txn, MDB_val key, const char *class)
+{
+	struct buf buf;
+	MDB_val value;
+	int rc;
+
+	buf_init(&buf);
+	wire_put_u64(&buf, (uint64_t)clock_wall());
+	wire_put_str(&buf, class);
+	value = (MDB_val){.mv_size = buf.len, .mv_data = buf.data};
+	rc = mdb_put(txn, store->removed, &key, &value, 0);
+	buf_clear(&buf);
+	return rc;
+}
+
 /* LMDB syncs the file, not its name: a store made a moment ago would be gone with the power. */
 static int
 sync_directory(void)
@@ -200,7 +237,9 @@ accounts_open(uint64_t map_size, char *error, size_t size)
 	    (rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &store->meta)) != 0 ||
 	    (rc = mdb_dbi_open(txn, "identity", MDB_CREATE, &store->identity)) != 0 ||
 	    (rc = mdb_dbi_open(txn, "holder", MDB_CREATE, &store->holder)) != 0 ||
-	    (rc = check_version(store, txn, &version)) != 0 || (rc = get_secret(store, txn)) != 0)
+	    (rc = mdb_dbi_open(txn, "removed", MDB_CREATE, &store->removed)) != 0 ||
+	    (rc = check_version(store, txn, &version)) != 0 || (rc = get_secret(store, txn)) != 0 ||
+	    (rc = forget_removed(store, txn, clock_wall() - REMOVED_KEEP)) != 0)
 		goto fail;
 	if (version > ACCOUNTS_VERSION) {
 		snprintf(
@@ -371,15 +410,47 @@ accounts_change(struct accounts *store, const char *account, const struct accoun
 }
 
 enum accounts_result
+accounts_class(struct accounts *store, const char *account, char out[CONF_CLASS_SIZE])
+{
+	MDB_val key = accounts_key(account), value;
+	struct accounts_record record = {0};
+	MDB_txn *txn;
+	enum accounts_result result = accounts_get(store, account, &record);
+	int rc;
+
+	memcpy(out, record.entry.class, CONF_CLASS_SIZE);
+	mem_wipe(&record, sizeof(record));
+	if (result != ACCOUNTS_UNKNOWN)
+		return result;
+	if ((rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn)) != 0)
+		return accounts_failed("class", rc);
+	if ((rc = mdb_get(txn, store->removed, &key, &value)) == 0) {
+		struct wire wire = wire_from(value.mv_data, value.mv_size);
+
+		(void)wire_u64(&wire);
+		wire_str(&wire, out, CONF_CLASS_SIZE);
+		rc = wire_done(&wire) ? 0 : MDB_CORRUPTED;
+	}
+	mdb_txn_abort(txn);
+	return rc == 0              ? ACCOUNTS_OK
+	       : rc == MDB_NOTFOUND ? ACCOUNTS_UNKNOWN
+	                            : accounts_failed("class", rc);
+}
+
+enum accounts_result
 accounts_remove(struct accounts *store, const char *account, struct buf *ended)
 {
-	MDB_val key = accounts_key(account);
+	MDB_val key = accounts_key(account), value;
+	struct accounts_record record = {0};
 	MDB_txn *txn;
 	int rc = mdb_txn_begin(store->env, NULL, 0, &txn);
 
 	if (rc != 0)
 		return accounts_failed("remove", rc);
-	if ((rc = mdb_del(txn, store->account, &key, NULL)) == 0)
+	if ((rc = mdb_get(txn, store->account, &key, &value)) == 0 && decode(&key, &value, &record))
+		rc = remember_class(store, txn, key, record.entry.class);
+	mem_wipe(&record, sizeof(record));
+	if (rc == 0 && (rc = mdb_del(txn, store->account, &key, NULL)) == 0)
 		rc = grants_drop_account(store, txn, account, ended);
 	return accounts_finish(txn, "remove", rc);
 }

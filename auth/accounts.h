@@ -8,6 +8,7 @@
 #include "auth/control.h"
 #include "auth/verify.h"
 #include "core/buf.h"
+#include "core/conf.h"
 
 struct accounts;
 
@@ -38,6 +39,9 @@ enum accounts_result {
 /* All of these from any thread. */
 enum accounts_result accounts_get(struct accounts *store, const char *account,
                                   struct accounts_record *out);
+/* The class of an account that there is, or that it had when it was removed. */
+enum accounts_result accounts_class(struct accounts *store, const char *account,
+                                    char out[CONF_CLASS_SIZE]);
 /* ACCOUNTS_OK means durable. */
 enum accounts_result accounts_add(struct accounts *store, const struct accounts_record *record);
 /* What is NULL stays as it is; a reason comes with the state that it is for. */

@@ -10,6 +10,7 @@
 struct accounts {
 	MDB_env *env;
 	MDB_dbi account, meta;
+	MDB_dbi removed; /* account: u64 when, str class; for mail of it that still waits */
 	MDB_dbi identity, holder;                   /* see grants.c */
 	uint32_t iterations_most, iterations_usual; /* when opened */
 	uint8_t secret[ACCOUNTS_SECRET_SIZE];

@@ -315,6 +315,28 @@ exchange_cancel(struct exchange *exchange)
 		exchange_free(exchange);
 }
 
+/* What the queue goes by when mail leaves. Nothing is said when it cannot be read: the queue asks
+ * again, which is better than a wrong word. */
+static void
+on_class_of(struct ipc_from from, struct wire *wire)
+{
+	char account[AUTH_ACCOUNT_MAX + 1], class[CONF_CLASS_SIZE] = "";
+	enum accounts_result result;
+	struct buf payload;
+
+	wire_str(wire, account, sizeof(account));
+	if (!wire_done(wire) || account[0] == '\0')
+		return;
+	result = accounts_class(store, account, class);
+	if (result != ACCOUNTS_OK && result != ACCOUNTS_UNKNOWN)
+		return;
+	buf_init(&payload);
+	wire_put_u8(&payload, result == ACCOUNTS_OK);
+	wire_put_str(&payload, class);
+	ipc_hub_reply(hub, from, &payload, -1);
+	buf_clear(&payload);
+}
+
 /* The hub */
 
 static void
@@ -405,6 +427,12 @@ on_frame(void *arg, struct ipc_from from, struct ipc_frame *frame)
 				manage_on_frame(conf, from, frame->type, &wire);
 			else
 				senders_on_frame(conf, from, frame->type, &wire);
+			return;
+		}
+		break;
+	case AUTH_FRAME_CLASS_OF:
+		if (from.role == SERVICE_QUEUE) {
+			on_class_of(from, &wire);
 			return;
 		}
 		break;

@@ -34,6 +34,8 @@ enum auth_frame {
 	AUTH_FRAME_REVOKE,  /* str account, str text */
 	AUTH_FRAME_GRANTS,  /* str account */
 	AUTH_FRAME_EXPLAIN, /* str account, str address */
+	/* of the queue */
+	AUTH_FRAME_CLASS_OF, /* str account -> u8 known, str class */
 };
 /* A session: u64 number, str ip, u16 port, u8 implicit TLS, u64 since, str account, str mechanism,
  * str tls. An account: str account, str class, identities (auth/identity.h). A grant: u8 kind, str

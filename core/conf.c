@@ -28,10 +28,10 @@
  * file mean two things, and an error's place would be ambiguous. */
 
 static const char *const type_names[] = {
-    "hostname",  "path",      "user",    "level",     "zone",   "text",    "count",
-    "size",      "mode",      "quota",   "separator", "choice", "burst",   "duration",
-    "durations", "addresses", "servers", "networks",  "names",  "classes", "routes",
-    "word",      "pattern",   "sources", "list"};
+    "hostname",  "path",      "user",    "level",     "zone",    "text",    "count",
+    "size",      "mode",      "quota",   "separator", "choice",  "burst",   "duration",
+    "durations", "addresses", "servers", "networks",  "names",   "classes", "routes",
+    "route",     "label",     "word",    "pattern",   "sources", "list"};
 const char *const conf_levels[] = {"error", "warn", "info", "debug"};
 
 /* --- records */
@@ -104,6 +104,43 @@ static const struct record reply_rule = {"a rule",
                                          reply_rule_fields,
                                          sizeof(reply_rule_fields) / sizeof(reply_rule_fields[0]),
                                          check_reply_rule};
+
+#define F(name) offsetof(struct conf_pool, name)
+static const struct option pool_fields[] = {
+    {"name", TYPE_TEXT, F(name), NULL, 0, 0, true, "what classes call it"},
+    {"sources", TYPE_SOURCES, F(sources), NULL, 0, 0, true, "its addresses, of both families"},
+};
+#undef F
+
+static const char *
+check_pool(const void *list, size_t index)
+{
+	const struct conf_pool *pools = list, *pool = &pools[index];
+
+	if (!conf_is_label(pool->name))
+		return "not the name of a pool; write at most 31 of a-z, 0-9, - and _";
+	if (pool->sources.count == 0)
+		return "a pool without addresses; name one";
+	/* What leaves from one must not leave from the other. */
+	for (size_t i = 0; i <= index; i++) {
+		if (i < index && strcmp(pools[i].name, pool->name) == 0)
+			return "a second pool of the same name; give it another";
+		for (size_t j = 0; j < pools[i].sources.count; j++)
+			for (size_t k = 0; k < (i < index ? pool->sources.count : j); k++)
+				if (memcmp(&pools[i].sources.list[j].addr,
+				           &pool->sources.list[k].addr,
+				           pool->sources.list[k].len) == 0)
+					return "an address that is named twice; an address is in "
+					       "one pool only";
+	}
+	return NULL;
+}
+static const struct record pool = {"a pool",
+                                   sizeof(struct conf_pool),
+                                   64,
+                                   pool_fields,
+                                   sizeof(pool_fields) / sizeof(pool_fields[0]),
+                                   check_pool};
 
 /* --- the table */
 
@@ -252,6 +289,9 @@ const struct option conf_options[] = {
      {"own", "any"}},
     {"quota.priority", TYPE_COUNT, F(standard.priority), "0", 0, 9, true,
      "highest priority that mail may ask for (MT-PRIORITY); what asks for more gets that"},
+    {"quota.pool", TYPE_LABEL, F(standard.pool), "default", 0, 0, true,
+     "pool of egress that its mail leaves from; default, where egress names none of that name, is "
+     "any address"},
     {"quota.pace_horizon", TYPE_DURATION, F(pace_horizon), "1h", 0, DAYS(1), true,
      "mail that would be paced for longer is refused for now"},
     {"classes", TYPE_CLASSES, F(classes), "", 0, 0, true,
@@ -311,6 +351,12 @@ const struct option conf_options[] = {
      "wait for the reply to DATA and for each block"},
     {"relay.final_timeout", TYPE_DURATION, F(final_timeout), "600s", 100, HOURS(1), true,
      "wait for the reply to the final dot"},
+    {"egress", TYPE_RECORDS, F(egress), "", 0, 0, true,
+     "pools of this machine's addresses to send from; which one is up to the account's class",
+     .record = &pool},
+    {"fallback.host", TYPE_ROUTE, F(fallback_host), "", 0, 0, true,
+     "host to hand mail in the fallback lane to instead of MX hosts, with what a route has; "
+     "default: none"},
     {"routes", TYPE_ROUTES, F(routes), "", 0, 0, true,
      "where mail for a domain, \"*.suffix\" or \"*\" goes; without a line: to its MX hosts"},
 };
@@ -422,6 +468,9 @@ conf_value_clear(void *base, const struct option *option)
 		free(routes->list);
 		return;
 	}
+	case TYPE_ROUTE:
+		conf_route_clear(at);
+		return;
 	case TYPE_RECORDS:
 		records_clear(option->record, at);
 		return;
@@ -494,6 +543,15 @@ conf_class(const struct conf *conf, const char *name)
 		if (strcmp(conf->classes.list[i].name, name) == 0)
 			return &conf->classes.list[i];
 	return &conf->standard;
+}
+
+const struct conf_pool *
+conf_pool(const struct conf *conf, const struct conf_class *class)
+{
+	for (size_t i = 0; i < conf->egress.count; i++)
+		if (strcmp(conf->egress.list[i].name, class->pool) == 0)
+			return &conf->egress.list[i];
+	return NULL;
 }
 
 static bool

@@ -62,8 +62,9 @@ struct conf_class {          /* a plan: what accounts of that class may do */
 	uint64_t messages;   /* a day */
 	bool calendar;       /* the day begins at midnight; otherwise it is the last 24 hours */
 	struct conf_burst burst_recipients, burst_messages;
-	bool any_sender;   /* may send as anybody, not only as what it was granted */
-	uint64_t priority; /* the highest MT-PRIORITY (RFC 6710), 0 to 9 */
+	bool any_sender;            /* may send as anybody, not only as what it was granted */
+	char pool[CONF_CLASS_SIZE]; /* whose addresses its mail leaves from, see conf_pool */
+	uint64_t priority;          /* the highest MT-PRIORITY (RFC 6710), 0 to 9 */
 };
 struct conf_classes {
 	struct conf_class *list;
@@ -91,6 +92,15 @@ struct conf_reply_rule { /* what is "" matches everything */
 };
 struct conf_reply_rules { /* the first that matches counts */
 	struct conf_reply_rule *list;
+	size_t count;
+};
+
+struct conf_pool { /* addresses of this machine, each in one pool only */
+	char *name;
+	struct conf_addresses sources; /* without port; at least one */
+};
+struct conf_pools {
+	struct conf_pool *list;
 	size_t count;
 };
 
@@ -189,6 +199,8 @@ struct conf {
 	char *dns_trust_anchor;            /* dns.trust_anchor: path, "" validates nothing */
 	msec_t dns_timeout;                /* dns.timeout: of one question, 10s */
 	struct conf_routes routes;         /* routes: in order of the file */
+	struct conf_pools egress;          /* egress */
+	struct conf_route fallback_host;   /* fallback.host: host "" is none, domain NULL */
 	uint64_t relay_port;               /* relay.port: of MX hosts, 25 */
 	uint64_t relay_deliveries;         /* relay.deliveries: on one connection, 100 */
 	msec_t relay_idle;                 /* relay.idle: an unused connection is kept, 10s */
@@ -205,6 +217,8 @@ struct conf {
 unsigned conf_msa_count(const struct conf *conf);
 /* The class of that name, "standard" when there is none of that name; never NULL. */
 const struct conf_class *conf_class(const struct conf *conf, const char *name);
+/* The pool that mail of a class leaves from; NULL: from whatever address the system chooses. */
+const struct conf_pool *conf_pool(const struct conf *conf, const struct conf_class *class);
 /* Whether an address, which may be an IPv4 one in IPv6 clothes, is in one of the networks. */
 bool conf_networks_hold(const struct conf_networks *networks, const struct sockaddr *address);
 /* Whether "example.org", "*.example.org" (all below it) or "*" fits a domain; both in lower case.

@@ -64,7 +64,8 @@ print_class(const struct conf_class *class, struct buf *out)
 	conf_print_burst(&class->burst_recipients, out);
 	buf_add_str(out, "\", burst_messages: \"");
 	conf_print_burst(&class->burst_messages, out);
-	buf_printf(out, "\", priority: %llu, senders: %s }", (unsigned long long)class->priority,
+	buf_printf(out, "\", priority: %llu, pool: %s, senders: %s }",
+	           (unsigned long long)class->priority, class->pool,
 	           class->any_sender ? "any" : "own");
 }
 
@@ -205,6 +206,17 @@ conf_print_value(const void *base, const struct option *option, struct buf *out)
 		break;
 	case TYPE_RECORDS:
 		print_records(option->record, from, out);
+		break;
+	case TYPE_ROUTE: {
+		const struct conf_route *route = from;
+		if (route->host[0] == '\0')
+			buf_add_str(out, "\"\"");
+		else
+			print_route(route, out);
+		break;
+	}
+	case TYPE_LABEL:
+		buf_add_str(out, from);
 		break;
 	case TYPE_DURATION:
 		conf_print_number(option, (uint64_t) * (const msec_t *)from, out);

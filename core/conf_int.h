@@ -46,6 +46,8 @@ enum type {
 	TYPE_NAMES,     /* struct conf_names */
 	TYPE_CLASSES,   /* struct conf_classes */
 	TYPE_ROUTES,    /* struct conf_routes */
+	TYPE_ROUTE,     /* struct conf_route without domain; or empty */
+	TYPE_LABEL,     /* char[CONF_CLASS_SIZE]: a name of ours */
 	TYPE_WORD,      /* unsigned: which of option->list */
 	TYPE_PATTERN,   /* char *: a domain, "*.suffix" or "*", lower case; or empty */
 	TYPE_SOURCES,   /* struct conf_addresses: to send from, without port */
@@ -146,6 +148,8 @@ void conf_print_burst(const struct conf_burst *burst, struct buf *out);
 /* What to do about a wrong value. */
 void conf_print_advice(const struct option *option, struct buf *out);
 bool conf_is_domain(const char *text);
+/* The name of a class or pool: a-z, 0-9, - and _, at most 31. */
+bool conf_is_label(const char *text);
 bool conf_parse_port(const char *text, unsigned min, uint16_t *port);
 void conf_add_address(struct conf_addresses *list, const void *addr, size_t len);
 const char *conf_parse_route_domain(const char *text, struct conf_route *route);

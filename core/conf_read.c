@@ -76,13 +76,16 @@ wrong_value(struct reader *reader, const struct option *option, const struct nod
 	buf_add_str(reader->errors, "\n");
 }
 
+/* domain NULL: of fallback.host. */
 static void
 wrong_route(struct reader *reader, const struct node *node, const char *domain, const char *what)
 {
-	if (!conf_mistake(reader, node->line, node->column, "routes"))
+	if (!conf_mistake(reader, node->line, node->column, domain ? "routes" : "fallback.host"))
 		return;
-	conf_print_shown(domain, reader->errors);
-	buf_add_str(reader->errors, ": ");
+	if (domain) {
+		conf_print_shown(domain, reader->errors);
+		buf_add_str(reader->errors, ": ");
+	}
 	if (node->kind == NODE_SCALAR) {
 		conf_print_shown(node->text, reader->errors);
 		buf_add_char(reader->errors, ' ');
@@ -163,6 +166,34 @@ apply_route_map(struct reader *reader, const char *domain, const struct node *ma
 }
 
 static void
+complete_route(struct conf_route *route)
+{
+	if (route->host == NULL)
+		route->host = xstrdup("");
+	if (route->user == NULL)
+		route->user = xstrdup("");
+	if (route->password_file == NULL)
+		route->password_file = xstrdup("");
+}
+
+static void
+apply_route(struct reader *reader, const struct option *option, const struct node *node)
+{
+	struct conf_route *route = conf_field(&reader->snapshot->conf, option);
+	const char *wrong = NULL;
+
+	if (node->kind == NODE_MAP)
+		apply_route_map(reader, NULL, node, route);
+	else if (node->kind == NODE_SCALAR && !conf_is_nothing(node) && node->text[0] != '\0')
+		wrong = conf_parse_route_host(node->text, route);
+	else if (node->kind == NODE_LIST || conf_is_nothing(node)) /* "" is none */
+		wrong_value(reader, option, node, "not a host");
+	if (wrong != NULL)
+		wrong_route(reader, node, NULL, wrong);
+	complete_route(route);
+}
+
+static void
 apply_routes(struct reader *reader, const struct option *option, const struct node *node)
 {
 	struct conf_routes *routes = conf_field(&reader->snapshot->conf, option);
@@ -201,12 +232,7 @@ apply_routes(struct reader *reader, const struct option *option, const struct no
 			conf_route_clear(&route);
 			continue;
 		}
-		if (route.host == NULL)
-			route.host = xstrdup("");
-		if (route.user == NULL)
-			route.user = xstrdup("");
-		if (route.password_file == NULL)
-			route.password_file = xstrdup("");
+		complete_route(&route);
 		routes->list =
 		    xreallocarray(routes->list, routes->count + 1, sizeof(*routes->list));
 		routes->list[routes->count++] = route;
@@ -242,9 +268,10 @@ apply_class(struct reader *reader, const char *name, const struct node *map)
 			again = again || (map->list[j]->kind == NODE_SCALAR &&
 			                  strcmp(map->list[j]->text, key->text) == 0);
 		if (option == NULL || !is_of_class(option)) {
-			conf_mistake_at(reader, key, path,
-			                "unknown key; a class has recipients, messages, window, "
-			                "burst_recipients, burst_messages, priority and senders");
+			conf_mistake_at(
+			    reader, key, path,
+			    "unknown key; a class has recipients, messages, window, "
+			    "burst_recipients, burst_messages, priority, pool and senders");
 			continue;
 		}
 		const char *wrong = again ? "set a second time"
@@ -279,10 +306,7 @@ apply_classes(struct reader *reader, const struct node *node)
 			again = again ||
 			        (name->kind == NODE_SCALAR && node->list[j]->kind == NODE_SCALAR &&
 			         strcmp(node->list[j]->text, name->text) == 0);
-		if (name->kind != NODE_SCALAR || name->text[0] == '\0' ||
-		    strlen(name->text) >= CONF_CLASS_SIZE ||
-		    strspn(name->text, "abcdefghijklmnopqrstuvwxyz0123456789_-") !=
-		        strlen(name->text))
+		if (name->kind != NODE_SCALAR || !conf_is_label(name->text))
 			conf_mistake_at(
 			    reader, name, option->key,
 			    "not the name of a class; write at most 31 of a-z, 0-9, - and _");
@@ -304,6 +328,10 @@ apply_classes(struct reader *reader, const struct node *node)
 static void
 set_default(void *base, const struct option *option)
 {
+	if (option->type == TYPE_ROUTE) {
+		complete_route(conf_field(base, option));
+		return;
+	}
 	if (option->type == TYPE_ROUTES || option->type == TYPE_CLASSES ||
 	    option->type == TYPE_RECORDS ||
 	    (option->standard[0] == '\0' && conf_is_list(option->type)))
@@ -483,6 +511,10 @@ apply(struct reader *reader, const struct option *option, const struct node *nod
 		apply_routes(reader, option, node);
 		return;
 	}
+	if (option->type == TYPE_ROUTE) {
+		apply_route(reader, option, node);
+		return;
+	}
 	if (option->type == TYPE_RECORDS) {
 		apply_records(reader, option, node);
 		return;
@@ -595,6 +627,18 @@ repeats_address(const struct conf_addresses *list, const struct conf_addresses *
 	return false;
 }
 
+static void
+check_pool_of(struct reader *reader, const char *key, const struct conf_class *class)
+{
+	char what[2 * CONF_CLASS_SIZE + 80];
+
+	if (strcmp(class->pool, "default") == 0 || conf_pool(&reader->snapshot->conf, class))
+		return;
+	snprintf(what, sizeof(what), "%s%segress has no pool %s; name one of egress, or default",
+	         class->name ? class->name : "", class->name ? ": " : "", class->pool);
+	blame(reader, key, what);
+}
+
 /* What no single row can say. */
 static void
 check_together(struct reader *reader)
@@ -620,6 +664,9 @@ check_together(struct reader *reader)
 	if (conf->standard.any_sender)
 		blame(reader, "quota.senders",
 		      "would let every account send as anybody; make a class for those that must");
+	check_pool_of(reader, "quota.pool", &conf->standard);
+	for (size_t i = 0; i < conf->classes.count; i++)
+		check_pool_of(reader, "classes", &conf->classes.list[i]);
 	if (conf->header_size > conf->message_size)
 		blame(reader, "limits.header_size", "above limits.message_size; lower it");
 }

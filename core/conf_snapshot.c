@@ -27,6 +27,36 @@ decode_burst(struct wire *wire, struct conf_burst *burst)
 }
 
 static void
+encode_route(const struct conf_route *route, struct buf *out)
+{
+	wire_put_u8(out, route->mx);
+	wire_put_str(out, route->host);
+	wire_put_u16(out, route->port);
+	wire_put_u8(out, (uint8_t)route->tls);
+	wire_put_str(out, route->user);
+	wire_put_str(out, route->password_file);
+}
+
+static bool
+decode_route(struct wire *wire, struct conf_route *route)
+{
+	route->mx = wire_u8(wire) != 0;
+	route->host = wire_str_new(wire, 256);
+	route->port = wire_u16(wire);
+	route->tls = (enum conf_tls)wire_u8(wire);
+	route->user = wire_str_new(wire, STRING_MAX);
+	route->password_file = wire_str_new(wire, STRING_MAX);
+	return route->tls <= CONF_TLS_IMPLICIT;
+}
+
+static bool
+decode_label(struct wire *wire, char *label)
+{
+	wire_str(wire, label, CONF_CLASS_SIZE);
+	return conf_is_label(label);
+}
+
+static void
 encode_value(const void *base, const struct option *option, struct buf *out)
 {
 	const void *from = conf_field_of(base, option);
@@ -96,6 +126,7 @@ encode_value(const void *base, const struct option *option, struct buf *out)
 			encode_burst(&class->burst_messages, out);
 			wire_put_u8(out, class->any_sender);
 			wire_put_u8(out, (uint8_t) class->priority);
+			wire_put_str(out, class->pool);
 		}
 		break;
 	}
@@ -103,17 +134,17 @@ encode_value(const void *base, const struct option *option, struct buf *out)
 		const struct conf_routes *routes = from;
 		wire_put_u32(out, (uint32_t)routes->count);
 		for (size_t j = 0; j < routes->count; j++) {
-			const struct conf_route *route = &routes->list[j];
-			wire_put_str(out, route->domain);
-			wire_put_u8(out, route->mx);
-			wire_put_str(out, route->host);
-			wire_put_u16(out, route->port);
-			wire_put_u8(out, (uint8_t)route->tls);
-			wire_put_str(out, route->user);
-			wire_put_str(out, route->password_file);
+			wire_put_str(out, routes->list[j].domain);
+			encode_route(&routes->list[j], out);
 		}
 		break;
 	}
+	case TYPE_ROUTE:
+		encode_route(from, out);
+		break;
+	case TYPE_LABEL:
+		wire_put_str(out, from);
+		break;
 	case TYPE_WORD:
 		wire_put_u32(out, *(const unsigned *)from);
 		break;
@@ -259,6 +290,10 @@ decode_value(const struct option *option, struct wire *wire, void *base)
 		}
 		return true;
 	}
+	case TYPE_ROUTE:
+		return decode_route(wire, to);
+	case TYPE_LABEL:
+		return decode_label(wire, to);
 	case TYPE_WORD:
 		return decode_word(option, wire, to);
 	case TYPE_RECORDS:
@@ -285,7 +320,7 @@ decode_value(const struct option *option, struct wire *wire, void *base)
 				return false;
 			class->any_sender = wire_u8(wire) != 0;
 			class->priority = wire_u8(wire);
-			if (class->priority > 9)
+			if (class->priority > 9 || !decode_label(wire, class->pool))
 				return false;
 		}
 		return true;
@@ -299,13 +334,7 @@ decode_value(const struct option *option, struct wire *wire, void *base)
 		for (uint32_t i = 0; i < count; i++) {
 			struct conf_route *route = &routes->list[routes->count++];
 			route->domain = wire_str_new(wire, 256);
-			route->mx = wire_u8(wire) != 0;
-			route->host = wire_str_new(wire, 256);
-			route->port = wire_u16(wire);
-			route->tls = (enum conf_tls)wire_u8(wire);
-			route->user = wire_str_new(wire, STRING_MAX);
-			route->password_file = wire_str_new(wire, STRING_MAX);
-			if (route->tls > CONF_TLS_IMPLICIT)
+			if (!decode_route(wire, route))
 				return false;
 		}
 		return true;

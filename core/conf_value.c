@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -134,6 +135,15 @@ conf_is_domain(const char *text)
 			return false;
 	}
 	return label > 0 && text[len - 1] != '-';
+}
+
+bool
+conf_is_label(const char *text)
+{
+	const size_t len = strlen(text);
+
+	return len > 0 && len < CONF_CLASS_SIZE &&
+	       strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789_-") == len;
 }
 
 bool
@@ -543,6 +553,13 @@ conf_parse_scalar(const struct option *option, const char *text, void *base)
 		*(bool *)to = strcmp(text, option->words[1]) == 0;
 		return *(bool *)to || strcmp(text, option->words[0]) == 0 ? NULL
 		                                                          : "not one of the words";
+	case TYPE_LABEL:
+		if (!conf_is_label(text))
+			return "not a name";
+		snprintf(to, CONF_CLASS_SIZE, "%s", text);
+		return NULL;
+	case TYPE_ROUTE:
+		return conf_parse_route_host(text, to);
 	case TYPE_DURATIONS: {
 		struct conf_durations *list = to;
 		wrong = parse_number(option, text, &value);
@@ -583,6 +600,13 @@ conf_print_advice(const struct option *option, struct buf *out)
 		buf_add_str(
 		    out,
 		    "write \"192.0.2.1:587\", \"[2001:db8::1]:587\" or \":587\" for every address");
+		return;
+	case TYPE_LABEL:
+		buf_add_str(out, "write at most 31 of a-z, 0-9, - and _");
+		return;
+	case TYPE_ROUTE:
+		buf_add_str(out, "write host:port, or a map of host, port, tls, user and "
+		                 "password_file");
 		return;
 	case TYPE_ROUTES:
 		buf_add_str(out, "write a map of domain to host:port, or to mx");

@@ -337,6 +337,7 @@ on_commit(struct ipc_from from, const struct ipc_frame *frame)
 	struct store_message_new message = {
 	    .id = commit.id,
 	    .account = accept->account,
+	    .class = commit.class,
 	    .from = commit.from,
 	    .recipients = commit.recipients,
 	    .recipient_count = commit.recipient_count,
@@ -569,6 +570,15 @@ on_config(void *arg, const struct conf *conf)
 	program.conf = conf;
 }
 
+static void
+attach(enum service_role peer, unsigned index, int fd_take)
+{
+	if (peer == SERVICE_AUTH)
+		schedule_attach_auth(program.schedule, fd_take);
+	else
+		ipc_hub_attach(program.hub, peer, index, fd_take);
+}
+
 /* A peer may speak before we are ready to listen, so its channel is not read until the store is
  * open. */
 static void
@@ -576,7 +586,7 @@ on_link(void *arg, enum service_role peer, unsigned index, int fd_take)
 {
 	(void)arg;
 	if (program.store) {
-		ipc_hub_attach(program.hub, peer, index, fd_take);
+		attach(peer, index, fd_take);
 		return;
 	}
 	struct early *early = xcalloc(1, sizeof(*early));
@@ -639,7 +649,7 @@ on_start(void *arg)
 	while (!TAILQ_EMPTY(&program.early)) {
 		struct early *early = TAILQ_FIRST(&program.early);
 		TAILQ_REMOVE(&program.early, early, link);
-		ipc_hub_attach(program.hub, early->peer, early->index, early->fd);
+		attach(early->peer, early->index, early->fd);
 		free(early);
 	}
 	return 0;

@@ -101,6 +101,8 @@ notice_put(struct lane_txn *txn, struct notice *notice, const struct store_messa
 	    .generated = true,
 	    .generation = 1,
 	    .account = "",
+	    .owner = about->owner,
+	    .class = about->class,
 	    .created = notice->when,
 	    .due = notice->when,
 	    .client_ip = "",

@@ -164,6 +164,8 @@ record_encode(const struct store_message *message, struct buf *out)
 	put_cut(out, message->message_id, QUEUE_MESSAGE_ID_MAX);
 	wire_put_str(out, message->protocol);
 	wire_put_u32(out, message->deferrals);
+	put_cut(out, message->generated ? message->owner : "", 255);
+	put_cut(out, message->class, QUEUE_CLASS_MAX);
 	put_seal(out, start);
 }
 
@@ -217,6 +219,12 @@ record_decode(const void *data, size_t len)
 	if (version >= 4) {
 		wire_str(&wire, message->protocol, sizeof(message->protocol));
 		message->deferrals = wire_u32(&wire);
+	}
+	message->owner = version >= 6 ? wire_str_new(&wire, 255) : xstrdup("");
+	message->class = version >= 6 ? wire_str_new(&wire, QUEUE_CLASS_MAX) : xstrdup("");
+	if (!message->generated) {
+		free(message->owner);
+		message->owner = xstrdup(message->account);
 	}
 	if (wire_done(&wire))
 		return message;
@@ -428,6 +436,8 @@ store_message_free(struct store_message *message)
 	free(message->client_ip);
 	free(message->ehlo);
 	free(message->message_id);
+	free(message->owner);
+	free(message->class);
 	free(message->last_reply);
 	free(message->prefix);
 	free(message);

@@ -325,6 +325,7 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct
 	}
 	held_open(schedule);
 	sites_open(schedule);
+	egress_open(schedule);
 	return schedule;
 }
 
@@ -368,5 +369,6 @@ schedule_free(struct schedule *schedule)
 	}
 	held_close(schedule);
 	sites_close(schedule);
+	egress_close(schedule);
 	free(schedule);
 }

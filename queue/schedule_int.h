@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "queue/egress.h"
 #include "queue/fair.h"
 #include "queue/hold.h"
 #include "queue/proto.h"
@@ -75,6 +76,8 @@ struct job {
 	uint16_t index[PROTO_JOB_MAX];
 	unsigned count;
 	unsigned ended;          /* recipients that the outcome under way ends */
+	uint32_t asked;          /* the question to auth about its account's class; 0: none */
+	bool asking;             /* in flight, but not sent: the class is not known yet */
 	struct ipc_from waiting; /* whom to acknowledge; channel 0: nobody */
 };
 
@@ -138,6 +141,8 @@ struct schedule {
 	unsigned strays; /* jobs of no round */
 	LIST_HEAD(, message) ids[BUCKETS];
 	struct lane lanes[QUEUE_LANES];
+	struct egress *egress;
+	struct ipc_link *auth;
 	struct quota *quota;           /* whose clock is believed */
 	struct loop_timer *held_timer; /* the next look at what senders hold */
 	msec_t held_wake;              /* what it is armed for; 0: nothing */
@@ -245,8 +250,23 @@ void wakes_free(struct wakes *wakes);
  * long as it answers. */
 void wakes_begin(struct wakes *wakes, const struct site *site);
 
+/* --- schedule_egress.c --- */
+
+/* A job in flight: hands it out with the addresses it may leave from, now or when they are known;
+ * or gives it up. */
+void job_route_out(struct job *job);
+/* It leaves flight. */
+void job_stop_asking(struct job *job);
+void egress_open(struct schedule *schedule);
+/* After the last job is gone. */
+void egress_close(struct schedule *schedule);
+
 /* --- schedule_relay.c --- */
 
+/* To the relay, at last. */
+void job_hand_out(struct job *job, const struct queue_egress *egress);
+/* Ends a job in flight that goes to no relay. text NULL: the last answers stand. */
+void job_give_up(struct job *job, const char *text);
 void job_send(struct job *job);
 void acknowledge(struct schedule *schedule, struct ipc_from to, bool durable);
 

@@ -23,8 +23,7 @@ acknowledge(struct schedule *schedule, struct ipc_from to, bool durable)
 	buf_clear(&frame);
 }
 
-/* Ends a job in flight that goes to no relay. text NULL: the last answers stand. */
-static void
+void
 job_give_up(struct job *job, const char *text)
 {
 	static const struct ipc_from nobody;
@@ -48,14 +47,18 @@ job_give_up(struct job *job, const char *text)
 void
 job_send(struct job *job)
 {
+	job_to(job, JOB_IN_FLIGHT);
+	if (is_overdue(job->message))
+		job_give_up(job, NULL);
+	else
+		job_route_out(job);
+}
+
+void
+job_hand_out(struct job *job, const struct queue_egress *egress)
+{
 	struct lane *lane = job->lane;
 	struct store_message *stored = job->message->stored;
-
-	job_to(job, JOB_IN_FLIGHT);
-	if (is_overdue(job->message)) {
-		job_give_up(job, NULL);
-		return;
-	}
 	int fd = store_open_body(lane->schedule->store, &job->id, &stored->body);
 	if (fd == -1) {
 		char text[QUEUE_ID_TEXT_SIZE];
@@ -89,6 +92,8 @@ job_send(struct job *job)
 	    .body_size = stored->body.size,
 	    .recipients = recipients,
 	    .recipient_count = job->count,
+	    .egress = *egress,
+	    .by_fallback_host = lane->lane == QUEUE_FALLBACK,
 	};
 	struct buf frame;
 	buf_init(&frame);

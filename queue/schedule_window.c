@@ -197,8 +197,10 @@ job_take_out(struct job *job)
 	count_job(job, false);
 	if (job->state == JOB_PENDING)
 		TAILQ_REMOVE(&job->line->pending, job, queue);
-	if (job->state == JOB_IN_FLIGHT)
+	if (job->state == JOB_IN_FLIGHT) {
 		TAILQ_REMOVE(&job->line->flight, job, queue);
+		job_stop_asking(job);
+	}
 	if (job->state == JOB_IN_FLIGHT || job->state == JOB_FINISHING)
 		LIST_REMOVE(job, link);
 	job->state = JOB_NEW;

@@ -82,8 +82,9 @@ void store_large_abort(struct store *store, struct store_large *large);
 struct store_message_new { /* all borrowed for the call */
 	struct queue_id id;
 	const char
-	    *account;   /* who is charged and shown; "" for the null account (generated mail) */
-	bool generated; /* counted as generated, not accepted */
+	    *account;      /* who is charged and shown; "" for the null account (generated mail) */
+	const char *class; /* the account's, when it was accepted; NULL: unknown */
+	bool generated;    /* counted as generated, not accepted */
 	struct address from;
 	const struct envelope_recipient *recipients;
 	size_t recipient_count; /* 1 to QUEUE_RECIPIENTS_MAX */
@@ -197,6 +198,9 @@ struct store_message { /* owns everything in it; free with store_message_free */
 	bool held; /* by its sender; due says until when */
 	uint64_t generation;
 	char *account;
+	/* Whose standing says from where it leaves: the account, or of generated mail the one whose
+	 * mail it is about; and its class then. "" when unknown. */
+	char *owner, *class;
 	struct address from;
 	struct envelope envelope;
 	msec_t created, due;

@@ -251,6 +251,8 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 	message->envelope = in->envelope;
 	message->generation = 1;
 	message->account = xstrdup(in->account ? in->account : "");
+	message->owner = xstrdup(message->account);
+	message->class = xstrdup(in->class ? in->class : "");
 	message->from = in->from;
 	message->created = in->created;
 	message->due = in->due;

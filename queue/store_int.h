@@ -17,8 +17,8 @@
 #include "smtp/dsn.h"
 
 /* Of environments and records; 1 knew no delay notices, 2 no envelope, 3 not how a message came and
- * whom its attempts met, 4 no checksum of records. */
-#define STORE_FORMAT       5u
+ * whom its attempts met, 4 no checksum of records, 5 not whose class says from where it leaves. */
+#define STORE_FORMAT       6u
 #define STORE_SEGMENT_MAX  (65u << 20)
 #define STORE_SEGMENT_ROOM (1u << 20) /* by which it grows */
 #define STORE_ID_SIZE      16u

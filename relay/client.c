@@ -65,7 +65,7 @@ client_no_contact(struct queue_job *job, const struct reply *why)
 		outcomes[i].index = job->recipients[i].index;
 		outcomes[i].fate = why->enhanced[0] == '5' ? QUEUE_FAILED : QUEUE_DEFERRED;
 		outcomes[i].reply = *why;
-		transaction_log(job, i, &outcomes[i], "", "");
+		transaction_log(job, i, &outcomes[i], "", "", "");
 	}
 	return outcomes;
 }

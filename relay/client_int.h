@@ -165,6 +165,6 @@ void transaction_on_drained(struct client *client);
 void transaction_defer_rest(struct client *client, const struct reply *why,
                             enum client_farewell farewell);
 void transaction_log(const struct queue_job *job, size_t i, const struct queue_outcome *outcome,
-                     const char *host, const char *peer);
+                     const char *host, const char *peer, const char *source);
 
 #endif

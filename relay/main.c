@@ -26,7 +26,7 @@ struct means { /* what attempts work with: all of it of one generation of the co
 	const struct conf *conf; /* a reference */
 	struct dns *dns;
 	struct tls_client *tls, *tls_verifying; /* the latter NULL: there is no relay.ca_file */
-	char **passwords;                       /* of each route that logs in */
+	char **passwords; /* of each route that logs in, fallback.host behind them */
 	size_t password_count;
 	struct pool *pool;
 	unsigned attempts; /* that began with it and have not ended */
@@ -136,7 +136,10 @@ on_route(void *arg, const struct route_result *result)
 	}
 	route = *result;
 	if (route.conf) {
-		const size_t i = (size_t)(route.conf - means->conf->routes.list);
+		const struct conf_routes *routes = &means->conf->routes;
+		const size_t i = route.conf == &means->conf->fallback_host
+		                     ? routes->count
+		                     : (size_t)(route.conf - routes->list);
 
 		route.password = i < means->password_count ? means->passwords[i] : NULL;
 	}
@@ -155,7 +158,8 @@ on_job(void *arg, struct queue_job *job)
 	attempt->next = relay->attempts;
 	relay->attempts = attempt;
 	means->attempts++;
-	attempt->lookup = route_find(means->dns, means->conf, job->domain, on_route, attempt);
+	attempt->lookup = route_find(means->dns, means->conf, job->domain, job->by_fallback_host,
+	                             on_route, attempt);
 }
 
 static void

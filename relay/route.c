@@ -22,14 +22,16 @@ on_hosts(void *arg, const struct dns_result *hosts)
 }
 
 struct route_lookup *
-route_find(struct dns *dns, const struct conf *conf, const char *domain, route_on_done *on_done,
-           void *arg)
+route_find(struct dns *dns, const struct conf *conf, const char *domain, bool by_fallback_host,
+           route_on_done *on_done, void *arg)
 {
 	struct route_lookup *lookup = xcalloc(1, sizeof *lookup);
 	const struct conf_route *route = conf_route(conf, domain);
 
 	lookup->on_done = on_done;
 	lookup->arg = arg;
+	if ((!route || route->mx) && by_fallback_host && conf->fallback_host.host[0])
+		route = &conf->fallback_host;
 	if (route && !route->mx) {
 		lookup->conf = route;
 		lookup->dns = dns_find_host(dns, route->host, route->port, on_hosts, lookup);

@@ -40,7 +40,7 @@
 
 void
 transaction_log(const struct queue_job *job, size_t i, const struct queue_outcome *outcome,
-                const char *host, const char *peer)
+                const char *host, const char *peer, const char *source)
 {
 	static const char *const fates[] = {"delivered", "deferred", "failed"};
 	char id[QUEUE_ID_TEXT_SIZE], to[ADDRESS_TEXT_SIZE], word[4 * sizeof to];
@@ -48,11 +48,11 @@ transaction_log(const struct queue_job *job, size_t i, const struct queue_outcom
 
 	address_format(&job->recipients[i].address, to, sizeof to);
 	log_info(queue_id_format(&job->id, id), "attempt",
-	         "to=<%s> host=%s ip=%s code=%d enhanced=%s fate=%s n=%u text=\"%s\"",
+	         "to=<%s> host=%s ip=%s source=%s code=%d enhanced=%s fate=%s n=%u text=\"%s\"",
 	         log_word(to, word, sizeof word), host[0] ? host : "-", peer[0] ? peer : "-",
-	         outcome->reply.code, outcome->reply.enhanced[0] ? outcome->reply.enhanced : "-",
-	         fates[outcome->fate], job->attempt,
-	         log_text(outcome->reply.text, said, sizeof said));
+	         source[0] ? source : "-", outcome->reply.code,
+	         outcome->reply.enhanced[0] ? outcome->reply.enhanced : "-", fates[outcome->fate],
+	         job->attempt, log_text(outcome->reply.text, said, sizeof said));
 }
 
 /* Whether the sender wants to be told, and the server will not do it. */
@@ -78,7 +78,8 @@ settle(struct client *client, size_t i, enum queue_fate fate, const struct reply
 	client->outcomes[i].fate = fate;
 	client->outcomes[i].unconfirmed = fate == QUEUE_DELIVERED && is_unconfirmed(client, i);
 	client->outcomes[i].reply = *reply;
-	transaction_log(client->job, i, &client->outcomes[i], client->target.host, client->peer);
+	transaction_log(client->job, i, &client->outcomes[i], client->target.host, client->peer,
+	                client->contact.source);
 }
 
 static void

@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <netdb.h>
 #include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -360,7 +362,7 @@ check_routes(const struct check *check, int *ca, int **passwords, size_t *passwo
 {
 	const struct conf *conf = check->conf;
 	bool verifies = false, good = true;
-	*passwords = xcalloc(conf->routes.count + 1, sizeof(**passwords));
+	*passwords = xcalloc(conf->routes.count + 2, sizeof(**passwords));
 	*password_count = 0;
 	*ca = -1;
 	for (size_t i = 0; i < conf->routes.count; i++) {
@@ -372,10 +374,48 @@ check_routes(const struct check *check, int *ca, int **passwords, size_t *passwo
 		good &= fd >= 0;
 		(*passwords)[(*password_count)++] = fd;
 	}
+	if (conf->fallback_host.user[0] != '\0') {
+		verifies |= conf->fallback_host.tls >= CONF_TLS_VERIFY;
+		int fd = open_password(check, conf->fallback_host.password_file);
+		good &= fd >= 0;
+		(*passwords)[(*password_count)++] = fd;
+	}
 	/* Any mail may ask for a verified host (REQUIRETLS): without the file it waits. */
 	if (verifies || access(conf->relay_ca_file, R_OK) == 0) {
 		*ca = open_ca(check);
 		good &= *ca >= 0;
 	}
 	return good ? 0 : -1;
+}
+
+/* By binding to it, as the relay will: what another machine has, or an interface that is not up,
+ * would otherwise be found by mail that waits. */
+int
+check_egress(const struct check *check)
+{
+	int result = 0;
+	for (size_t i = 0; i < check->conf->egress.count; i++) {
+		const struct conf_pool *pool = &check->conf->egress.list[i];
+		for (size_t j = 0; j < pool->sources.count; j++) {
+			const struct conf_address *source = &pool->sources.list[j];
+			const struct sockaddr *addr = (const struct sockaddr *)&source->addr;
+			char host[64] = "?";
+			int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+			if (fd >= 0 && bind(fd, addr, source->len) == 0) {
+				close(fd);
+				continue;
+			}
+			const char *why = strerror(errno);
+			if (fd >= 0)
+				close(fd);
+			getnameinfo(addr, source->len, host, sizeof(host), NULL, 0, NI_NUMERICHOST);
+			check_complain(
+			    check, "egress",
+			    "pool %s: %s cannot be sent from: %s; name addresses of this "
+			    "machine",
+			    pool->name, host, why);
+			result = -1;
+		}
+	}
+	return result;
 }

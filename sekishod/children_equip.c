@@ -12,6 +12,7 @@ static const struct {
 } pairs[] = {
     {SERVICE_MSA, SERVICE_AUTH},    {SERVICE_MSA, SERVICE_QUEUE},  {SERVICE_MSA, SERVICE_KEYS},
     {SERVICE_RELAY, SERVICE_QUEUE}, {SERVICE_ADMIN, SERVICE_AUTH}, {SERVICE_ADMIN, SERVICE_QUEUE},
+    {SERVICE_QUEUE, SERVICE_AUTH},
 };
 #define PAIRS (sizeof(pairs) / sizeof(pairs[0]))
 
@@ -109,6 +110,9 @@ child_send_generation(struct child *child, const struct generation *generation)
 		if (generation->conf->routes.list[i].user[0] != '\0')
 			send_file(child, SERVICE_PASSWORD, (unsigned)i,
 			          generation->passwords[password++]);
+	if (program->routes && generation->conf->fallback_host.user[0] != '\0')
+		send_file(child, SERVICE_PASSWORD, (unsigned)generation->conf->routes.count,
+		          generation->passwords[password]);
 	for (size_t i = 0; program->listeners && i < generation->listener_count; i++)
 		send_listener(child, generation->listeners[i].kind, generation->listeners[i].fd);
 }

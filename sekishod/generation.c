@@ -156,12 +156,13 @@ generation_new(const char *file, struct buf *said)
 	generation->file = file;
 	generation->conf = conf;
 	generation->snapshot = generation->certificate = generation->key = generation->ca = -1;
-	/* Both, so that the operator reads all mistakes at once. */
+	/* All of them, so that the operator reads all mistakes at once. */
 	int pair =
 	    check_pair(&check, &generation->certificate, &generation->key, &generation->expires);
 	int routes = check_routes(&check, &generation->ca, &generation->passwords,
 	                          &generation->password_count);
-	if (pair == 0 && routes == 0) {
+	int egress = check_egress(&check);
+	if (pair == 0 && routes == 0 && egress == 0) {
 		generation->snapshot = make_snapshot(conf);
 		if (generation->snapshot >= 0)
 			return generation;

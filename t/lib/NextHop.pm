@@ -70,9 +70,23 @@ sub taken {
 	return map { open my $f, '<:raw', $_; local $/; scalar <$f> } sort glob "$self->{dir}/taken.*";
 }
 
+# The addresses from which that came which fits the pattern, each once.
+sub sources {
+	my ($self, $pattern) = @_;
+	my %seen;
+	for my $name (glob "$self->{dir}/taken.*") {
+		open my $f, '<:raw', $name or next;
+		local $/;
+		$seen{ ($name =~ /taken\.\d+\.\d+\.(.*)$/)[0] } = 1 if <$f> =~ $pattern;
+	}
+	my @sources = sort keys %seen;
+	return @sources;
+}
+
 sub serve {
 	my ($self, $c) = @_;
 	my ($buf, $tls, $content, $count) = ('', 0, '', 0);
+	my $peer = $c->peerhost;
 	my $say = sub { syswrite $c, "$_[0]\r\n" or die };
 	my $more = sub { sysread($c, $buf, 65536, length $buf) or die };
 	my $line = sub {
@@ -81,7 +95,7 @@ sub serve {
 		return $1 =~ s/\r$//r;
 	};
 	my $keep = sub {
-		my $name = sprintf '%s/taken.%.6f', $self->{dir}, Time::HiRes::time();
+		my $name = sprintf '%s/taken.%.6f.%s', $self->{dir}, Time::HiRes::time(), $peer;
 		open my $f, '>:raw', "$self->{dir}/keep.$$" or die $!;
 		print $f $_[0];
 		close $f;

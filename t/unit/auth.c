@@ -508,6 +508,7 @@ static void
 test_store_and_mech(void)
 {
 	char dir[] = "/tmp/sekisho-auth-XXXXXX", error[256], who[AUTH_ACCOUNT_MAX + 1];
+	char class[CONF_CLASS_SIZE];
 	struct accounts_record record = {0};
 	struct auth_entry list[2];
 	struct accounts *store;
@@ -586,10 +587,17 @@ test_store_and_mech(void)
 	   "no other mechanism");
 	mech_free(mech);
 	test_login_and_scram(store);
+	(void)accounts_change(store, "alice@example.net",
+	                      &(struct accounts_change){.class = "gold"}, &record);
 	ok(accounts_remove(store, "alice@example.net", &ended) == ACCOUNTS_OK &&
 	       accounts_remove(store, "alice@example.net", &ended) == ACCOUNTS_UNKNOWN &&
 	       PLAIN("\0alice@example.net\0another horse") == AUTH_REFUSED,
 	   "a removed account is out at once, cached or not");
+	ok(accounts_class(store, "alice@example.net", class) == ACCOUNTS_OK &&
+	       strcmp(class, "gold") == 0 &&
+	       accounts_class(store, "bob@example.net", class) == ACCOUNTS_OK &&
+	       accounts_class(store, "nobody@example.net", class) == ACCOUNTS_UNKNOWN,
+	   "but its class is remembered, for mail of it that waits");
 	buf_clear(&ended);
 	mech_done();
 	cache_free(cache);

@@ -66,8 +66,8 @@ static const char full[] =
     "limits: {message_size: 1MiB, data_rate: 0}\n"
     "zone: Asia/Tokyo\n"
     "classes: {business: {messages: 9/day, window: calendar, burst_recipients: off, "
-    "senders: any}, free: {}}\n"
-    "quota: {recipients: 7/24h, burst_messages: 3 then 2/1min}\n"
+    "senders: any, pool: p}, free: {}}\n"
+    "quota: {recipients: 7/24h, pool: clean, burst_messages: 3 then 2/1min}\n"
     "admin: {look: [\"@noc\", taro]}\n"
     "dns: {servers: [\"127.0.0.1:5353\", \"2001:db8::53\"]}\n"
     "timeouts: {command: 1500ms}\n"
@@ -80,7 +80,12 @@ static const char full[] =
     "  rules:\n"
     "  - {name: full, code: 452, site: \"*.Example.JP\", action: slower, for: 2h}\n"
     "  - {name: gone, enhanced: \"5.1.\", text: 'no (such )?user \\[x\\]', action: user-unknown}\n"
-    "  shipped: off\n";
+    "  shipped: off\n"
+    "egress:\n"
+    "- {name: clean, sources: [127.0.0.2, \"::1\"]}\n"
+    "- {name: p, sources: [127.0.0.3]}\n"
+    "fallback: {host: {host: last.example.net, port: 587, tls: verify, user: u, password_file: "
+    "/etc/q}}\n";
 
 static void
 check_full(const struct conf *conf, const char *what)
@@ -126,6 +131,16 @@ check_kinds(const struct conf *conf, const char *what)
 	       rules[1].site[0] == '\0' && rules[1].action == CONF_REPLY_UNKNOWN &&
 	       strcmp(rules[1].text, "no (such )?user \\[x\\]") == 0 && rules[1].period == 1800000,
 	   "and lists of records, with defaults for what a map leaves out");
+	const struct conf_pool *pool = conf_pool(conf, &conf->standard);
+	ok(pool && strcmp(pool->name, "clean") == 0 && pool->sources.count == 2 &&
+	       pool->sources.list[1].addr.ss_family == AF_INET6 &&
+	       conf_pool(conf, class) == &conf->egress.list[1] &&
+	       conf_pool(conf, conf_class(conf, "free")) == pool,
+	   "and the pools of classes");
+	ok(strcmp(conf->fallback_host.host, "last.example.net") == 0 &&
+	       conf->fallback_host.port == 587 && conf->fallback_host.tls == CONF_TLS_VERIFY &&
+	       strcmp(conf->fallback_host.password_file, "/etc/q") == 0,
+	   "and a route of its own");
 }
 
 static bool
@@ -297,6 +312,22 @@ test_mistakes(void)
 	        "code: not a single value", "a list in a record");
 	refused("replies: {rules: [{name: a, code: , action: defer}]}\n", "code: \"\" is empty",
 	        "nothing in a record");
+	refused("egress: [{name: a, sources: []}]\n", "a pool without addresses", "no address");
+	refused("egress: [{name: A, sources: [127.0.0.1]}]\n", "not the name of a pool",
+	        "a pool's name");
+	refused("egress: [{name: a, sources: [127.0.0.1]}, {name: a, sources: [127.0.0.2]}]\n",
+	        "a second pool of the same name", "a pool twice");
+	refused("egress: [{name: a, sources: [127.0.0.1]}, {name: b, sources: [127.0.0.1]}]\n",
+	        "f.yaml:1:43: egress: an address that is named twice", "one address in two pools");
+	refused("classes: {free: {pool: b}}\n",
+	        "f.yaml:1:10: classes: free: egress has no pool b; name one of egress, or default",
+	        "a class with a pool that is none");
+	refused("quota: {pool: B}\n", "\"B\" is not a name; write at most 31 of", "a pool's name");
+	refused("fallback: {host: {port: 25}}\n", "fallback.host: names no host", "no host");
+	refused("fallback: {host: {host: a.example, user: u, password_file: /p}}\n",
+	        "f.yaml:1:18: fallback.host: would send a password in clear",
+	        "a password in clear");
+	refused("fallback: {host: [a]}\n", "write host:port, or a map of", "a list for a host");
 	refused("classes: {standard: {}}\n", "standard is what quota says", "class standard");
 	refused("classes: {a: {recipients: 5}}\n", "not a number per day", "class value");
 	refused("zone: ../etc/passwd\n", "not a time zone", "zone");

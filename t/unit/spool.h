@@ -208,6 +208,7 @@ enqueue(struct queue_id *id, unsigned recipients, const void *body, size_t len,
 	const struct ledger_charge charge = {.at = clock_wall(), .units = {recipients, 1}};
 	struct store_message_new message = {
 	    .account = "alice@example.net",
+	    .class = "business",
 	    .from = address("alice", "example.net"),
 	    .recipients = list,
 	    .recipient_count = recipients,

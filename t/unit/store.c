@@ -409,7 +409,13 @@ put_raw(enum queue_lane lane, enum table table, const struct key *key, const voi
 		abort();
 }
 
-/* As formats 1 to 4 were written. */
+static void
+seal(struct buf *record)
+{
+	wire_put_u64(record, XXH3_64bits(record->data, record->len));
+}
+
+/* As formats 1 to 5 were written. */
 static void
 put_old_record(uint8_t version, const struct store_message *message)
 {
@@ -445,6 +451,8 @@ put_old_record(uint8_t version, const struct store_message *message)
 		wire_put_str(&record, "ESMTPS");
 		wire_put_u32(&record, 0);
 	}
+	if (version >= 5)
+		seal(&record);
 	key_id(&key, &message->id);
 	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, record.data, record.len);
 	buf_consume(&record, record.len);
@@ -465,6 +473,8 @@ put_old_record(uint8_t version, const struct store_message *message)
 		wire_put_str(&record, "192.0.2.25");
 		wire_put_str(&record, "TLSv1.3");
 	}
+	if (version >= 5)
+		seal(&record);
 	key_recipient(&key, &message->id, 0);
 	put_raw(QUEUE_FRESH, TABLE_RECIPIENT, &key, record.data, record.len);
 	buf_clear(&record);
@@ -477,6 +487,7 @@ test_record_size(void)
 	static char account[256], ehlo[256], reply[STORE_REPLY_MAX + 1], ip[64],
 	    orcpt[ENVELOPE_ORCPT_MAX + 1], name[256];
 	struct store_message message = {.account = account,
+	                                .class = "a-class-name-of-31-octets-aaaaa",
 	                                .client_ip = ip,
 	                                .ehlo = ehlo,
 	                                .last_reply = reply,
@@ -534,7 +545,9 @@ test_format(void)
 	       message->recipients[0].notify == NOTIFY_DELAY &&
 	       strcmp(message->recipients[0].orcpt, "rfc822;b+2Bb@x") == 0 &&
 	       strcmp(message->protocol, "ESMTPSA") == 0 &&
-	       strcmp(message->message_id, "1@pc.example.net") == 0,
+	       strcmp(message->message_id, "1@pc.example.net") == 0 &&
+	       strcmp(message->owner, message->account) == 0 &&
+	       strcmp(message->class, "business") == 0,
 	   "a message keeps what was asked for");
 	for (uint8_t version = 1; version < STORE_FORMAT; version++) {
 		const struct envelope none = {.body = BODY_8BITMIME};
@@ -547,6 +560,8 @@ test_format(void)
 		message = store ? store_load_message(store, QUEUE_FRESH, &id) : NULL;
 		ok(message && message->warned == (version == 1 ? 0 : 4711) &&
 		       strcmp(message->account, "alice@example.net") == 0 &&
+		       strcmp(message->owner, "alice@example.net") == 0 &&
+		       message->class[0] == '\0' &&
 		       same_envelope(&message->envelope, knows ? &asked : &none) &&
 		       message->recipients[0].attempts == 3 &&
 		       message->recipients[0].notify == (knows ? NOTIFY_DELAY : 0) &&
@@ -557,7 +572,7 @@ test_format(void)
 		   "a record of an older version is read");
 	}
 	store_message_free(message);
-	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, "\006 a record of a newer version", 30);
+	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, "\007 a record of a newer version", 30);
 	store_close(store);
 	store = store_open(loop, &opts, error, sizeof(error));
 	ok(store == NULL && strstr(error, "fresh") && strstr(error, "newer version"),

@@ -1,0 +1,126 @@
+#include "queue/schedule_int.h"
+
+/* From which of our addresses a job leaves.
+ *
+ * Problem: mail of an account on probation must never leave from a clean address, whatever the
+ * account's class was when the mail was accepted, and whoever was restarted since.
+ *
+ * Idea: sekisho-auth, whose matter classes are, is asked for each job when it is about to leave.
+ * No copy is kept, so none can be old; a change that was answered holds for every job that leaves
+ * after it. Notifications go by the account whose mail they are about; an account that was removed
+ * by the class it had then, which auth remembers; one that auth never heard of by the class that
+ * the message was accepted with. The price is a round trip on a local socket, and only where there
+ * are pools. While auth does not answer, the job waits in its place at the relay: a guess could be
+ * wrong.
+ *
+ * A job that is at a relay already goes as it began. */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "auth/class.h"
+#include "core/log.h"
+
+static void ask(struct job *job);
+
+static void
+choose(struct job *job, const char *class)
+{
+	struct schedule *schedule = job->lane->schedule;
+	const struct conf *conf = schedule->conf;
+	struct queue_egress egress;
+	char words[128];
+
+	job->asking = false;
+	if (egress_choose(schedule->egress, conf_pool(conf, conf_class(conf, class)), &job->id,
+	                  job->line->site->name, schedule_now(schedule), &egress)) {
+		job_hand_out(job, &egress);
+		return;
+	}
+	snprintf(words, sizeof(words), "no attempt was made: egress pool %s has no address left",
+	         egress.pool);
+	job_give_up(job, words);
+}
+
+static void
+on_class(void *arg, enum ipc_status status, struct ipc_frame *frame)
+{
+	struct job *job = arg;
+	char class[CONF_CLASS_SIZE];
+
+	job->asked = 0;
+	if (job->lane->schedule->stopped || status == IPC_DOWN)
+		return; /* on_up asks again */
+	if (status == IPC_TIMEOUT)
+		ask(job);
+	else
+		choose(job, auth_class_read(frame, class) ? class : job->message->stored->class);
+}
+
+static void
+ask(struct job *job)
+{
+	job->asked =
+	    auth_class_ask(job->lane->schedule->auth, job->message->stored->owner, on_class, job);
+}
+
+void
+job_route_out(struct job *job)
+{
+	static const struct queue_egress anywhere;
+	const struct store_message *stored = job->message->stored;
+
+	if (job->lane->schedule->conf->egress.count == 0) {
+		job_hand_out(job, &anywhere);
+	} else if (stored->owner[0] == '\0') {
+		choose(job, stored->class);
+	} else {
+		job->asking = true;
+		ask(job);
+	}
+}
+
+void
+job_stop_asking(struct job *job)
+{
+	ipc_link_cancel(job->lane->schedule->auth, job->asked);
+	job->asked = 0;
+	job->asking = false;
+}
+
+static void
+on_up(void *arg)
+{
+	struct schedule *schedule = arg;
+	struct job *job;
+
+	for (size_t i = 0; i < QUEUE_LANES && !schedule->stopped; i++) {
+		LIST_FOREACH(job, &schedule->lanes[i].jobs, link)
+		{
+			if (job->asking && job->asked == 0)
+				ask(job);
+		}
+	}
+}
+
+void
+schedule_attach_auth(struct schedule *schedule, int fd_take)
+{
+	ipc_link_attach(schedule->auth, fd_take);
+}
+
+void
+egress_open(struct schedule *schedule)
+{
+	static const struct ipc_link_events events = {.on_up = on_up};
+
+	schedule->egress = egress_new();
+	schedule->auth = ipc_link_new(schedule->loop, "auth", &events, schedule);
+}
+
+void
+egress_close(struct schedule *schedule)
+{
+	egress_free(schedule->egress);
+	ipc_link_free(schedule->auth);
+}
