@@ -547,3 +547,62 @@ history_prune(struct store *store, msec_t now)
 	prune->op.complete = prune_complete;
 	store_post(store, &store->history, &prune->op);
 }
+
+/* --- what older versions kept --- */
+
+#define UPGRADE_ROWS 20000 /* of one transaction */
+
+/* Gives at most UPGRADE_ROWS of the finished messages behind *after their place; false at the end,
+ * which it notes. */
+static bool
+upgrade_some(struct lane_txn *txn, struct queue_id *after)
+{
+	MDB_cursor *cursor = txn_cursor(txn, TABLE_SUMMARY);
+	struct key key;
+	MDB_val k, v;
+	int rc = MDB_NOTFOUND;
+
+	key_id(&key, after);
+	k = (MDB_val){key.len, key.data};
+	if (cursor)
+		rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+	for (unsigned i = 0; rc == 0 && i < UPGRADE_ROWS && txn->rc == 0; i++) {
+		struct store_message *message = record_decode(v.mv_data, v.mv_size);
+
+		memcpy(after->octets, k.mv_data, STORE_ID_SIZE);
+		key_due(&key, (msec_t)be_get(after->octets, 6), after);
+		if (message && message->unfinished == 0)
+			txn_put(txn, TABLE_ENDED, &key, "", 0);
+		store_message_free(message);
+		rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
+	}
+	if (cursor)
+		mdb_cursor_close(cursor);
+	if (rc == 0)
+		return true;
+	key_text(&key, "ends");
+	txn_put(txn, TABLE_META, &key, "", 0);
+	return false;
+}
+
+int
+history_upgrade(struct store *store)
+{
+	struct queue_id after = {{0}};
+	struct lane_txn txn;
+	struct key key;
+	MDB_val v;
+	bool more;
+
+	txn_read(&store->history, &txn);
+	key_text(&key, "ends");
+	more = !txn_get(&txn, TABLE_META, &key, &v);
+	txn_abort(&txn);
+	while (more) {
+		txn_write(&store->history, &txn);
+		more = upgrade_some(&txn, &after);
+		if (txn_commit(&txn) != 0)
+			return txn.rc;
+	}
+	return 0;
+}

@@ -317,7 +317,7 @@ struct store *
 store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t size)
 {
 	struct store *store;
-	int fd = take_lock(error, size), cwd;
+	int fd = take_lock(error, size), cwd, rc;
 
 	if (fd < 0)
 		return NULL;
@@ -359,6 +359,10 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 		goto fail;
 	}
 	close(cwd);
+	if ((rc = history_upgrade(store)) != 0) {
+		snprintf(error, size, "history: %s", mdb_strerror(rc));
+		goto fail;
+	}
 	if (store_recover(store, error, size) < 0)
 		goto fail;
 	store->wake = loop_wake_new(loop, on_wake, store);

@@ -26,7 +26,7 @@
 /* --- tables --- */
 
 enum table {
-	TABLE_META,      /* name -> value: "format" u32, "ledger" u64 */
+	TABLE_META,      /* name -> value: "format" u32, "ledger" u64, "ends" nothing */
 	TABLE_COUNTER,   /* u8 enum counter -> u64 */
 	TABLE_MESSAGE,   /* id -> record */
 	TABLE_PREFIX,    /* id -> octets */
@@ -389,6 +389,9 @@ int store_recover(struct store *store, char *error, size_t size);
 void history_sweep(struct store *store, enum queue_lane lane);
 /* Forgets what ended too long ago, and the oldest of what is too much. */
 void history_prune(struct store *store, msec_t now);
+/* Before any writer runs: what formats that knew no order of ends kept gets its place, once, as of
+ * its acceptance; it is found by its id only. 0 or LMDB's error. */
+int history_upgrade(struct store *store);
 /* Adds what outbox and history know: recipients that are in no lane any more. *message may be NULL,
  * and stays so when nothing is known. */
 void history_merge(struct store *store, const struct queue_id *id, struct store_message **message);

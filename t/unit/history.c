@@ -419,6 +419,33 @@ test_failing(void)
 	close_store();
 }
 
+/* As formats below 4 left it. */
+static void
+test_upgrade(void)
+{
+	struct lane_txn txn;
+	struct queue_id id;
+	struct key key;
+
+	open_store("old");
+	enqueue(&id, "alice@example.net", "", 1);
+	attempt(QUEUE_FRESH, &id, 1, 0, STORE_DELIVERED);
+	sweep(QUEUE_FRESH);
+	txn_write(&store->history, &txn);
+	mdb_drop(txn.txn, store->history.dbi[TABLE_ENDED], 0);
+	key_text(&key, "ends");
+	txn_del(&txn, TABLE_META, &key);
+	if (txn_commit(&txn) != 0)
+		abort();
+	close_store();
+	open_store("old");
+	ok(rows(TABLE_ENDED) == 1, "what an older version kept has an end");
+	history_prune(store, clock_wall() + 2 * store->opts.history_keep);
+	wait_history();
+	ok(rows(TABLE_SUMMARY) == 0 && rows(TABLE_OUTCOME) == 0, "and is forgotten in its time");
+	close_store();
+}
+
 int
 main(void)
 {
@@ -431,6 +458,7 @@ main(void)
 	test_order();
 	test_bounds();
 	test_failing();
+	test_upgrade();
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
 	if (system(command) != 0)
