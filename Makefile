@@ -99,7 +99,7 @@ tools: $(B)/record.so $(B)/fault.so $(B)/recover
 
 SASL = $(addprefix auth/,accounts.c cache.c grants.c identity.c mech.c mech_login.c name.c verify.c) $(addprefix core/,clock.c crypt.c log.c log_value.c random.c) \
 	-lsasl2 -lidn -llmdb -lcrypto -lpthread
-REQUEST_LIBS = auth/identity.c auth/name.c queue/id.c queue/proto.c $(filter-out %/arena.c %/buf.c %/mem.c %/near.c %/text.c,$(wildcard core/*.c)) \
+REQUEST_LIBS = auth/identity.c auth/name.c queue/id.c queue/proto.c queue/selector.c $(filter-out %/arena.c %/buf.c %/mem.c %/near.c %/text.c,$(wildcard core/*.c)) \
 	-levent_core -levent_pthreads -lssl -lcrypto -lyaml -lseccomp -ljansson -lidn -lpthread
 $(B)/fuzz/%: t/fuzz/%.c $(wildcard admin/*.c admin/*.h auth/*.c auth/*.h core/*.c core/*.h smtp/*.c smtp/*.h msa/*.c msa/*.h) Makefile
 	@mkdir -p $(@D)

@@ -1,9 +1,12 @@
 #include "admin/command.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* queue: what sekisho-queue has promised; envelopes only, never content. */
+
+#define FLUSH_RATE 100 /* messages a second, unless the operator says otherwise */
 
 json_t *
 json_entry(const struct queue_entry *entry)
@@ -78,21 +81,72 @@ state_word(unsigned state)
 	return queue_state_name((enum queue_state)state);
 }
 
+/* Which messages; false after a refusal. */
+static bool
+take_selector(struct request *request, struct queue_selector *out)
+{
+	const struct queue_id *message = request_message(request);
+	const char *lane = request_text(request, "lane");
+
+	memset(out, 0, sizeof(*out));
+	if (*lane && (out->lanes = bit_of(request, "lane", lane, lane_word, QUEUE_LANES)) == 0)
+		return false;
+	out->has_message = message != NULL;
+	if (message != NULL)
+		out->message = *message;
+	snprintf(out->account, sizeof(out->account), "%s", request_account(request));
+	request_mailbox(request, "sender", out->sender);
+	request_mailbox(request, "recipient", out->recipient);
+	snprintf(out->site, sizeof(out->site), "%s", request_text(request, "site"));
+	for (char *c = out->site; *c != '\0'; c++)
+		*c = (char)(*c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c);
+	snprintf(out->reply, sizeof(out->reply), "%s", request_text(request, "reply"));
+	out->older = request_duration(request, "older");
+	out->younger = request_duration(request, "younger");
+	out->larger = request_size(request, "larger");
+	out->smaller = request_size(request, "smaller");
+	if (queue_selector_is_good(out))
+		return true;
+	request_refuse(request, "invalid",
+	               "the conditions are together longer than 375 octets, or \"reply\" holds a "
+	               "quotation mark");
+	return false;
+}
+
+/* False after a refusal. *from is what a cursor may say beside the id. */
+static bool
+take_cursor(struct request *request, struct queue_id *id, msec_t *from)
+{
+	const char *after = request_text(request, "after"), *dot = strchr(after, '.');
+	char text[QUEUE_ID_TEXT_SIZE];
+	int len = snprintf(text, sizeof(text), "%.*s", (int)strcspn(after, "."), after);
+
+	*from = dot != NULL ? (msec_t)strtoll(dot + 1, NULL, 10) : 0;
+	if (len < (int)sizeof(text) && queue_id_parse(text, id) && *from >= 0)
+		return true;
+	request_refuse(request, "invalid",
+	               "the argument \"after\" is nothing that \"next\" of an answer was");
+	return false;
+}
+
 void
 cmd_queue_list(struct request *request)
 {
-	const char *account = request_account(request), *domain = request_domain(request);
-	const char *lane = request_text(request, "lane"), *state = request_text(request, "state");
-	struct queue_filter filter = {.account = *account ? account : NULL,
-	                              .domain = *domain ? domain : NULL};
+	const char *state = request_text(request, "state");
+	const bool from_start = *request_text(request, "after") == '\0';
+	struct queue_selector selector;
+	struct queue_id after;
+	unsigned states = 0;
+	msec_t from;
 
-	if (*lane && (filter.lanes = bit_of(request, "lane", lane, lane_word, QUEUE_LANES)) == 0)
+	if (!take_selector(request, &selector))
 		return;
-	if (*state &&
-	    (filter.states = bit_of(request, "state", state, state_word, QUEUE_STATES)) == 0)
+	if (*state && (states = bit_of(request, "state", state, state_word, QUEUE_STATES)) == 0)
 		return;
-	queue_ask_list(request_peers(request)->queue, &filter, request_message(request), on_list,
-	               request);
+	if (!from_start && !take_cursor(request, &after, &from))
+		return;
+	queue_ask_list(request_peers(request)->queue, &selector, states, from_start ? NULL : &after,
+	               on_list, request);
 }
 
 json_t *
@@ -130,43 +184,25 @@ cmd_queue_holds(struct request *request)
 	                request);
 }
 
-/* Which messages; false after a refusal. */
-static bool
-take_selector(struct request *request, struct queue_selector *out)
-{
-	const char *account = request_account(request), *domain = request_domain(request);
-	const struct queue_id *message = request_message(request);
-
-	memset(out, 0, sizeof(*out));
-	if ((*account != '\0') + (*domain != '\0') + (message != NULL) +
-	        request_flag(request, "all") !=
-	    1) {
-		request_refuse(request, "usage",
-		               "say which: one of \"message\", \"account\" and \"domain\"");
-		return false;
-	}
-	if (message != NULL) {
-		out->kind = QUEUE_BY_MESSAGE;
-		out->id = *message;
-	} else if (*account != '\0') {
-		out->kind = QUEUE_BY_ACCOUNT;
-		snprintf(out->name, sizeof(out->name), "%s", account);
-	} else if (*domain != '\0') {
-		out->kind = QUEUE_BY_DOMAIN;
-		snprintf(out->name, sizeof(out->name), "%s", domain);
-	}
-	return true;
-}
-
-/* The order that the request is, but for its action and what goes with it. */
+/* The order that the request is, but for what goes with its action. */
 static bool
 take_order(struct request *request, enum queue_action action, struct queue_order *out)
 {
+	const bool all = request_flag(request, "all");
+
 	memset(out, 0, sizeof(*out));
 	out->action = action;
 	out->by = request_by(request);
 	out->reason = request_text(request, "reason");
-	return take_selector(request, &out->selector);
+	out->dry_run = request_flag(request, "dry_run");
+	if (!take_selector(request, &out->selector))
+		return false;
+	if (queue_selector_is_all(&out->selector) == all)
+		return true;
+	request_refuse(request, "usage",
+	               all ? "\"all\" and conditions: one of both"
+	                   : "say which messages: \"message\", \"account\", \"recipient\", …");
+	return false;
 }
 
 static void
@@ -174,45 +210,62 @@ on_count(void *arg, enum queue_answer got, const struct queue_count *count)
 {
 	struct request *request = arg;
 	char id[QUEUE_ID_TEXT_SIZE];
+	json_t *next;
 
 	if (!request_queue_done(request, got))
 		return;
-	request_answer(
-	    request,
-	    json_pack("{s:o,s:o,s:o,s:o}", "messages", json_number(count->messages), "recipients",
-	              json_number(count->recipients), "busy", json_number(count->busy), "next",
-	              count->more ? json_string(queue_id_format(&count->next, id)) : json_null()));
+	next = !count->more ? json_null()
+	                    : json_sprintf("%s.%lld", queue_id_format(&count->next, id),
+	                                   (long long)count->from);
+	request_answer(request,
+	               json_pack("{s:o,s:o,s:o,s:o}", "messages", json_number(count->messages),
+	                         "recipients", json_number(count->recipients), "busy",
+	                         json_number(count->busy), "next", next));
 }
 
-/* Flush and removal: a bounded share, and where to go on. */
+/* What is done to messages: a bounded share, and where to go on. */
 static void
-act(struct request *request, enum queue_action action)
+act(struct request *request, struct queue_order *order)
 {
-	const char *after = request_text(request, "after");
-	struct queue_order order;
 	struct queue_id id;
 
-	if (!take_order(request, action, &order))
-		return;
-	if (*after != '\0' && !queue_id_parse(after, &id)) {
-		request_refuse(request, "invalid", "the argument \"after\" is no message id");
-		return;
+	if (*request_text(request, "after") != '\0') {
+		if (!take_cursor(request, &id, &order->from))
+			return;
+		order->after = &id;
 	}
-	order.dry_run = request_flag(request, "dry_run");
-	order.after = *after != '\0' ? &id : NULL;
-	queue_act(request_peers(request)->queue, &order, on_count, request);
+	queue_act(request_peers(request)->queue, order, on_count, request);
 }
 
 void
 cmd_queue_flush(struct request *request)
 {
-	act(request, QUEUE_FLUSH);
+	struct queue_order order;
+
+	if (!take_order(request, QUEUE_FLUSH, &order))
+		return;
+	order.rate = request_count(request, "rate");
+	if (order.rate == 0)
+		order.rate = FLUSH_RATE;
+	act(request, &order);
+}
+
+void
+cmd_queue_bounce(struct request *request)
+{
+	struct queue_order order;
+
+	if (take_order(request, QUEUE_BOUNCE, &order))
+		act(request, &order);
 }
 
 void
 cmd_queue_remove(struct request *request)
 {
-	act(request, QUEUE_REMOVE);
+	struct queue_order order;
+
+	if (take_order(request, QUEUE_REMOVE, &order))
+		act(request, &order);
 }
 
 static void
@@ -237,6 +290,10 @@ change_hold(struct request *request, enum queue_action action)
 
 	if (!take_order(request, action, &order))
 		return;
+	if (order.dry_run) {
+		act(request, &order);
+		return;
+	}
 	order.expiry = time ? clock_wall() + time : 0;
 	json_object_set_new(request_notes(request), "what",
 	                    json_text(queue_selector_text(&order.selector, what)));

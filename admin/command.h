@@ -15,6 +15,7 @@
 #include "core/clock.h"
 #include "queue/control.h"
 #include "queue/id.h"
+#include "smtp/address.h"
 
 struct request;
 
@@ -29,7 +30,9 @@ enum argument_type {
 	ARGUMENT_LEVEL,    /* of the log: request_text */
 	ARGUMENT_DURATION, /* "10min", as in the configuration: request_duration */
 	ARGUMENT_NUMBER,   /* any number above 0, of something: request_number */
-	ARGUMENT_DOMAIN,   /* request_domain gives it in its canonical spelling */
+	ARGUMENT_SIZE,     /* "5MiB", as in the configuration: request_size */
+	ARGUMENT_MAILBOX,  /* an address or a domain: request_mailbox */
+	ARGUMENT_SITE,     /* a site's name, or a domain: request_text */
 	ARGUMENT_FLAG,     /* true or false: request_flag */
 	ARGUMENT_ADDRESS,  /* request_identity, of the kind ADDRESS */
 	ARGUMENT_IDENTITY, /* an address, a domain or all below one: request_identity */
@@ -50,7 +53,7 @@ struct command {
 	msec_t patience; /* how long its owners may take */
 	void (*run)(struct request *request);
 	void (*late)(struct request *request); /* patience is over; NULL: say so */
-	struct argument arguments[8];
+	struct argument arguments[18];
 };
 extern const struct command commands[]; /* ends with a row without name */
 
@@ -59,7 +62,9 @@ const char *request_account(const struct request *request);
 const struct queue_id *request_message(const struct request *request);
 const char *request_text(const struct request *request, const char *name);
 uint32_t request_count(const struct request *request, const char *name);
-const char *request_domain(const struct request *request);
+/* In its canonical spelling, as queue/selector.h has it. */
+void request_mailbox(const struct request *request, const char *name, char out[ADDRESS_TEXT_SIZE]);
+uint64_t request_size(const struct request *request, const char *name);
 const struct identity *request_identity(const struct request *request);
 bool request_flag(const struct request *request, const char *name);
 uint64_t request_number(const struct request *request, const char *name);
@@ -111,6 +116,7 @@ void cmd_help(struct request *request);
 void cmd_log_set(struct request *request);
 void cmd_log_show(struct request *request);
 void cmd_queue_audit(struct request *request);
+void cmd_queue_bounce(struct request *request);
 void cmd_queue_check(struct request *request);
 void cmd_queue_flush(struct request *request);
 void cmd_queue_hold(struct request *request);

@@ -14,13 +14,21 @@
 	{                                                                                          \
 		"account", ARGUMENT_ACCOUNT, false                                                 \
 	}
-#define OF_DOMAIN                                                                                  \
+/* Which messages: what is given must all be true, queue/selector.h. */
+#define SELECTOR                                                                                   \
+	{"message", ARGUMENT_MESSAGE, false}, {"account", ARGUMENT_ACCOUNT, false},                \
+	    {"sender", ARGUMENT_MAILBOX, false}, {"recipient", ARGUMENT_MAILBOX, false},           \
+	    {"site", ARGUMENT_SITE, false}, {"lane", ARGUMENT_TEXT, false},                        \
+	    {"older", ARGUMENT_DURATION, false}, {"younger", ARGUMENT_DURATION, false},            \
+	    {"larger", ARGUMENT_SIZE, false}, {"smaller", ARGUMENT_SIZE, false},                   \
 	{                                                                                          \
-		"domain", ARGUMENT_DOMAIN, false                                                   \
+		"reply", ARGUMENT_TEXT, false                                                      \
 	}
-#define OF_MESSAGE                                                                                 \
+/* A share of an act, and where the next one goes on. */
+#define SHARE                                                                                      \
+	{"dry_run", ARGUMENT_FLAG, false},                                                         \
 	{                                                                                          \
-		"message", ARGUMENT_MESSAGE, false                                                 \
+		"after", ARGUMENT_TEXT, false                                                      \
 	}
 #define REASON                                                                                     \
 	{                                                                                          \
@@ -54,17 +62,18 @@ const struct command commands[] = {
     {"quota.reset",    ROLE_OPERATE, PATIENCE,       cmd_quota_reset,    NULL, {ACCOUNT, REASON}},
     {"quota.clock",    ROLE_OPERATE, PATIENCE,       cmd_quota_clock,    NULL, {{0}}},
 
-    {"queue.list",     ROLE_LOOK,    PATIENCE,       cmd_queue_list,     NULL, {OF_ACCOUNT, OF_DOMAIN, {"lane", ARGUMENT_TEXT, false}, {"state", ARGUMENT_TEXT, false}, {"after", ARGUMENT_MESSAGE, false}}},
+    {"queue.list",     ROLE_LOOK,    PATIENCE,       cmd_queue_list,     NULL, {SELECTOR, {"state", ARGUMENT_TEXT, false}, {"after", ARGUMENT_TEXT, false}}},
     {"queue.show",     ROLE_LOOK,    PATIENCE,       cmd_queue_show,     NULL, {{"message", ARGUMENT_MESSAGE, true}}},
     {"queue.holds",    ROLE_LOOK,    PATIENCE,       cmd_queue_holds,    NULL, {{"after", ARGUMENT_COUNT, false}}},
-    {"queue.hold",     ROLE_OPERATE, PATIENCE,       cmd_queue_hold,     NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, {"for", ARGUMENT_DURATION, false}, REASON}},
-    {"queue.release",  ROLE_OPERATE, PATIENCE,       cmd_queue_release,  NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, REASON}},
-    {"queue.flush",    ROLE_OPERATE, PATIENCE,       cmd_queue_flush,    NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, {"all", ARGUMENT_FLAG, false}, {"dry_run", ARGUMENT_FLAG, false}, REASON, {"after", ARGUMENT_TEXT, false}}},
-    {"queue.remove",   ROLE_OPERATE, PATIENCE,       cmd_queue_remove,   NULL, {OF_MESSAGE, OF_ACCOUNT, OF_DOMAIN, {"dry_run", ARGUMENT_FLAG, false}, REASON, {"after", ARGUMENT_TEXT, false}}},
+    {"queue.hold",     ROLE_OPERATE, PATIENCE,       cmd_queue_hold,     NULL, {SELECTOR, {"for", ARGUMENT_DURATION, false}, SHARE, REASON}},
+    {"queue.release",  ROLE_OPERATE, PATIENCE,       cmd_queue_release,  NULL, {SELECTOR, SHARE, REASON}},
+    {"queue.flush",    ROLE_OPERATE, PATIENCE,       cmd_queue_flush,    NULL, {SELECTOR, {"all", ARGUMENT_FLAG, false}, {"rate", ARGUMENT_COUNT, false}, SHARE, REASON}},
+    {"queue.bounce",   ROLE_OPERATE, PATIENCE,       cmd_queue_bounce,   NULL, {SELECTOR, SHARE, REASON}},
+    {"queue.remove",   ROLE_OPERATE, PATIENCE,       cmd_queue_remove,   NULL, {SELECTOR, SHARE, REASON}},
     {"queue.audit",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_audit,    NULL, {{0}}},
     {"queue.check",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_check,    NULL, {{"check", ARGUMENT_NUMBER, false}}},
 
-    {"trace",          ROLE_LOOK,    PATIENCE,       cmd_trace,          NULL, {OF_MESSAGE, {"message_id", ARGUMENT_LINE, false}, {"address", ARGUMENT_ADDRESS, false}, {"since", ARGUMENT_DURATION, false}, {"limit", ARGUMENT_COUNT, false}, {"after", ARGUMENT_TEXT, false}}},
+    {"trace",          ROLE_LOOK,    PATIENCE,       cmd_trace,          NULL, {{"message", ARGUMENT_MESSAGE, false}, {"message_id", ARGUMENT_LINE, false}, {"address", ARGUMENT_ADDRESS, false}, {"since", ARGUMENT_DURATION, false}, {"limit", ARGUMENT_COUNT, false}, {"after", ARGUMENT_TEXT, false}}},
 
     {"session.list",   ROLE_LOOK,    PATIENCE,       cmd_session_list,   NULL, {OF_ACCOUNT, {"after", ARGUMENT_NUMBER, false}}},
     {"session.kill",   ROLE_OPERATE, PATIENCE,       cmd_session_kill,   NULL, {OF_ACCOUNT, {"session", ARGUMENT_NUMBER, false}}},

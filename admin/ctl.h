@@ -9,7 +9,7 @@
 #include <stdbool.h>
 
 #define CTL_ARGUMENTS_MAX 2
-#define CTL_OPTIONS_MAX   6
+#define CTL_OPTIONS_MAX   16
 
 struct ctl_command {
 	const char *words, *synopsis, *help;
@@ -52,7 +52,8 @@ void ctl_queue_print_list(const json_t *request, const json_t *result);
 void ctl_queue_print_message(const json_t *request, const json_t *result);
 void ctl_queue_print_holds(const json_t *request, const json_t *result);
 void ctl_queue_prepare(json_t *request);
-void ctl_queue_print_hold(const json_t *request, const json_t *result);
+int ctl_queue_run_hold(json_t *request);
+int ctl_queue_run_bounce(json_t *request);
 int ctl_queue_run_flush(json_t *request);
 int ctl_queue_run_remove(json_t *request);
 void ctl_queue_print_audit(const json_t *request, const json_t *result);

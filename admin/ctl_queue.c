@@ -3,6 +3,7 @@
 /* queue: results for people. */
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -106,21 +107,31 @@ ctl_queue_finish_audit(const json_t *result)
 	return json_is_true(json_object_get(result, "conserved")) ? 0 : CTL_REFUSED;
 }
 
-/* Which messages: exactly one of the four. */
+/* Which messages: some condition, or all. */
 void
 ctl_queue_prepare(json_t *request)
 {
-	static const char *const keys[] = {"message", "account", "domain", "all"};
+	static const char *const keys[] = {"message", "account", "sender", "recipient",
+	                                   "site",    "lane",    "older",  "younger",
+	                                   "larger",  "smaller", "reply"};
+	const char *rate = json_string_value(json_object_get(request, "rate"));
 	unsigned given = 0;
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
 		given += json_object_get(request, keys[i]) != NULL;
-	if (given != 1)
-		ctl_usage("say which messages: an id, or --account or --domain");
+	if ((given > 0) == (json_object_get(request, "all") != NULL))
+		ctl_usage("say which messages: an id, or --account, --sender, --recipient, --site, "
+		          "--lane, --older, --younger, --larger, --smaller, --reply");
+	if (rate == NULL)
+		return;
+	if (*rate == '\0' || strlen(rate) > 6 || strspn(rate, "0123456789") != strcspn(rate, "/") ||
+	    atoi(rate) == 0 || (strchr(rate, '/') != NULL && strcmp(strchr(rate, '/'), "/s") != 0))
+		ctl_usage("--rate takes a number of messages a second, such as 100 or 100/s");
+	json_object_set_new(request, "rate", json_integer(atoi(rate)));
 }
 
-void
-ctl_queue_print_hold(const json_t *request, const json_t *result)
+static void
+print_hold(const json_t *request, const json_t *result)
 {
 	const char *command = json_string_value(json_object_get(request, "command"));
 
@@ -187,14 +198,34 @@ run_act(json_t *request, const char *done, const char *would)
 }
 
 int
+ctl_queue_run_hold(json_t *request)
+{
+	const bool release =
+	    strcmp(json_string_value(json_object_get(request, "command")), "queue.release") == 0;
+	json_t *result;
+
+	if (json_is_true(json_object_get(request, "dry_run")))
+		return run_act(request, "", release ? "selected" : "would be held");
+	result = ctl_ask(json_deep_copy(request), PATIENCE);
+	if (ctl_wants_json()) {
+		ctl_json(result);
+		putchar('\n');
+	} else {
+		print_hold(request, result);
+	}
+	json_decref(result);
+	return 0;
+}
+
+int
 ctl_queue_run_flush(json_t *request)
 {
 	return run_act(request, "due now", "would be due now");
 }
 
-/* A removal is for good: counts first, and asks. */
+/* What is for good: counts first, and asks. */
 static void
-confirm(json_t *request)
+confirm(json_t *request, const char *verb)
 {
 	json_t *count;
 	int c;
@@ -204,22 +235,34 @@ confirm(json_t *request)
 	json_object_set_new(request, "dry_run", json_true());
 	count = run_shares(request);
 	json_object_del(request, "dry_run");
-	fprintf(stderr, "Remove %s recipients of %s messages? (y/n) ",
+	fprintf(stderr, "%s %s recipients of %s messages? (y/n) ", verb,
 	        ctl_show(count, "recipients"), ctl_show(count, "messages"));
 	json_decref(count);
 	c = getchar();
 	if (c != 'y' && c != 'Y')
-		ctl_die(CTL_REFUSED, "nothing was removed");
+		ctl_die(CTL_REFUSED, "nothing was done");
+}
+
+static int
+run_for_good(json_t *request, const char *verb, const char *done, const char *would)
+{
+	const bool sure = json_object_del(request, "yes") == 0;
+
+	if (!sure && !json_is_true(json_object_get(request, "dry_run")))
+		confirm(request, verb);
+	return run_act(request, done, would);
+}
+
+int
+ctl_queue_run_bounce(json_t *request)
+{
+	return run_for_good(request, "Bounce", "bounced", "would be bounced");
 }
 
 int
 ctl_queue_run_remove(json_t *request)
 {
-	const bool sure = json_object_del(request, "yes") == 0;
-
-	if (!sure && !json_is_true(json_object_get(request, "dry_run")))
-		confirm(request);
-	return run_act(request, "removed", "would be removed");
+	return run_for_good(request, "Remove", "removed", "would be removed");
 }
 
 /* --- a check, which comes in shares, too --- */

@@ -31,7 +31,7 @@ struct request {
 	json_t *id;
 	json_t *body; /* the whole request */
 	json_t *notes;
-	char account[AUTH_ACCOUNT_MAX + 1], domain[ADDRESS_DOMAIN_MAX + 1];
+	char account[AUTH_ACCOUNT_MAX + 1];
 	struct identity identity;
 	struct queue_id message;
 	bool has_message;
@@ -312,12 +312,6 @@ request_count(const struct request *request, const char *name)
 	return (uint32_t)json_integer_value(json_object_get(request->body, name));
 }
 
-const char *
-request_domain(const struct request *request)
-{
-	return request->domain;
-}
-
 const struct identity *
 request_identity(const struct request *request)
 {
@@ -342,6 +336,14 @@ request_duration(const struct request *request, const char *name)
 	msec_t value = 0;
 
 	return conf_duration(request_text(request, name), &value) ? value : 0;
+}
+
+uint64_t
+request_size(const struct request *request, const char *name)
+{
+	uint64_t value = 0;
+
+	return conf_size(request_text(request, name), &value) ? value : 0;
 }
 
 enum role
@@ -393,6 +395,43 @@ domain_canonical(const char *text, char out[ADDRESS_DOMAIN_MAX + 1])
 	return true;
 }
 
+static bool
+mailbox_canonical(const char *text, char out[ADDRESS_TEXT_SIZE])
+{
+	char domain[ADDRESS_DOMAIN_MAX + 1];
+	struct address address;
+
+	if (strcmp(text, "<>") == 0) {
+		snprintf(out, ADDRESS_TEXT_SIZE, "%s", text);
+		return true;
+	}
+	if (strchr(text, '@') == NULL) {
+		if (!domain_canonical(text, domain))
+			return false;
+		snprintf(out, ADDRESS_TEXT_SIZE, "%s", domain);
+		return true;
+	}
+	if (address_parse(text, strlen(text), &address) != ADDRESS_OK)
+		return false;
+	address_format(&address, out, ADDRESS_TEXT_SIZE);
+	return true;
+}
+
+void
+request_mailbox(const struct request *request, const char *name, char out[ADDRESS_TEXT_SIZE])
+{
+	if (!mailbox_canonical(request_text(request, name), out))
+		out[0] = '\0'; /* it was not given */
+}
+
+static bool
+is_site(const char *text)
+{
+	const size_t len = strlen(text);
+
+	return len > 0 && len < QUEUE_SITE_SIZE && strcspn(text, " \"") == len && is_one_line(text);
+}
+
 /* NULL when value is what the argument wants, else what is wrong with it, to follow its name. The
  * code goes to *code. */
 static const char *
@@ -402,6 +441,8 @@ check(struct request *request, const struct argument *argument, const json_t *va
 	const char *text = json_string_value(value);
 	struct process process;
 	msec_t duration;
+	uint64_t size;
+	char mailbox[ADDRESS_TEXT_SIZE];
 
 	*code = "usage";
 	if (argument->type == ARGUMENT_COUNT)
@@ -446,10 +487,17 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		return conf_duration(text, &duration)
 		           ? NULL
 		           : "is no time; write it like 30s, 10min, 4h or 2d";
-	case ARGUMENT_DOMAIN:
-		return domain_canonical(text, request->domain)
+	case ARGUMENT_SIZE:
+		return conf_size(text, &size) && size > 0
 		           ? NULL
-		           : "is no mail domain like example.net";
+		           : "is no size; write it like 100KiB or 5MiB, or in octets";
+	case ARGUMENT_MAILBOX:
+		return mailbox_canonical(text, mailbox)
+		           ? NULL
+		           : "is no mail address like user@example.net, nor a domain like "
+		             "example.net";
+	case ARGUMENT_SITE:
+		return is_site(text) ? NULL : "is no site, nor a domain like example.net";
 	case ARGUMENT_ADDRESS:
 		return identity_parse(text, strlen(text), &request->identity) &&
 		               request->identity.kind == IDENTITY_ADDRESS
@@ -626,8 +674,9 @@ cmd_help(struct request *request)
 	    [ARGUMENT_SECRET] = "secret",     [ARGUMENT_COUNT] = "count",
 	    [ARGUMENT_DURATION] = "duration", [ARGUMENT_NUMBER] = "number",
 	    [ARGUMENT_PROCESS] = "process",   [ARGUMENT_LEVEL] = "level",
-	    [ARGUMENT_DOMAIN] = "domain",     [ARGUMENT_FLAG] = "flag",
+	    [ARGUMENT_SIZE] = "size",         [ARGUMENT_FLAG] = "flag",
 	    [ARGUMENT_ADDRESS] = "address",   [ARGUMENT_IDENTITY] = "identity",
+	    [ARGUMENT_MAILBOX] = "mailbox",   [ARGUMENT_SITE] = "site",
 	};
 	json_t *list = json_array();
 

@@ -113,6 +113,10 @@ print_help(const struct words *words)
 	    "\n"
 	    "  --json prints the result as one line of JSON. The socket is SOCKET, else\n"
 	    "  $SEKISHO_SOCKET, else /run/sekisho/admin.sock, else ./run/admin.sock.\n"
+	    "  WHICH messages, all that is given: --account A, --sender S, --recipient R (an "
+	    "address or\n"
+	    "  a domain), --site X, --lane L, --older TIME, --younger TIME, --larger SIZE,\n"
+	    "  --smaller SIZE, --reply TEXT.\n"
 	    "  Exit status: 0 done, %d refused or not found, %d wrong usage, %d no service or no\n"
 	    "  answer in time, %d not your role.\n",
 	    CTL_REFUSED, CTL_USAGE, CTL_UNAVAILABLE, CTL_DENIED);

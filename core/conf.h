@@ -243,6 +243,11 @@ bool conf_may_follow(const struct conf *running, const struct conf *next, const 
 
 /* "30s", "10min", "4h" or "2d", as in the file. False when it is none. */
 bool conf_duration(const char *text, msec_t *out);
+/* "5MiB", "100KiB", or octets. */
+bool conf_size(const char *text, uint64_t *out);
+/* What those read. */
+void conf_print_duration(msec_t value, struct buf *out);
+void conf_print_size(uint64_t value, struct buf *out);
 
 /* The effective configuration as YAML with units, in the table's order. */
 void conf_dump(const struct conf *conf, struct buf *out);

@@ -62,6 +62,12 @@ conf_duration(const char *text, msec_t *out)
 	return true;
 }
 
+bool
+conf_size(const char *text, uint64_t *out)
+{
+	return parse_units(text, sizes, out) == NULL;
+}
+
 static void
 print_units(uint64_t value, const struct unit *units, struct buf *out)
 {
@@ -71,8 +77,14 @@ print_units(uint64_t value, const struct unit *units, struct buf *out)
 	buf_printf(out, "%llu%s", (unsigned long long)(value / units->factor), units->name);
 }
 
-static void
-print_size(uint64_t value, struct buf *out)
+void
+conf_print_duration(msec_t value, struct buf *out)
+{
+	print_units((uint64_t)value, durations, out);
+}
+
+void
+conf_print_size(uint64_t value, struct buf *out)
 {
 	if (value == 0)
 		buf_add_str(out, "0");
@@ -96,7 +108,7 @@ conf_print_number(const struct option *option, uint64_t value, struct buf *out)
 {
 	switch (option->type) {
 	case TYPE_SIZE:
-		print_size(value, out);
+		conf_print_size(value, out);
 		break;
 	case TYPE_DURATION:
 	case TYPE_DURATIONS:

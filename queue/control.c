@@ -319,6 +319,7 @@ on_reply(void *arg, enum ipc_status status, struct ipc_frame *frame)
 		value.busy = wire_u32(&wire);
 		value.more = wire_u8(&wire) != 0;
 		proto_id(&wire, &value.next);
+		value.from = (msec_t)wire_u64(&wire);
 		good = wire_done(&wire);
 		if (good)
 			ask->on.count(ask->arg, QUEUE_DONE, &value);
@@ -423,21 +424,16 @@ queue_reset_quota(struct ipc_link *link, const char *account, const char *class,
 }
 
 void
-queue_ask_list(struct ipc_link *link, const struct queue_filter *filter,
+queue_ask_list(struct ipc_link *link, const struct queue_selector *selector, unsigned states,
                const struct queue_id *after, queue_on_list *on_list, void *arg)
 {
 	static const struct queue_id none;
-	static const struct queue_filter all;
 	struct ask *ask = ask_new(ASK_LIST, link, arg);
 	struct buf frame;
 	ask->on.list = on_list;
 	buf_init(&frame);
-	if (filter == NULL)
-		filter = &all;
-	wire_put_str(&frame, filter->account);
-	wire_put_str(&frame, filter->domain);
-	wire_put_u8(&frame, (uint8_t)filter->lanes);
-	wire_put_u8(&frame, (uint8_t)filter->states);
+	queue_selector_put(&frame, selector);
+	wire_put_u8(&frame, (uint8_t)states);
 	wire_put_u8(&frame, after == NULL);
 	proto_put_id(&frame, after ? after : &none);
 	ask_send(ask, PROTO_LIST, &frame, QUEUE_CONTROL_TIMEOUT);
@@ -498,11 +494,13 @@ queue_act(struct ipc_link *link, const struct queue_order *order, queue_on_count
 	ask->on.count = on_count;
 	buf_init(&frame);
 	wire_put_u8(&frame, (uint8_t)order->action);
-	proto_put_selector(&frame, &order->selector);
+	queue_selector_put(&frame, &order->selector);
 	wire_put_str(&frame, order->by);
 	wire_put_str(&frame, order->reason);
 	wire_put_u64(&frame, (uint64_t)order->expiry);
 	wire_put_u8(&frame, order->dry_run);
+	wire_put_u32(&frame, order->rate);
+	wire_put_u64(&frame, (uint64_t)order->from);
 	wire_put_u8(&frame, order->after == NULL);
 	proto_put_id(&frame, order->after ? order->after : &none);
 	ask_send(ask, PROTO_ACT, &frame, QUEUE_CONTROL_TIMEOUT);

@@ -10,6 +10,7 @@
 #include "core/ipc.h"
 #include "queue/client.h"
 #include "queue/id.h"
+#include "queue/selector.h"
 #include "queue/worker.h"
 
 #define QUEUE_CONTROL_TIMEOUT 30000 /* msec */
@@ -79,26 +80,8 @@ void queue_set_quota(struct ipc_link *link, const char *account, const char *cla
 void queue_reset_quota(struct ipc_link *link, const char *account, const char *class,
                        const char *by, const char *reason, queue_on_quota *on_quota, void *arg);
 
-/* Which messages. */
-enum queue_select {
-	QUEUE_BY_ALL,
-	QUEUE_BY_MESSAGE,
-	QUEUE_BY_ACCOUNT,
-	QUEUE_BY_DOMAIN, /* of recipients; only these */
-	QUEUE_SELECTORS
-};
-struct queue_selector {
-	enum queue_select kind;
-	struct queue_id id; /* QUEUE_BY_MESSAGE */
-	char name[256];     /* account or domain, canonical */
-};
-#define QUEUE_SELECTOR_TEXT_SIZE 272
-/* "message ID", "account NAME", "domain NAME" or "all". Returns out. */
-char *queue_selector_text(const struct queue_selector *selector,
-                          char out[QUEUE_SELECTOR_TEXT_SIZE]);
-
 struct queue_hold { /* nothing it selects is attempted; what is under way when it begins ends */
-	struct queue_selector selector; /* not QUEUE_BY_ALL */
+	struct queue_selector selector; /* not all */
 	msec_t since, until;            /* wall clock; until 0: until it is released */
 	char by[64], reason[128];
 };
@@ -126,15 +109,11 @@ struct queue_entry { /* envelope only, never content */
 	char account[256], from[320];
 	char last_reply[256]; /* of the last attempt, "" before it */
 };
-struct queue_filter {                 /* all that apply */
-	const char *account, *domain; /* NULL: any */
-	unsigned lanes, states;       /* bit sets; 0: any */
-};
 /* Pages of at most 200 in order of id, which may be empty; after is NULL at first. next says behind
- * which id to go on asking; NULL: that was all. filter NULL: everything. */
+ * which id to go on asking; NULL: that was all. states is a bit set; 0: any. */
 typedef void queue_on_list(void *arg, enum queue_answer answer, const struct queue_entry *list,
                            size_t count, const struct queue_id *next);
-void queue_ask_list(struct ipc_link *link, const struct queue_filter *filter,
+void queue_ask_list(struct ipc_link *link, const struct queue_selector *selector, unsigned states,
                     const struct queue_id *after, queue_on_list *on_list, void *arg);
 
 struct queue_recipient_view {
@@ -162,28 +141,33 @@ void queue_ask_detail(struct ipc_link *link, const struct queue_id *id, queue_on
 
 /* Acts upon the queue, each in the name of somebody and for a reason. */
 enum queue_action {
-	QUEUE_FLUSH,   /* what was deferred is due now, once; paced and held mail, by whomever, is
-	                 left   alone */
+	QUEUE_FLUSH,   /* what was deferred is due now, or at the order's pace, once; paced and held
+	                * mail, by whomever, is left alone */
 	QUEUE_REMOVE,  /* ends recipients as removed; those being attempted are left alone */
+	QUEUE_BOUNCE,  /* ends them as bounced, and tells their sender the reason */
 	QUEUE_HOLD,    /* until it is released or expiry comes */
 	QUEUE_RELEASE, /* ends the hold of exactly that selector */
+	QUEUE_ACTIONS
 };
 struct queue_order { /* all borrowed for the call */
 	enum queue_action action;
-	struct queue_selector selector;
+	struct queue_selector selector; /* all: only to flush, or with dry_run */
 	const char *by, *reason;
 	msec_t expiry;                /* QUEUE_HOLD: wall clock; 0: none */
-	bool dry_run;                 /* flush and remove: count only */
-	const struct queue_id *after; /* flush and remove: go on behind it; NULL at first */
+	bool dry_run;                 /* count only */
+	uint32_t rate;                /* QUEUE_FLUSH: messages a second; 0: all at once */
+	const struct queue_id *after; /* go on behind it; NULL at first */
+	msec_t from;                  /* QUEUE_FLUSH: and not before; 0 at first */
 };
 struct queue_count {
 	uint32_t messages, recipients; /* that this call concerned */
 	uint32_t busy;                 /* recipients left alone because they are being attempted */
 	bool more;                     /* ask again after next */
 	struct queue_id next;
+	msec_t from; /* the same */
 };
-/* Durable before it answers. A flush or removal does a bounded share of the work, so a long one is
- * a series of calls; it may be given up and begun again at any point. */
+/* Durable before it answers. What is done to messages is done, and counted, in bounded shares, so a
+ * long act is a series of calls; it may be given up and begun again at any point. */
 typedef void queue_on_count(void *arg, enum queue_answer answer, const struct queue_count *count);
 void queue_act(struct ipc_link *link, const struct queue_order *order, queue_on_count *on_count,
                void *arg);

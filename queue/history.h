@@ -19,7 +19,7 @@ struct store;
 struct store_message;
 
 /* What an operator did that concerns whatever a selector takes, now and later; it is told with each
- * message that it took within the message's life. */
+ * message that it took within the message's life, as far as that can be known (match_lasting). */
 struct history_act {
 	msec_t when, until; /* wall clock; until 0: no end was said */
 	char what[16];      /* "held", "released" */

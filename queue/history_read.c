@@ -1,3 +1,4 @@
+#include "queue/match.h"
 #include "queue/store_int.h"
 
 /* Reading history, together with what is still in the lanes and their outboxes.
@@ -280,33 +281,13 @@ add_rows(struct life *life, struct lane *lane, enum table table)
 }
 
 static bool
-takes(const struct queue_selector *selector, const struct store_message *message)
-{
-	switch (selector->kind) {
-	case QUEUE_BY_ALL:
-		return true;
-	case QUEUE_BY_MESSAGE:
-		return queue_id_equal(&selector->id, &message->id);
-	case QUEUE_BY_ACCOUNT:
-		return strcmp(selector->name, message->account) == 0;
-	case QUEUE_BY_DOMAIN:
-		for (size_t i = 0; i < message->recipient_count; i++)
-			if (strcmp(selector->name, message->recipients[i].address.domain) == 0)
-				return true;
-		return false;
-	default:
-		return false;
-	}
-}
-
-static bool
 add_act(struct life *life, const MDB_val *v, msec_t end)
 {
 	struct queue_event *event;
 	struct history_act act;
 
 	if (!act_decode(v->mv_data, v->mv_size, &act) || act.when < life->message->created ||
-	    act.when > end || !takes(&act.selector, life->message))
+	    act.when > end || !match_lasting(&act.selector, life->message))
 		return false;
 	for (size_t i = 0; i < life->count; i++)
 		if (life->events[i].when == act.when && strcmp(life->events[i].what, act.what) == 0)

@@ -12,16 +12,22 @@
 
 /* Memory follows the disk: an entry comes and goes with the completion of its directive's write, so
  * nothing is held or let go that a restart would see differently. A lookup costs nothing while no
- * hold of that kind exists, which is nearly always. */
+ * hold of that kind exists, which is nearly always. The usual ones, of a message, an account or a
+ * recipient's domain and nothing else, are found by their name, however many there are; each
+ * message is compared with all others, so these are few. */
 
-#define FORMAT  1
+#define FORMAT  2
 #define BUCKETS 1024
 #define LOOK    60000 /* msec: the wall clock may be set before a hold ends */
 #define AGAIN   5000  /* after a failed write */
 
+enum kind { BY_MESSAGE, BY_ACCOUNT, BY_DOMAIN, BY_LOOK, BY_LOOK_AT_RECIPIENTS, KINDS };
+
 struct entry {
 	LIST_ENTRY(entry) bucket;
 	TAILQ_ENTRY(entry) link;
+	LIST_ENTRY(entry) look; /* in looks, of these kinds */
+	enum kind kind;
 	struct queue_hold hold;
 	char name[QUEUE_SELECTOR_TEXT_SIZE];
 };
@@ -31,8 +37,11 @@ struct holds {
 	struct loop_timer *timer;
 	LIST_HEAD(, entry) buckets[BUCKETS];
 	TAILQ_HEAD(, entry) all;
+	LIST_HEAD(, entry) looks;
 	unsigned count, changing; /* in force; writes under way */
-	unsigned of[QUEUE_SELECTORS];
+	unsigned of[KINDS];
+	match_site *site;
+	void *site_arg;
 	unsigned generation;
 	holds_on_change *on_change;
 	void *arg;
@@ -48,14 +57,35 @@ bucket_of(const char *name)
 	return h % BUCKETS;
 }
 
+static enum kind
+kind_of(const struct queue_selector *selector)
+{
+	char name[QUEUE_SELECTOR_TEXT_SIZE], other[QUEUE_SELECTOR_TEXT_SIZE];
+	struct queue_selector alone = {0};
+	enum kind kind = queue_selector_has_recipient(selector) ? BY_LOOK_AT_RECIPIENTS : BY_LOOK;
+
+	if (selector->has_message) {
+		kind = BY_MESSAGE;
+		alone.has_message = true;
+		alone.message = selector->message;
+	} else if (selector->account[0]) {
+		kind = BY_ACCOUNT;
+		memcpy(alone.account, selector->account, sizeof(alone.account));
+	} else if (selector->recipient[0] && strchr(selector->recipient, '@') == NULL) {
+		kind = BY_DOMAIN;
+		memcpy(alone.recipient, selector->recipient, sizeof(alone.recipient));
+	}
+	if (strcmp(queue_selector_text(selector, name), queue_selector_text(&alone, other)) != 0)
+		kind = queue_selector_has_recipient(selector) ? BY_LOOK_AT_RECIPIENTS : BY_LOOK;
+	return kind;
+}
+
 static struct entry *
 find(const struct holds *holds, const struct queue_selector *selector)
 {
 	char name[QUEUE_SELECTOR_TEXT_SIZE];
 	struct entry *entry;
 
-	if (holds->of[selector->kind] == 0)
-		return NULL;
 	queue_selector_text(selector, name);
 	LIST_FOREACH(entry, &holds->buckets[bucket_of(name)], bucket)
 	{
@@ -70,8 +100,10 @@ drop(struct holds *holds, struct entry *entry)
 {
 	LIST_REMOVE(entry, bucket);
 	TAILQ_REMOVE(&holds->all, entry, link);
+	if (entry->kind >= BY_LOOK)
+		LIST_REMOVE(entry, look);
 	holds->count--;
-	holds->of[entry->hold.selector.kind]--;
+	holds->of[entry->kind]--;
 	holds->generation++;
 	free(entry);
 }
@@ -85,11 +117,14 @@ enter(struct holds *holds, const struct queue_hold *hold)
 		drop(holds, entry);
 	entry = xcalloc(1, sizeof(*entry));
 	entry->hold = *hold;
+	entry->kind = kind_of(&hold->selector);
 	queue_selector_text(&hold->selector, entry->name);
+	if (entry->kind >= BY_LOOK)
+		LIST_INSERT_HEAD(&holds->looks, entry, look);
 	LIST_INSERT_HEAD(&holds->buckets[bucket_of(entry->name)], entry, bucket);
 	TAILQ_INSERT_TAIL(&holds->all, entry, link);
 	holds->count++;
-	holds->of[hold->selector.kind]++;
+	holds->of[entry->kind]++;
 	holds->generation++;
 }
 
@@ -225,9 +260,9 @@ look_at_clock(struct holds *holds)
 		return; /* each change looks when it is done */
 	TAILQ_FOREACH(entry, &holds->all, link)
 	{
+		any |= entry->hold.until || entry->hold.selector.younger;
 		if (entry->hold.until == 0)
 			continue;
-		any = true;
 		if (entry->hold.until <= now) {
 			end_hold(holds, &entry->hold.selector, "its time", true, NULL, NULL);
 			return;
@@ -241,10 +276,38 @@ look_at_clock(struct holds *holds)
 		loop_timer_cancel(holds->timer);
 }
 
+/* What a hold of young mail selects becomes too old for it. */
+static bool
+any_of_the_young(const struct holds *holds)
+{
+	const struct entry *entry;
+
+	LIST_FOREACH(entry, &holds->looks, look)
+	{
+		if (entry->hold.selector.younger)
+			return true;
+	}
+	return false;
+}
+
 static void
 on_timer(void *arg)
 {
-	look_at_clock(arg);
+	struct holds *holds = arg;
+
+	if (any_of_the_young(holds)) {
+		holds->generation++;
+		holds->on_change(holds->arg, true);
+	}
+	look_at_clock(holds);
+}
+
+static const char *
+no_site(void *arg, const char *name)
+{
+	(void)arg;
+	(void)name;
+	return NULL;
 }
 
 struct holds *
@@ -255,6 +318,7 @@ holds_new(struct loop *loop, struct store *store, holds_on_change *on_change, vo
 	holds->store = store;
 	holds->on_change = on_change;
 	holds->arg = arg;
+	holds->site = no_site;
 	TAILQ_INIT(&holds->all);
 	holds->timer = loop_timer_new(loop, on_timer, holds);
 	store_each_directive(store, on_directive, holds);
@@ -275,37 +339,70 @@ holds_free(struct holds *holds)
 	free(holds);
 }
 
+void
+holds_know_sites(struct holds *holds, match_site *site, void *arg)
+{
+	holds->site = site;
+	holds->site_arg = arg;
+}
+
 const struct queue_hold *
 holds_of_message(const struct holds *holds, const struct store_message *message)
 {
-	struct queue_selector selector = {.kind = QUEUE_BY_MESSAGE, .id = message->id};
-	const struct entry *entry = find(holds, &selector);
+	struct queue_selector selector = {.has_message = true, .message = message->id};
+	const struct entry *entry = holds->of[BY_MESSAGE] ? find(holds, &selector) : NULL;
 
-	if (entry == NULL && holds->of[QUEUE_BY_ACCOUNT]) {
-		selector.kind = QUEUE_BY_ACCOUNT;
-		snprintf(selector.name, sizeof(selector.name), "%s", message->account);
+	if (entry == NULL && holds->of[BY_ACCOUNT]) {
+		selector.has_message = false;
+		snprintf(selector.account, sizeof(selector.account), "%s", message->account);
 		entry = find(holds, &selector);
+	}
+	if (entry == NULL && holds->of[BY_LOOK]) {
+		const msec_t now = clock_wall();
+
+		LIST_FOREACH(entry, &holds->looks, look)
+		{
+			if (entry->kind == BY_LOOK &&
+			    match_message(&entry->hold.selector, message, now))
+				break;
+		}
 	}
 	return entry ? &entry->hold : NULL;
 }
 
 const struct queue_hold *
-holds_of_domain(const struct holds *holds, const char *domain)
+holds_of_recipient(const struct holds *holds, const struct store_message *message,
+                   const struct store_recipient *recipient)
 {
-	struct queue_selector selector = {.kind = QUEUE_BY_DOMAIN};
-	const struct entry *entry;
+	const struct entry *entry = NULL;
 
-	if (holds->of[QUEUE_BY_DOMAIN] == 0)
-		return NULL;
-	snprintf(selector.name, sizeof(selector.name), "%s", domain);
-	entry = find(holds, &selector);
+	if (holds->of[BY_DOMAIN]) {
+		struct queue_selector selector = {0};
+
+		snprintf(selector.recipient, sizeof(selector.recipient), "%s",
+		         recipient->address.domain);
+		entry = find(holds, &selector);
+	}
+	if (entry == NULL && holds->of[BY_LOOK_AT_RECIPIENTS]) {
+		const msec_t now = clock_wall();
+
+		LIST_FOREACH(entry, &holds->looks, look)
+		{
+			const struct queue_selector *selector = &entry->hold.selector;
+
+			if (entry->kind == BY_LOOK_AT_RECIPIENTS &&
+			    match_message(selector, message, now) &&
+			    match_recipient(selector, recipient, holds->site, holds->site_arg))
+				break;
+		}
+	}
 	return entry ? &entry->hold : NULL;
 }
 
 bool
-holds_have_domains(const struct holds *holds)
+holds_have_recipients(const struct holds *holds)
 {
-	return holds->of[QUEUE_BY_DOMAIN] > 0;
+	return holds->of[BY_DOMAIN] > 0 || holds->of[BY_LOOK_AT_RECIPIENTS] > 0;
 }
 
 unsigned
@@ -321,7 +418,12 @@ holds_put(struct holds *holds, const struct queue_hold *hold, holds_on_done *on_
 	char name[QUEUE_SELECTOR_TEXT_SIZE + 8];
 	struct buf value;
 
-	if (holds->count + holds->changing >= HOLDS_MAX && find(holds, &hold->selector) == NULL) {
+	const bool looks = kind_of(&hold->selector) >= BY_LOOK;
+	const unsigned in_looks = holds->of[BY_LOOK] + holds->of[BY_LOOK_AT_RECIPIENTS];
+
+	if ((holds->count + holds->changing >= HOLDS_MAX ||
+	     (looks && in_looks + holds->changing >= HOLDS_LOOK_MAX)) &&
+	    find(holds, &hold->selector) == NULL) {
 		on_done(arg, QUEUE_LIMIT);
 		return;
 	}

@@ -1,5 +1,5 @@
-/* What must not be attempted for now: holds of a message, an account's mail or a domain's mail;
- * private to sekisho-queue.
+/* What must not be attempted for now: holds of all that a selector selects; private to
+ * sekisho-queue.
  *
  * A hold is one durable directive, whatever the number of messages, and is asked at dispatch, so it
  * also holds what arrives later. It ends when it is released, or by itself at its time. */
@@ -11,9 +11,11 @@
 
 #include "core/loop.h"
 #include "queue/control.h"
+#include "queue/match.h"
 #include "queue/store.h"
 
-#define HOLDS_MAX 10000
+#define HOLDS_MAX      10000
+#define HOLDS_LOOK_MAX 100 /* of those that each message is compared with, see hold.c */
 
 struct holds;
 /* Reads the store's. on_change: what is held has changed; ended: something is not held any more. */
@@ -23,18 +25,23 @@ struct holds *holds_new(struct loop *loop, struct store *store, holds_on_change 
 /* After the store was closed. NULL is harmless. */
 void holds_free(struct holds *holds);
 
-/* The hold of the whole message (by id or account), or of everything for a domain; NULL: none. */
+/* Until then nothing is known of sites. */
+void holds_know_sites(struct holds *holds, match_site *site, void *arg);
+
+/* The hold of the whole message, or of one recipient of it; NULL: none. */
 const struct queue_hold *holds_of_message(const struct holds *holds,
                                           const struct store_message *message);
-const struct queue_hold *holds_of_domain(const struct holds *holds, const char *domain);
-/* Whether any domain is held: else recipients need no look. */
-bool holds_have_domains(const struct holds *holds);
+const struct queue_hold *holds_of_recipient(const struct holds *holds,
+                                            const struct store_message *message,
+                                            const struct store_recipient *recipient);
+/* Whether any hold is of recipients: else they need no look. */
+bool holds_have_recipients(const struct holds *holds);
 /* Another number after each change. */
 unsigned holds_generation(const struct holds *holds);
 
 /* Durable and in force when on_done comes with QUEUE_DONE; a refusal comes from inside the call. A
- * hold replaces one of the same selector. QUEUE_LIMIT: there are HOLDS_MAX. QUEUE_NOT_FOUND:
- * nothing to release. */
+ * hold replaces one of the same selector. QUEUE_LIMIT: there are HOLDS_MAX, or HOLDS_LOOK_MAX.
+ * QUEUE_NOT_FOUND: nothing to release. */
 typedef void holds_on_done(void *arg, enum queue_answer answer);
 void holds_put(struct holds *holds, const struct queue_hold *hold, holds_on_done *on_done,
                void *arg);

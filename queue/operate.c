@@ -74,10 +74,55 @@ operate_put_entry(struct operate *operate, struct buf *frame, const struct store
 	put_cut(frame, message->last_reply, sizeof(fields->last_reply));
 }
 
+/* Whether the message is what the selector means; *whole is then loaded, for the caller to free, if
+ * it has conditions of recipients or wanted is true. */
+static bool
+is_selected(struct operate *operate, const struct queue_selector *selector,
+            const struct store_message *message, bool wanted, struct store_message **whole)
+{
+	const bool recipients = queue_selector_has_recipient(selector);
+
+	*whole = NULL;
+	if (!match_message(selector, message, clock_wall()))
+		return false;
+	if (!recipients && !wanted)
+		return true;
+	*whole = store_load_message(operate->store, message->lane, &message->id);
+	if (*whole &&
+	    match_count(selector, *whole, clock_wall(), schedule_site, operate->schedule) > 0)
+		return true;
+	store_message_free(*whole);
+	*whole = NULL;
+	return false;
+}
+
+/* Calls on_message for messages that may be selected, at most max, behind *after unless from_start.
+ * By id and by account there are indexes; else all are looked at. Returns the number; *more says
+ * whether others follow. */
+static size_t
+look(struct operate *operate, const struct queue_selector *selector, bool from_start,
+     const struct queue_id *after, size_t max, store_on_message *on_message, void *arg, bool *more)
+{
+	enum queue_lane lane = QUEUE_LANES;
+	struct store_message *message = NULL;
+
+	if (!selector->has_message)
+		return store_list(operate->store, selector->account[0] ? selector->account : NULL,
+		                  from_start ? NULL : after, max, on_message, arg, more);
+	*more = false;
+	if (from_start && store_find(operate->store, &selector->message, &lane) &&
+	    lane != QUEUE_LANES)
+		message = store_load_message(operate->store, lane, &selector->message);
+	if (message)
+		on_message(arg, message);
+	store_message_free(message);
+	return message != NULL;
+}
+
 struct listing {
 	struct operate *operate;
-	char account[PROTO_ACCOUNT_MAX + 1], domain[ADDRESS_DOMAIN_MAX + 1];
-	unsigned lanes, states;
+	struct queue_selector selector;
+	unsigned states;
 	struct buf entries;
 	size_t count;
 	struct queue_id last;
@@ -87,18 +132,13 @@ static bool
 is_listed(struct listing *listing, const struct store_message *message)
 {
 	const struct queue_hold *hold;
-	bool yes = listing->lanes == 0 || (listing->lanes & (1u << message->lane));
+	struct store_message *whole;
+	bool yes = is_selected(listing->operate, &listing->selector, message, false, &whole);
 
 	if (yes && listing->states)
 		yes = listing->states &
 		      (1u << schedule_state(listing->operate->schedule, message, &hold));
-	if (yes && listing->domain[0]) {
-		struct store_message *whole =
-		    store_load_message(listing->operate->store, message->lane, &message->id);
-
-		yes = whole && store_is_for(whole, listing->domain);
-		store_message_free(whole);
-	}
+	store_message_free(whole);
 	return yes;
 }
 
@@ -123,9 +163,7 @@ on_list(struct operate *operate, struct ipc_from from, const struct ipc_frame *f
 	struct buf reply;
 	bool more = true;
 
-	wire_str(&wire, listing.account, sizeof(listing.account));
-	wire_str(&wire, listing.domain, sizeof(listing.domain));
-	listing.lanes = wire_u8(&wire);
+	queue_selector_read(&wire, &listing.selector);
 	listing.states = wire_u8(&wire);
 	bool from_start = wire_u8(&wire) != 0;
 	proto_id(&wire, &after);
@@ -138,9 +176,8 @@ on_list(struct operate *operate, struct ipc_from from, const struct ipc_frame *f
 	/* A page is as many as fit, or what was found among so many. */
 	for (size_t looked = 0; more && looked < LOOK_MAX && listing.count < PROTO_LIST_PAGE;) {
 		size_t seen =
-		    store_list(operate->store, listing.account[0] ? listing.account : NULL,
-		               from_start ? NULL : &after, PROTO_LIST_PAGE - listing.count,
-		               on_list_message, &listing, &more);
+		    look(operate, &listing.selector, from_start, &after,
+		         PROTO_LIST_PAGE - listing.count, on_list_message, &listing, &more);
 
 		looked += seen;
 		if (seen)
@@ -171,13 +208,13 @@ holds_before(struct operate *operate, const struct store_message *message,
 		return 0;
 	if (hold)
 		out[count++] = hold;
-	for (size_t i = 0; i < message->recipient_count && holds_have_domains(operate->holds);
+	for (size_t i = 0; i < message->recipient_count && holds_have_recipients(operate->holds);
 	     i++) {
 		bool is_new;
 
 		if (message->recipients[i].state != STORE_QUEUED)
 			continue;
-		hold = holds_of_domain(operate->holds, message->recipients[i].address.domain);
+		hold = holds_of_recipient(operate->holds, message, &message->recipients[i]);
 		is_new = hold && count < PROTO_DETAIL_HOLDS;
 		for (size_t k = 0; k < count && is_new; k++)
 			is_new = out[k] != hold;
@@ -278,9 +315,10 @@ struct act { /* one page of one act */
 	enum queue_action action;
 	struct queue_selector selector;
 	char by[64], reason[128];
-	char why[STORE_REPLY_MAX + 1]; /* a removal's reply */
+	char why[STORE_REPLY_MAX + 1]; /* the reply of what it ends */
 	msec_t expiry;
 	bool dry_run;
+	uint32_t rate;
 	struct queue_count count;
 	size_t open; /* changes under way, and one while more may be begun */
 	bool failed;
@@ -289,14 +327,15 @@ struct act { /* one page of one act */
 static void
 act_end(struct act *act)
 {
-	static const char *const names[] = {"flush", "remove"};
+	static const char *const names[] = {
+	    [QUEUE_FLUSH] = "flush", [QUEUE_REMOVE] = "remove", [QUEUE_BOUNCE] = "bounce"};
 	const struct queue_count *count = &act->count;
 	char what[QUEUE_SELECTOR_TEXT_SIZE];
 	struct buf reply;
 
 	if (--act->open > 0)
 		return;
-	if (act->action <= QUEUE_REMOVE && !act->dry_run && (count->messages || act->failed))
+	if (act->action <= QUEUE_BOUNCE && !act->dry_run && (count->messages || act->failed))
 		log_info("-", names[act->action],
 		         "what=\"%s\" messages=%u recipients=%u busy=%u failed=%d by=\"%s\" "
 		         "reason=\"%s\"",
@@ -310,6 +349,7 @@ act_end(struct act *act)
 		wire_put_u32(&reply, count->busy);
 		wire_put_u8(&reply, count->more);
 		proto_put_id(&reply, &count->next);
+		wire_put_u64(&reply, (uint64_t)count->from);
 	}
 	ipc_hub_reply(act->operate->hub, act->from, &reply, -1);
 	buf_clear(&reply);
@@ -326,25 +366,50 @@ on_changed(void *arg, enum store_result result)
 	act_end(act);
 }
 
+/* When the next message of a flush is due, in turns of a second's share. */
+static msec_t
+flush_due(const struct act *act)
+{
+	const msec_t now = schedule_now(act->operate->schedule);
+
+	return act->count.from > now ? act->count.from : now;
+}
+
+static bool
+flush_one(struct act *act, const struct store_message *message)
+{
+	const msec_t due = flush_due(act);
+
+	if (!schedule_flush(act->operate->schedule, message, due, act->dry_run, on_changed, act))
+		return false;
+	/* Above 1000 a second several share a millisecond. */
+	if (act->rate && (act->rate <= 1000 || act->count.messages % (act->rate / 1000) == 0))
+		act->count.from = due + (act->rate < 1000 ? 1000 / act->rate : 1);
+	return true;
+}
+
 static void
 act_upon(struct act *act, const struct store_message *message)
 {
+	static const enum store_state states[] = {
+	    [QUEUE_REMOVE] = STORE_REMOVED, [QUEUE_BOUNCE] = STORE_BOUNCED};
 	struct operate *operate = act->operate;
-	const char *domain = act->selector.kind == QUEUE_BY_DOMAIN ? act->selector.name : NULL;
-	struct store_message *whole = NULL;
+	const bool ends = act->action == QUEUE_REMOVE || act->action == QUEUE_BOUNCE;
+	struct store_message *whole;
 	struct schedule_share share = {0, 0};
 
-	if (domain || act->action == QUEUE_REMOVE)
-		whole = store_load_message(operate->store, message->lane, &message->id);
-	if ((domain || act->action == QUEUE_REMOVE) && whole == NULL)
+	if (!is_selected(operate, &act->selector, message, ends, &whole))
 		return;
 	act->open++;
-	if (act->action == QUEUE_REMOVE)
-		share = schedule_remove(operate->schedule, whole, domain, act->why, act->dry_run,
-		                        on_changed, act);
-	else if ((!domain || store_is_for(whole, domain)) &&
-	         schedule_flush(operate->schedule, message, act->dry_run, on_changed, act))
-		share.taken = message->unfinished;
+	if (ends)
+		share = schedule_end(operate->schedule, whole, &act->selector, states[act->action],
+		                     act->why, act->dry_run, on_changed, act);
+	else if (act->action == QUEUE_FLUSH)
+		share.taken = flush_one(act, message) ? message->unfinished : 0;
+	else
+		share.taken = whole ? (uint32_t)match_count(&act->selector, whole, clock_wall(),
+		                                            schedule_site, operate->schedule)
+		                    : message->unfinished;
 	if (share.taken == 0 || act->dry_run)
 		act->open--;
 	act->count.messages += share.taken > 0;
@@ -362,17 +427,25 @@ on_act_message(void *arg, const struct store_message *message)
 	act_upon(act, message);
 }
 
+/* A page: as much as is to be changed at once, or what is found among so many. */
 static void
-act_on_one(struct act *act)
+act_page(struct act *act, bool from_start, const struct queue_id *first)
 {
-	enum queue_lane lane = QUEUE_LANES;
-	struct store_message *message = NULL;
+	struct queue_id after = *first;
 
-	if (store_find(act->operate->store, &act->selector.id, &lane) && lane != QUEUE_LANES)
-		message = store_load_message(act->operate->store, lane, &act->selector.id);
-	if (message)
-		act_upon(act, message);
-	store_message_free(message);
+	act->count.more = true;
+	for (size_t looked = 0; act->count.more && looked < LOOK_MAX &&
+	                        (act->dry_run || act->count.messages < ACT_MAX);) {
+		const size_t left = act->dry_run ? LOOK_MAX : ACT_MAX - act->count.messages;
+		const size_t seen = look(act->operate, &act->selector, from_start, &after, left,
+		                         on_act_message, act, &act->count.more);
+
+		looked += seen;
+		if (seen == 0)
+			break;
+		after = act->count.next;
+		from_start = false;
+	}
 }
 
 static void
@@ -400,21 +473,23 @@ on_act(struct operate *operate, struct ipc_from from, const struct ipc_frame *fr
 	act->operate = operate;
 	act->from = from;
 	act->action = (enum queue_action)action;
-	proto_selector(&wire, &act->selector);
+	queue_selector_read(&wire, &act->selector);
 	wire_str(&wire, act->by, sizeof(act->by));
 	wire_str(&wire, act->reason, sizeof(act->reason));
 	act->expiry = (msec_t)wire_u64(&wire);
 	act->dry_run = wire_u8(&wire) != 0;
+	act->rate = wire_u32(&wire);
+	act->count.from = (msec_t)wire_u64(&wire);
 	from_start = wire_u8(&wire) != 0;
 	proto_id(&wire, &after);
-	if (!wire_done(&wire) || action > QUEUE_RELEASE ||
-	    (action != QUEUE_FLUSH && act->selector.kind == QUEUE_BY_ALL)) {
+	if (!wire_done(&wire) || action >= QUEUE_ACTIONS ||
+	    (action != QUEUE_FLUSH && !act->dry_run && queue_selector_is_all(&act->selector))) {
 		answer(operate, from, QUEUE_INVALID);
 		free(act);
 		return;
 	}
 	act->open = 1;
-	if (act->action == QUEUE_HOLD) {
+	if (act->action == QUEUE_HOLD && !act->dry_run) {
 		struct queue_hold hold = {
 		    .selector = act->selector, .since = clock_wall(), .until = act->expiry};
 
@@ -423,19 +498,18 @@ on_act(struct operate *operate, struct ipc_from from, const struct ipc_frame *fr
 		holds_put(operate->holds, &hold, on_hold_changed, act);
 		return;
 	}
-	if (act->action == QUEUE_RELEASE) {
+	if (act->action == QUEUE_RELEASE && !act->dry_run) {
 		holds_release(operate->holds, &act->selector, act->by, on_hold_changed, act);
 		return;
 	}
-	snprintf(act->why, sizeof(act->why), "removed by %s%s%s", act->by,
-	         act->reason[0] ? ": " : "", act->reason);
-	if (act->selector.kind == QUEUE_BY_MESSAGE)
-		act_on_one(act);
+	if (act->action == QUEUE_BOUNCE) /* the sender reads it: who did it is in the log */
+		snprintf(act->why, sizeof(act->why),
+		         "5.7.0 delivery was ended by the operator of this service%s%s",
+		         act->reason[0] ? ": " : "", act->reason);
 	else
-		store_list(operate->store,
-		           act->selector.kind == QUEUE_BY_ACCOUNT ? act->selector.name : NULL,
-		           from_start ? NULL : &after, act->dry_run ? LOOK_MAX : ACT_MAX,
-		           on_act_message, act, &act->count.more);
+		snprintf(act->why, sizeof(act->why), "removed by %s%s%s", act->by,
+		         act->reason[0] ? ": " : "", act->reason);
+	act_page(act, from_start, &after);
 	act_end(act);
 }
 

@@ -493,48 +493,10 @@ proto_outcome(struct wire *wire, struct queue_outcome *out)
 		out->reply.enhanced[0] = '\0';
 }
 
-char *
-queue_selector_text(const struct queue_selector *selector, char out[QUEUE_SELECTOR_TEXT_SIZE])
-{
-	static const char *const kinds[] = {"all", "message", "account", "domain"};
-	char id[QUEUE_ID_TEXT_SIZE];
-
-	if (selector->kind == QUEUE_BY_ALL)
-		snprintf(out, QUEUE_SELECTOR_TEXT_SIZE, "all");
-	else
-		snprintf(out, QUEUE_SELECTOR_TEXT_SIZE, "%s %s", kinds[selector->kind],
-		         selector->kind == QUEUE_BY_MESSAGE ? queue_id_format(&selector->id, id)
-		                                            : selector->name);
-	return out;
-}
-
-void
-proto_put_selector(struct buf *buf, const struct queue_selector *selector)
-{
-	wire_put_u8(buf, (uint8_t)selector->kind);
-	proto_put_id(buf, &selector->id);
-	wire_put_str(buf, selector->name);
-}
-
-void
-proto_selector(struct wire *wire, struct queue_selector *out)
-{
-	unsigned kind = wire_u8(wire);
-
-	memset(out, 0, sizeof(*out));
-	proto_id(wire, &out->id);
-	wire_str(wire, out->name, sizeof(out->name));
-	if (kind >= QUEUE_SELECTORS || !text_is_printable(out->name, strlen(out->name)) ||
-	    ((kind == QUEUE_BY_ACCOUNT || kind == QUEUE_BY_DOMAIN) && out->name[0] == '\0'))
-		wire->failed = true;
-	else
-		out->kind = (enum queue_select)kind;
-}
-
 void
 proto_put_hold(struct buf *buf, const struct queue_hold *hold)
 {
-	proto_put_selector(buf, &hold->selector);
+	queue_selector_put(buf, &hold->selector);
 	wire_put_u64(buf, (uint64_t)hold->since);
 	wire_put_u64(buf, (uint64_t)hold->until);
 	wire_put_str(buf, hold->by);
@@ -544,12 +506,12 @@ proto_put_hold(struct buf *buf, const struct queue_hold *hold)
 void
 proto_hold(struct wire *wire, struct queue_hold *out)
 {
-	proto_selector(wire, &out->selector);
+	queue_selector_read(wire, &out->selector);
 	out->since = (msec_t)wire_u64(wire);
 	out->until = (msec_t)wire_u64(wire);
 	wire_str(wire, out->by, sizeof(out->by));
 	wire_str(wire, out->reason, sizeof(out->reason));
-	if (out->selector.kind == QUEUE_BY_ALL)
+	if (queue_selector_is_all(&out->selector))
 		wire->failed = true;
 }
 

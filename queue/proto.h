@@ -45,21 +45,21 @@ enum proto_type {
 	PROTO_QUOTA_SET, /* call: str account, str class, u8 clear, u32 limit, str by, str reason */
 	PROTO_CLOCK_CONFIRM, /* call: nothing -> u8 answer, status */
 	PROTO_QUOTA_RESET,   /* call: str account, str class, str by, str reason */
-	PROTO_LIST,   /* call: str account ("": all), str domain ("": all), u8 lanes, u8 states, u8
-	                 from   start, id after -> u8 answer, u16 n, entries, u8 more, id next */
+	PROTO_LIST,   /* call: selector, u8 states, u8 from start, id after -> u8 answer, u16 n,
+	                 entries, u8 more, id next */
 	PROTO_DETAIL, /* call: id, u16 first recipient wanted -> u8 answer, detail with at most
 	                 PROTO_DETAIL_PAGE recipients */
 	PROTO_AUDIT,  /* call: nothing -> u8 answer, audit */
-	PROTO_ACT, /* call: u8 action, selector, str by, str reason, u64 expiry, u8 dry run, u8 from
-	              start, id after -> u8 answer, u32 messages, u32 recipients, u32 busy, u8 more,
-	              id next */
-	PROTO_LIFE,  /* call: id, u32 first event wanted -> u8 answer, life with at most
-	                PROTO_EVENTS_PAGE events */
-	PROTO_TRACE, /* call: u8 enum history_by, str what, u64 since, u32 max, place -> u8 answer,
-	                u16 n, rows, place */
-	PROTO_HOLDS, /* call: u32 first -> u8 answer, u16 n, holds, u8 more */
-	PROTO_CHECK, /* call: u64 number -> u8 answer, u64 number, u64 records, u64 bodies, u64
-	                octets, str doing, u16 n, n x (str where, str what, str todo) */
+	PROTO_ACT,    /* call: u8 action, selector, str by, str reason, u64 expiry, u8 dry run, u32
+	                 rate, u64 from, u8 from start, id after -> u8 answer, u32 messages, u32
+	                 recipients, u32 busy, u8 more, id next, u64 from */
+	PROTO_LIFE,   /* call: id, u32 first event wanted -> u8 answer, life with at most
+	                 PROTO_EVENTS_PAGE events */
+	PROTO_TRACE,  /* call: u8 enum history_by, str what, u64 since, u32 max, place -> u8 answer,
+	                 u16 n, rows, place */
+	PROTO_HOLDS,  /* call: u32 first -> u8 answer, u16 n, holds, u8 more */
+	PROTO_CHECK,  /* call: u64 number -> u8 answer, u64 number, u64 records, u64 bodies, u64
+	                 octets, str doing, u16 n, n x (str where, str what, str todo) */
 };
 
 enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask again */ };
@@ -89,8 +89,6 @@ void proto_put_quota(struct buf *buf, const struct queue_quota *quota);
 void proto_quota(struct wire *wire, struct queue_quota *out);
 void proto_put_view(struct buf *buf, const struct queue_quota_view *view);
 void proto_view(struct wire *wire, struct queue_quota_view *out);
-void proto_put_selector(struct buf *buf, const struct queue_selector *selector);
-void proto_selector(struct wire *wire, struct queue_selector *out);
 void proto_put_hold(struct buf *buf, const struct queue_hold *hold);
 void proto_hold(struct wire *wire, struct queue_hold *out);
 /* The reader's half of what operate_put_entry writes; in control.c. */

@@ -346,9 +346,7 @@ act_encode(const struct history_act *act, struct buf *out)
 	wire_put_u64(out, (uint64_t)act->when);
 	wire_put_u64(out, (uint64_t)act->until);
 	wire_put_str(out, act->what);
-	wire_put_u8(out, (uint8_t)act->selector.kind);
-	proto_put_id(out, &act->selector.id);
-	wire_put_str(out, act->selector.name);
+	queue_selector_put(out, &act->selector);
 	wire_put_str(out, act->by);
 	wire_put_str(out, act->reason);
 }
@@ -357,7 +355,6 @@ bool
 act_decode(const void *data, size_t len, struct history_act *out)
 {
 	struct wire wire = wire_from(data, len);
-	unsigned kind;
 
 	memset(out, 0, sizeof(*out));
 	if (version_of(&wire) == 0)
@@ -365,13 +362,10 @@ act_decode(const void *data, size_t len, struct history_act *out)
 	out->when = (msec_t)wire_u64(&wire);
 	out->until = (msec_t)wire_u64(&wire);
 	wire_str(&wire, out->what, sizeof(out->what));
-	kind = wire_u8(&wire);
-	out->selector.kind = (enum queue_select)kind;
-	proto_id(&wire, &out->selector.id);
-	wire_str(&wire, out->selector.name, sizeof(out->selector.name));
+	queue_selector_read(&wire, &out->selector);
 	wire_str(&wire, out->by, sizeof(out->by));
 	wire_str(&wire, out->reason, sizeof(out->reason));
-	return wire_done(&wire) && kind < QUEUE_SELECTORS;
+	return wire_done(&wire);
 }
 
 void

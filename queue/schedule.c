@@ -324,6 +324,7 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct
 		lane->timer = loop_timer_new(loop, on_lane_timer, lane);
 	}
 	held_open(schedule);
+	holds_know_sites(holds, schedule_site, schedule);
 	sites_open(schedule);
 	egress_open(schedule);
 	return schedule;

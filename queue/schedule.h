@@ -51,14 +51,18 @@ void schedule_holds_changed(struct schedule *schedule, bool ended);
 struct schedule_share {       /* of one message, in recipients */
 	uint32_t taken, busy; /* concerned; left alone because they are being attempted */
 };
-/* Ends as removed what of the message is for domain (NULL: all of it). The message is as
- * store_load_message gave it just now. on_done comes only if something was taken; dry_run takes
- * nothing and only counts. */
-struct schedule_share schedule_remove(struct schedule *schedule, const struct store_message *stored,
-                                      const char *domain, const char *why, bool dry_run,
-                                      store_on_done *on_done, void *arg);
-/* Makes it due now, if it was deferred: else false, and on_done does not come. */
-bool schedule_flush(struct schedule *schedule, const struct store_message *stored, bool dry_run,
-                    store_on_done *on_done, void *arg);
+/* Ends as removed or bounced what of the message the selector's conditions of recipients select.
+ * The message is as store_load_message gave it just now. on_done comes only if something was taken;
+ * dry_run takes nothing and only counts. */
+struct schedule_share schedule_end(struct schedule *schedule, const struct store_message *stored,
+                                   const struct queue_selector *selector, enum store_state state,
+                                   const char *why, bool dry_run, store_on_done *on_done,
+                                   void *arg);
+/* Makes it due then (as schedule_now has it), if it was deferred until later: else false, and
+ * on_done does not come. */
+bool schedule_flush(struct schedule *schedule, const struct store_message *stored, msec_t due,
+                    bool dry_run, store_on_done *on_done, void *arg);
+/* A match_site; arg is the schedule. */
+const char *schedule_site(void *arg, const char *name);
 
 #endif

@@ -1,6 +1,6 @@
 #include "queue/schedule_int.h"
 
-/* What operators do to the schedule: holds, removals, flushes.
+/* What operators do to the schedule: holds, removals, bounces, flushes.
  *
  * A job that is at a relay, or whose outcome is on its way to the disk, is never taken back: the
  * remote may already have accepted. What is only pending leaves its round; when nothing else of the
@@ -13,35 +13,59 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-/* Takes a pending job out of its round. */
-static void
-job_withdraw(struct job *job)
+/* Takes those recipients (by index) out of the pending jobs of the round: whether there were any.
+ */
+static bool
+withdraw(struct message *message, const bool *gone)
 {
-	job->message->open--;
-	job_free(job);
+	struct job *job, *next;
+	bool some = false;
+
+	for (job = LIST_FIRST(&message->jobs); job; job = next) {
+		unsigned kept = 0;
+
+		next = LIST_NEXT(job, sibling);
+		if (job->state != JOB_PENDING)
+			continue;
+		for (unsigned i = 0; i < job->count; i++)
+			kept += !gone[job->index[i]];
+		if (kept == job->count)
+			continue;
+		some = true;
+		if (kept == 0) {
+			message->open--;
+			job_free(job);
+			continue;
+		}
+		job_to(job, JOB_NEW);
+		kept = 0;
+		for (unsigned i = 0; i < job->count; i++)
+			if (!gone[job->index[i]])
+				job->index[kept++] = job->index[i];
+		job->count = kept;
+		job_to(job, JOB_PENDING);
+	}
+	return some;
 }
 
 /* Takes out of the window what is held now. May free the message. */
 static void
 hold_pending(struct message *message)
 {
-	const struct queue_hold *whole =
-	    holds_of_message(message->schedule->holds, message->stored);
-	struct job *job, *next;
-	bool some = false;
+	const struct schedule *schedule = message->schedule;
+	const struct store_message *stored = message->stored;
+	const bool whole = holds_of_message(schedule->holds, stored) != NULL;
+	bool held[QUEUE_RECIPIENTS_MAX] = {false};
 
-	for (job = LIST_FIRST(&message->jobs); job; job = next) {
-		next = LIST_NEXT(job, sibling);
-		if (job->state != JOB_PENDING ||
-		    !(whole || holds_of_domain(message->schedule->holds, job->domain)))
-			continue;
-		job_withdraw(job);
-		some = true;
-	}
-	if (!some)
+	if (!whole && !holds_have_recipients(schedule->holds))
+		return;
+	for (size_t i = 0; i < stored->recipient_count; i++)
+		held[stored->recipients[i].index] =
+		    whole || hold_of_recipient(schedule, stored, &stored->recipients[i]);
+	if (!withdraw(message, held))
 		return;
 	message->held_back = true;
-	message->held_as_of = holds_generation(message->schedule->holds);
+	message->held_as_of = holds_generation(schedule->holds);
 	if (round_is_over(message))
 		round_end(message);
 }
@@ -86,7 +110,7 @@ schedule_state(struct schedule *schedule, const struct store_message *stored,
 		}
 		return QUEUE_STATE_QUEUED;
 	}
-	if (stored->recipients == NULL && holds_have_domains(schedule->holds))
+	if (stored->recipients == NULL && holds_have_recipients(schedule->holds))
 		whole = store_load_message(schedule->store, stored->lane, &stored->id);
 	*hold = hold_of_all(schedule, whole ? whole : stored);
 	store_message_free(whole);
@@ -100,7 +124,16 @@ schedule_state(struct schedule *schedule, const struct store_message *stored,
 	                                                            : QUEUE_STATE_DEFERRED;
 }
 
-/* --- removal --- */
+const char *
+schedule_site(void *arg, const char *name)
+{
+	const struct schedule *schedule = arg;
+	const struct site *site = sites_find(schedule->sites, name);
+
+	return site ? site->name : NULL;
+}
+
+/* --- removals and bounces --- */
 
 struct removal {
 	struct message *message;        /* in the window, so that nobody begins a round meanwhile */
@@ -186,33 +219,33 @@ mark_busy(struct schedule *schedule, const struct message *message, const struct
 }
 
 struct schedule_share
-schedule_remove(struct schedule *schedule, const struct store_message *stored, const char *domain,
-                const char *why, bool dry_run, store_on_done *on_done, void *arg)
+schedule_end(struct schedule *schedule, const struct store_message *stored,
+             const struct queue_selector *selector, enum store_state state, const char *why,
+             bool dry_run, store_on_done *on_done, void *arg)
 {
 	struct message *message = message_find(schedule, &stored->id);
 	struct store_outcome *outcomes = xcalloc(stored->recipient_count + 1, sizeof(*outcomes));
-	bool busy[QUEUE_RECIPIENTS_MAX] = {false};
+	bool busy[QUEUE_RECIPIENTS_MAX] = {false}, gone[QUEUE_RECIPIENTS_MAX] = {false};
 	struct schedule_share share = {0, 0};
 	struct store_batch batch = {
 	    .lane = stored->lane, .id = stored->id, .outcomes = outcomes, .when = clock_wall()};
 	struct removal *removal;
-	struct job *job, *next;
 
 	mark_busy(schedule, message, &stored->id, busy);
 	for (size_t i = 0; i < stored->recipient_count; i++) {
 		const struct store_recipient *recipient = &stored->recipients[i];
 		struct store_outcome *outcome = &outcomes[share.taken];
 
-		if (recipient->state != STORE_QUEUED ||
-		    (domain && strcmp(recipient->address.domain, domain) != 0))
+		if (!match_recipient(selector, recipient, schedule_site, schedule))
 			continue;
 		if (busy[recipient->index]) {
 			share.busy++;
 			continue;
 		}
 		outcome->index = recipient->index;
-		outcome->state = STORE_REMOVED;
+		outcome->state = state;
 		snprintf(outcome->reply, sizeof(outcome->reply), "%s", why);
+		gone[recipient->index] = true;
 		share.taken++;
 	}
 	if (message == NULL && share.taken > 0 && !dry_run) {
@@ -230,14 +263,9 @@ schedule_remove(struct schedule *schedule, const struct store_message *stored, c
 	removal->on_done = on_done;
 	removal->arg = arg;
 	removal->message = message;
-	set_states(message, outcomes, share.taken, STORE_REMOVED);
+	set_states(message, outcomes, share.taken, state);
 	message->finishing++;
-	for (job = LIST_FIRST(&message->jobs); job; job = next) {
-		next = LIST_NEXT(job, sibling);
-		if (job->state == JOB_PENDING &&
-		    (domain == NULL || strcmp(job->domain, domain) == 0))
-			job_withdraw(job);
-	}
+	withdraw(message, gone);
 	batch.count = share.taken;
 	for (size_t i = 0; i < batch.count; i++)
 		log_outcome(&stored->id, stored, &outcomes[i], stored->attempts);
@@ -266,22 +294,21 @@ on_flushed(void *arg, enum store_result result)
 }
 
 bool
-schedule_flush(struct schedule *schedule, const struct store_message *stored, bool dry_run,
-               store_on_done *on_done, void *arg)
+schedule_flush(struct schedule *schedule, const struct store_message *stored, msec_t due,
+               bool dry_run, store_on_done *on_done, void *arg)
 {
-	const msec_t now = schedule_now(schedule);
 	const struct queue_hold *hold;
 	struct flush *flush;
 
-	if (schedule_state(schedule, stored, &hold) != QUEUE_STATE_DEFERRED)
+	if (schedule_state(schedule, stored, &hold) != QUEUE_STATE_DEFERRED || stored->due <= due)
 		return false;
 	if (dry_run)
 		return true;
 	flush = xcalloc(1, sizeof(*flush));
 	flush->lane = &schedule->lanes[stored->lane];
-	flush->due = now;
+	flush->due = due;
 	flush->on_done = on_done;
 	flush->arg = arg;
-	store_set_due(schedule->store, stored->lane, &stored->id, now, on_flushed, flush);
+	store_set_due(schedule->store, stored->lane, &stored->id, due, on_flushed, flush);
 	return true;
 }

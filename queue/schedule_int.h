@@ -172,6 +172,7 @@ void message_free(struct message *message);
 bool lane_has_room(const struct lane *lane);
 /* The hold that stands before the recipient (holds of the whole message aside); NULL: none. */
 const struct queue_hold *hold_of_recipient(const struct schedule *schedule,
+                                           const struct store_message *stored,
                                            const struct store_recipient *recipient);
 /* The hold that stands before all that is unfinished, or one of several; NULL: none does. Takes a
  * message with its recipients. */

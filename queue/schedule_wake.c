@@ -77,7 +77,8 @@ wake_page(struct schedule *schedule, struct wake *wake)
 		    store_load_message(schedule->store, wake->lane, &page.ids[i]);
 
 		if (stored && store_is_for(stored, domain))
-			wake->woken += schedule_flush(schedule, stored, false, on_woken, NULL);
+			wake->woken += schedule_flush(schedule, stored, schedule_now(schedule),
+			                              false, on_woken, NULL);
 		store_message_free(stored);
 	}
 	if (seen == PAGE)

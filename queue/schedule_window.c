@@ -395,7 +395,7 @@ message_cut(struct message *message, const bool *taken)
 		const struct store_recipient *recipient = &stored->recipients[i];
 		if (recipient->state != STORE_QUEUED || (taken && taken[recipient->index]))
 			continue;
-		if (is_held || hold_of_recipient(message->schedule, recipient))
+		if (is_held || hold_of_recipient(message->schedule, stored, recipient))
 			message->held_back = true;
 		else
 			list[count++] = recipient;
@@ -447,9 +447,12 @@ message_load(struct lane *lane, const struct queue_id *id)
 }
 
 const struct queue_hold *
-hold_of_recipient(const struct schedule *schedule, const struct store_recipient *recipient)
+hold_of_recipient(const struct schedule *schedule, const struct store_message *stored,
+                  const struct store_recipient *recipient)
 {
-	return holds_of_domain(schedule->holds, recipient->address.domain);
+	return holds_have_recipients(schedule->holds)
+	           ? holds_of_recipient(schedule->holds, stored, recipient)
+	           : NULL;
 }
 
 const struct queue_hold *
@@ -457,12 +460,12 @@ hold_of_all(const struct schedule *schedule, const struct store_message *stored)
 {
 	const struct queue_hold *hold = holds_of_message(schedule->holds, stored);
 
-	if (hold || !holds_have_domains(schedule->holds))
+	if (hold || !holds_have_recipients(schedule->holds))
 		return hold;
 	for (size_t i = 0; i < stored->recipient_count; i++) {
 		if (stored->recipients[i].state != STORE_QUEUED)
 			continue;
-		hold = hold_of_recipient(schedule, &stored->recipients[i]);
+		hold = hold_of_recipient(schedule, stored, &stored->recipients[i]);
 		if (hold == NULL)
 			return NULL;
 	}
@@ -512,7 +515,7 @@ is_crowded(const struct message *message, bool reserve)
 		const struct site *site;
 		const struct line *line;
 		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0) ||
-		    hold_of_recipient(lane->schedule, recipient))
+		    hold_of_recipient(lane->schedule, message->stored, recipient))
 			continue;
 		last = name;
 		site = sites_peek(lane->schedule->sites, name);

@@ -168,7 +168,7 @@ my ($half) = do {
 	$c->raw("From: <$me>\r\n\r\nhalf\r\n.\r\n");
 	$c->reply =~ /Queued as (\w+)/;
 };
-$s->ctl('queue', 'remove', '--domain', 'example.net', '--yes', '--reason', 'test');
+$s->ctl('queue', 'remove', '--recipient', 'example.net', '--yes', '--reason', 'test');
 ok(Sekisho::wait_for(20, sub { (show($half)->{rcpt}[1]{state} // '') eq 'removed' }), 'and half of it') or diag explain show($half);
 ok(waits($half), 'while the other half waits');
 $s->advance(11 * $minute);

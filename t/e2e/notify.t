@@ -157,7 +157,7 @@ notices($id, 0);
 $c = $s->login($me); # hours have passed
 
 # An operator holds one of two domains: of its recipient nobody is told, as nothing is tried.
-$s->ctl('queue', 'hold', '--domain', 'held.example', '--reason', 'test');
+$s->ctl('queue', 'hold', '--recipient', 'held.example', '--reason', 'test');
 $hop->offers('DSN', { RCPT => '450 4.2.1 later' });
 $id = send_one('', 'held in part', 'a@hop.example' => '', 'b@held.example' => '');
 ok(Sekisho::wait_for(20, sub { $m = $s->json('queue', 'show', $id); ref $m && ($m->{lane} // '') eq 'retry' }), 'one waits, one is held');
@@ -165,7 +165,7 @@ $s->advance(5 * 3_600_000);
 ($n) = notices($id, 1);
 is_deeply([map { "$_->{action} $_->{'final-recipient'}" } @{ $n->{fields} }[1 .. $#{ $n->{fields} }]], ['delayed rfc822; a@hop.example'], 'a delay is told of what was attempted');
 $hop->offers('DSN');
-$s->ctl('queue', 'release', '--domain', 'held.example', '--reason', 'test');
+$s->ctl('queue', 'release', '--recipient', 'held.example', '--reason', 'test');
 $s->advance(2 * 3_600_000);
 is(ends($id), 'delivered delivered', 'both arrive at last');
 notices($id, 0);

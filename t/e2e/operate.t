@@ -79,14 +79,14 @@ like($s->log, qr/\b$held held rule="hold account alice\@example\.test"/, 'the lo
 restart_queue();
 is(show($held)->{state}, 'held', 'held after a restart');
 is_deeply([listed('--state', 'held')], [$held], 'queue list --state held');
-says('hold of a domain', 0, qr/^held: domain refused\.example, until \d{4}-/m, 'queue', 'hold', '--domain', 'REFUSED.example', '--for', '2h');
-says('queue holds', 0, qr/^account alice\@example\.test +\S+ +- +\S.* looks odd.*^domain refused\.example/ms, 'queue', 'holds');
+says('hold of a domain', 0, qr/^held: recipient refused\.example, until \d{4}-/m, 'queue', 'hold', '--recipient', 'REFUSED.example', '--for', '2h');
+says('queue holds', 0, qr/^account alice\@example\.test +\S+ +- +\S.* looks odd.*^recipient refused\.example/ms, 'queue', 'holds');
 my $both = send_one($bob, 'half-held', 'carol@example.org', 'carol@refused.example');
 my $other = send_one($bob, 'domain-held', 'carol@refused.example');
 ok(Sekisho::wait_for(20, sub { arrived('half-held') }), 'a held domain: other recipients get theirs');
 ok(Sekisho::wait_for(20, sub { show($both)->{state} eq 'held' }), 'the rest is held');
 is(state_of(show($both)), 'delivered queued', 'and queued');
-is_deeply([sort(listed('--domain', 'refused.example'))], [sort $both, $other], 'queue list --domain');
+is_deeply([sort(listed('--recipient', 'refused.example'))], [sort $both, $other], 'queue list --recipient');
 is_deeply([listed('--account', $me)], [$held], 'queue list --account');
 is_deeply([sort(listed('--lane', 'fresh', '--account', $bob))], [sort $both, $other], 'queue list --lane with --account');
 is_deeply([listed('--lane', 'retry')], [], 'queue list --lane retry');
@@ -130,7 +130,7 @@ says('flush of one', 0, qr/^due now: 1 recipients of 1 messages$/m, 'queue', 'fl
 ok(Sekisho::wait_for(20, sub { show($late[0])->{attempts} == 2 }), 'it was attempted');
 at_rest();
 is(show($late[1])->{attempts}, 1, 'and no other');
-says('flush of a domain', 0, qr/^due now: 4 /m, 'queue', 'flush', '--domain', 'slow.example', '--reason', 'it is back');
+says('flush of a domain', 0, qr/^due now: 4 /m, 'queue', 'flush', '--recipient', 'slow.example', '--reason', 'it is back');
 ok(Sekisho::wait_for(20, sub { show($late[1])->{attempts} == 2 && show($held)->{attempts} == 3 }), 'all were attempted');
 at_rest();
 is(show($late[0])->{attempts}, 3, 'once');
@@ -147,7 +147,7 @@ like($m->{rcpt}[0]{reply}, qr/^removed by \S.*: asked for$/, 'by whom and why');
 says('remove again', 0, qr/^removed: 0 /m, 'queue', 'remove', $late[0], '--yes');
 my $mixed = send_one($bob, 'mixed', 'carol@slow.example', 'dave@hang.example');
 at_rest();
-says('remove a domain', 0, qr/^removed: 4 recipients of 4 messages$/m, 'queue', 'remove', '--domain', 'slow.example', '--yes');
+says('remove a domain', 0, qr/^removed: 4 recipients of 4 messages$/m, 'queue', 'remove', '--recipient', 'slow.example', '--yes');
 is(state_of(show($mixed)), 'removed queued', 'only its recipients');
 conserved('nobody is notified', accepted => 11, delivered => 5, removed => 5, queued => 1, generated => 0);
 

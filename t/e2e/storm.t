@@ -52,7 +52,7 @@ my (%client, %promised, %unknown, %id, @ids);
 my ($serial, $passed, $killed) = (0, 0, 0);
 
 sub pick { return $_[rand @_] }
-sub some_selector { my $kind = int rand 3; return $kind == 0 && @ids ? pick(@ids) : $kind == 1 ? ('--account', pick(@accounts)) : ('--domain', pick(@domains)) }
+sub some_selector { my $kind = int rand 3; return $kind == 0 && @ids ? pick(@ids) : $kind == 1 ? ('--account', pick(@accounts)) : ('--recipient', pick(@domains)) }
 
 sub submit {
 	my $account = pick(@accounts);
@@ -125,7 +125,7 @@ ok(Sekisho::wait_for(30, sub {
 	return $a && $used == ($a->{accepted} // -1) && $reserved == 0;
 }), 'the accounts are charged exactly what was accepted') or diag "used $used reserved $reserved ", $s->ctl('queue', 'audit');
 $s->ctl('queue', 'release', '--account', $_) for @accounts;
-$s->ctl('queue', 'release', '--domain', $_) for @domains;
+$s->ctl('queue', 'release', '--recipient', $_) for @domains;
 for my $hold (@{ ($s->json('queue', 'holds') // {})->{holds} // [] }) { $s->ctl("queue", "release", $1) if $hold->{what} =~ m{^message (\S+)} }
 my $well = Peers->sink('127.0.0.1', $down);
 my $empty;

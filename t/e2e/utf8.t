@@ -148,12 +148,12 @@ like($got, qr/^From: \Q$joerg\E$/m, 'which we add');
 like($got, qr/by postfix\.example\.test \(Postfix\) with UTF8SMTPS? id/m, 'and say so to the next host');
 
 # ---- operators
-like($s->ctl('queue', 'hold', '--domain', $u_label), qr/\Q$a_label\E/, 'a domain is held by its U-labels');
+like($s->ctl('queue', 'hold', '--recipient', $u_label), qr/\Q$a_label\E/, 'a domain is held by its U-labels');
 ($id) = send_one($me, ' SMTPUTF8', ["$kanji\@$a_label", "bob\@$a_label"], '');
 ok(Sekisho::wait_for(20, sub { (show($id)->{state} // '') eq 'held' }), 'which are its A-labels') or diag $s->ctl('queue', 'show', $id);
 $s->stop;
 $s->start;
-$s->ctl('queue', 'release', '--domain', $u_label);
+$s->ctl('queue', 'release', '--recipient', $u_label);
 finished($id);
 is(states($id), 'bounced delivered', 'after a restart each has its fate');
 like($s->log, qr/ attempt to=<\Q$kanji\E\@modern\.example> /, 'the log shows addresses as they are');

@@ -521,12 +521,9 @@ on_count(void *arg, enum queue_answer answer, const struct queue_count *count)
 static void
 act(enum queue_action action, const char *domain, msec_t expiry, unsigned n)
 {
-	struct queue_order order = {.action = action,
-	                            .selector = {.kind = QUEUE_BY_DOMAIN},
-	                            .by = "noc",
-	                            .reason = "test",
-	                            .expiry = expiry};
-	snprintf(order.selector.name, sizeof(order.selector.name), "%s", domain);
+	struct queue_order order = {
+	    .action = action, .by = "noc", .reason = "test", .expiry = expiry};
+	snprintf(order.selector.recipient, sizeof(order.selector.recipient), "%s", domain);
 	counted = 0;
 	wanted = n;
 	for (unsigned i = 0; i < n; i++)
@@ -862,7 +859,7 @@ main(void)
 		look(); /* the second half of the move */
 	ok(status.messages[QUEUE_RETRY] == 1 && status.messages[QUEUE_FRESH] == 0,
 	   "a deferred message moves to retry");
-	queue_ask_list(admin_link, NULL, NULL, on_listed, NULL);
+	queue_ask_list(admin_link, &(struct queue_selector){0}, 0, NULL, on_listed, NULL);
 	run(5000);
 	ok(listed == 1, "list shows it");
 	queue_ask_detail(admin_link, &id, on_detailed, NULL);
