@@ -1,5 +1,5 @@
 /* What the files of the client share: relay/client.c, the connection, relay/secure.c, what must be
- * true of it, and relay/transaction.c, what it carries. */
+ * true of it, relay/offers.c, what its server offers, and relay/transaction.c, what it carries. */
 #ifndef RELAY_CLIENT_INT_H
 #define RELAY_CLIENT_INT_H
 
@@ -143,6 +143,11 @@ void secure_failed(struct client *client, const char *why, bool broken);
 void secure_prepare(struct client *client);
 void secure_on_starttls_reply(struct client *client, const struct reply *reply);
 void secure_on_login_reply(struct client *client, const struct reply *reply);
+
+/* ---- relay/offers.c */
+
+/* A line of the reply to EHLO, for reply_parse: adds to the client's offers. */
+void offers_on_line(void *client, const char *text, size_t len);
 
 /* ---- relay/transaction.c; the client may be gone after all but the first four */
 
