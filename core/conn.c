@@ -525,7 +525,7 @@ on_connect_refused(void *arg)
 	conn->is_kicked = false;
 	if (!conn->is_freed) {
 		conn->depth++;
-		conn_close(conn, CONN_ERROR);
+		conn_close(conn, conn->is_local ? CONN_LOCAL : CONN_ERROR);
 		conn->depth--;
 	}
 	release(conn);
@@ -552,6 +552,7 @@ conn_connect(struct loop *loop, const struct sockaddr *address, socklen_t len,
 	const bool is_bound = fd < 0 || !source || bind_source(fd, source, len) == 0;
 
 	conn->is_connecting = true;
+	conn->is_local = fd < 0 || !is_bound;
 	if (fd < 0 || !is_bound || (connect(fd, address, len) != 0 && errno != EINPROGRESS)) {
 		snprintf(conn->error, sizeof(conn->error), "%s: %s",
 		         is_bound ? "connect" : "source address", strerror(errno));

@@ -25,6 +25,8 @@ enum conn_end {
 	CONN_EOF,     /* the peer closed its side, or reset */
 	CONN_TIMEOUT, /* the deadline set by conn_set_timeout passed */
 	CONN_ERROR,   /* connect, socket or TLS failure; conn_error says which */
+	CONN_LOCAL, /* the same on our side: no socket, or the source is not ours; nobody was called
+	             */
 };
 
 struct conn_events {

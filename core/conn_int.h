@@ -43,6 +43,7 @@ struct conn {
 	bool job_is_missing; /* all jobs are taken: retry is armed */
 
 	bool is_connecting;
+	bool is_local; /* it could not even call */
 	bool is_paused;
 	bool is_input_ended; /* on_input_end was called */
 	bool is_unheard;     /* the peer takes nothing more; what it said before is still read */

@@ -43,7 +43,7 @@ static void on_drained(void *arg);
 static void on_end(void *arg, enum conn_end why);
 static void on_kick(void *arg);
 static void on_called(void *arg, size_t target, struct conn *conn_take, msec_t took);
-static void on_not_reached(void *arg, size_t target, const char *why, bool timeout, bool more);
+static void on_not_reached(void *arg, size_t target, const char *why, enum conn_end end, bool more);
 
 static const struct dial_events dial_events = {.on_open = on_called, .on_failed = on_not_reached};
 static const struct conn_events events = {
@@ -586,14 +586,17 @@ on_called(void *arg, size_t target, struct conn *conn_take, msec_t took)
 }
 
 static void
-on_not_reached(void *arg, size_t target, const char *why, bool timeout, bool more)
+on_not_reached(void *arg, size_t target, const char *why, enum conn_end end, bool more)
 {
 	struct client *client = arg;
+	const enum queue_contact_end before = client->contact.end;
 	char id[QUEUE_ID_TEXT_SIZE];
 
 	set_target(client, target);
 	note_host(client);
-	client->contact.end = timeout ? QUEUE_CONTACT_TIMEOUT : QUEUE_CONTACT_FAILED;
+	client->contact.end = end == CONN_LOCAL     ? before
+	                      : end == CONN_TIMEOUT ? QUEUE_CONTACT_TIMEOUT
+	                                            : QUEUE_CONTACT_FAILED;
 	client_words(&client->last, "4.4.1", "%s [%s]: %s (connecting)", client->target.host,
 	             client->peer, why);
 	client->may_change = true;

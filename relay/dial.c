@@ -189,7 +189,7 @@ on_end(void *arg, enum conn_end why)
 		if (next == preference || !is_calling(dial, next, false))
 			loop_timer_arm(dial->timer, 0);
 	}
-	events->on_failed(owner, target, why == CONN_TIMEOUT ? "timed out" : conn_error(conn),
-	                  why == CONN_TIMEOUT, more);
+	events->on_failed(owner, target, why == CONN_TIMEOUT ? "timed out" : conn_error(conn), why,
+	                  more);
 	conn_free(conn);
 }

@@ -21,7 +21,7 @@ struct dial_events {
 	void (*on_open)(void *arg, size_t target, struct conn *conn_take, msec_t took);
 	/* One address did not do, because of that; more: others may yet. The dial is over when
 	 * there are none. While it is not it must not be freed in here. */
-	void (*on_failed)(void *arg, size_t target, const char *why, bool timeout, bool more);
+	void (*on_failed)(void *arg, size_t target, const char *why, enum conn_end end, bool more);
 };
 struct dial_opts {
 	struct loop *loop;

@@ -25,7 +25,7 @@ static struct dns_target targets[DNS_TARGETS_MAX];
 static size_t count;
 
 static struct {
-	unsigned opened, failed, timeouts, last; /* callbacks; last: those with no more */
+	unsigned opened, failed, timeouts, local, last; /* callbacks; last: those with no more */
 	size_t target;
 	char why[200], heard[64];
 	struct conn *conn;
@@ -70,12 +70,13 @@ on_open(void *arg, size_t target, struct conn *conn, msec_t took)
 }
 
 static void
-on_failed(void *arg, size_t target, const char *why, bool timeout, bool more)
+on_failed(void *arg, size_t target, const char *why, enum conn_end end, bool more)
 {
 	(void)arg;
 	(void)target;
 	got.failed++;
-	got.timeouts += timeout;
+	got.timeouts += end == CONN_TIMEOUT;
+	got.local += end == CONN_LOCAL;
 	got.last += !more;
 	snprintf(got.why, sizeof got.why, "%s", why);
 	if (!more || got.stop)
@@ -163,19 +164,32 @@ is_called(int listener)
 }
 
 static struct dial *
-start(unsigned which, msec_t timeout)
+start_from(const struct queue_egress *egress, unsigned which, msec_t timeout)
 {
-	static const struct queue_egress anywhere;
-
 	memset(&got, 0, sizeof got);
 	return dial_new(&(struct dial_opts){.loop = loop,
 	                                    .targets = targets,
 	                                    .count = count,
 	                                    .which = which,
-	                                    .egress = &anywhere,
+	                                    .egress = egress,
 	                                    .input_max = 1000,
 	                                    .timeout = timeout},
 	                &events, NULL);
+}
+
+static struct dial *
+start(unsigned which, msec_t timeout)
+{
+	static const struct queue_egress anywhere;
+
+	return start_from(&anywhere, which, timeout);
+}
+
+static void
+run_from(const struct queue_egress *egress, unsigned which, msec_t timeout)
+{
+	start_from(egress, which, timeout);
+	loop_run(loop);
 }
 
 /* Until somebody answers or nobody will; returns for how long. */
@@ -311,6 +325,28 @@ test_hang_up(void)
 	count = 0;
 }
 
+static void
+test_source(void)
+{
+	struct queue_egress from = {.pool = "clean", .has_v4 = true};
+	struct sockaddr_in peer;
+	socklen_t len = sizeof peer;
+	int a = add("127.0.0.1", 10, 5), accepted;
+
+	inet_pton(AF_INET, "127.0.0.3", &from.v4);
+	run_from(&from, 1, 10000);
+	accepted = accept(a, (struct sockaddr *)&peer, &len);
+	ok(got.opened == 1 && peer.sin_addr.s_addr == from.v4.s_addr, "it calls from its address");
+	hang_up();
+	close(accepted);
+	inet_pton(AF_INET, "192.0.2.1", &from.v4);
+	run_from(&from, 1, 10000);
+	ok(got.failed == 1 && got.local == 1 && !is_called(a),
+	   "from one that is not ours nobody is called");
+	close(a);
+	count = 0;
+}
+
 int
 main(void)
 {
@@ -324,6 +360,7 @@ main(void)
 	test_silent("::1", "127.0.0.1", "IPv6, then IPv4");
 	test_all_silent();
 	test_hang_up();
+	test_source();
 	ok(open_files() == before, "nothing stays open");
 	loop_free(loop);
 	return tap_end();
