@@ -92,10 +92,10 @@ $(B)/recover: $(B)/obj/t/durability/recover.o $(LIBS)
 $(B)/bench/%: t/bench/%.c t/bench/client.c t/bench/client.h Makefile
 	@mkdir -p $(@D)
 	@$(CC) -std=gnu11 -O2 -g -D_GNU_SOURCE -I. $(WARN) -o $@ $< t/bench/client.c -lssl -lcrypto -lpthread
-$(B)/bench/parse: $(B)/obj/t/bench/parse.o $(LIBS)
+$(B)/bench/parse $(B)/bench/fill: $(B)/bench/%: $(B)/obj/t/bench/%.o $(LIBS)
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) -o $@ $< $(LINK)
-tools: $(B)/record.so $(B)/fault.so $(B)/recover
+tools: $(B)/record.so $(B)/fault.so $(B)/recover $(B)/bench/fill
 
 SASL = $(addprefix auth/,accounts.c cache.c grants.c identity.c mech.c mech_login.c name.c verify.c) $(addprefix core/,clock.c crypt.c log.c log_value.c random.c) \
 	-lsasl2 -lidn -llmdb -lcrypto -lpthread
@@ -125,7 +125,7 @@ check: ## install what tests need, build, run every test
 
 san: ## the unit tests and the whole-system tests under the address and undefined-behaviour sanitizers
 	@sh t/packages.sh build run test
-	@$(MAKE) --no-print-directory -j2 V=san all unit
+	@$(MAKE) --no-print-directory -j2 V=san all unit build/san/bench/fill
 	@prove -e '' build/san/unit/ --ext .t
 	@SEKISHO_BUILD=build/san prove t/e2e
 
