@@ -140,10 +140,16 @@ fuzz: ## each parser fuzzed for FUZZ_SECONDS (60)
 	@$(MAKE) --no-print-directory $(FUZZERS:%=$(B)/fuzz/%)
 	@for f in $(FUZZERS); do echo "--- $$f"; mkdir -p $(B)/fuzz/corpus/$$f; $(B)/fuzz/$$f $(B)/fuzz/corpus/$$f t/fuzz/corpus/$$f -seed=1 -max_len=4096 -max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=0 -verbosity=0 || exit 1; done
 
-bench: bench-quick ## what bench-quick shows, what reading commands and content costs, and what large uploads cost others
+bench: bench-quick ## what bench-quick shows, what reading commands and content costs, what large uploads cost others, and what a million queued messages do
 	@$(MAKE) --no-print-directory $(B)/bench/parse $(B)/bench/beside
 	@$(B)/bench/parse
 	@perl t/bench-beside.pl
+	@$(MAKE) --no-print-directory bench-backlog
+
+bench-backlog: ## what fresh mail gets with 20,000 and 1,000,000 messages queued to dead sites
+	@sh t/packages.sh build run test
+	@$(MAKE) --no-print-directory -j2 all $(B)/bench/fill $(B)/bench/flow
+	@perl t/bench-backlog.pl
 
 bench-quick: ## messages/s, latency and CPU per message of each process
 	@sh t/packages.sh build run test
@@ -178,6 +184,6 @@ install: all ## install programs, manual, sample configuration, systemd units, u
 clean: ## remove what was built
 	rm -rf build
 
-.PHONY: all unit tools run check san torture fuzz bench bench-quick lint layers help install clean
+.PHONY: all unit tools run check san torture fuzz bench bench-quick bench-backlog lint layers help install clean
 .SECONDARY:
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
