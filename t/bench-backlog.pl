@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # The part of make bench about large queues: what fresh mail gets with nothing queued, with 20,000 and with SEKISHO_BACKLOG (1000000) messages queued to
-# 10,000 dead sites, a tenth of which never answer while the others refuse; while none of that is due, and while all of it is. One service for each, measured
+# 10,000 dead sites, of which a hundred never answer (for 2 s) and the others refuse; while none of that is due, and while all of it is. One service for each, measured
 # in turn, the others stopped meanwhile: at a rate of 50 messages a second, and as fast as 8 clients go. SEKISHO_ROUNDS (3) of SEKISHO_SECONDS (10) for each
 # measurement; medians, and ratios to the empty queue of the same round. Then what single mails get beside messages to 500 recipients of somebody else.
 # Takes about 3 GB in TMPDIR, and a quarter of an hour.
@@ -20,7 +20,7 @@ my @sizes   = (0, 20_000, $ENV{SEKISHO_BACKLOG} // 1_000_000);
 my ($me, $other) = ('alice@example.test', 'bulk@example.test');
 my $rate = 50;
 my $hop  = Sekisho::free_port();
-my $backlog = Backlog->new;
+my $backlog = Backlog->new(silent => 100);
 
 sub median { my @sorted = sort { $a <=> $b } @_; return $sorted[@sorted / 2] }
 sub load { return (split ' ', Peers::read_file('/proc/loadavg'))[0] }
@@ -53,7 +53,7 @@ sub compare {
 	my ($what, $from, $span) = @_;
 	my @cases;
 	for my $size (@sizes) {
-		my $s = $backlog->service(accounts => [$me, $other], hop => $hop);
+		my $s = $backlog->service(accounts => [$me, $other], hop => $hop, relay => 'connect_timeout: 2s');
 		my $start = time;
 		$backlog->fill($s, 'retry', $size * 0.7, $from, $span), $backlog->fill($s, 'fallback', $size * 0.3, $from, $span) if $size;
 		my $filled = time - $start;
@@ -98,7 +98,7 @@ compare('none due', 3600, 3600);
 compare('all due', -3600, 3600);
 
 # The bulk sender's account is not the one that is measured.
-my $s = $backlog->service(accounts => [$me, $other], hop => $hop);
+my $s = $backlog->service(accounts => [$me, $other], hop => $hop, relay => 'connect_timeout: 2s');
 $s->start;
 my (@alone, @beside);
 for (1 .. $rounds) {
