@@ -154,10 +154,12 @@ json_hold(const struct queue_hold *hold)
 {
 	char what[QUEUE_SELECTOR_TEXT_SIZE];
 
-	return json_pack("{s:o,s:o,s:o,s:o,s:o}", "what",
-	                 json_text(queue_selector_text(&hold->selector, what)), "since",
-	                 json_time(hold->since), "until", json_time(hold->until), "by",
-	                 json_text(hold->by), "reason", json_text(hold->reason));
+	return json_pack(
+	    "{s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "action", queue_action_name(hold->action), "to",
+	    hold->action == QUEUE_REROUTE ? json_string(queue_lane_name(hold->lane)) : json_null(),
+	    "what", json_text(queue_selector_text(&hold->selector, what)), "since",
+	    json_time(hold->since), "until", json_time(hold->until), "by", json_text(hold->by),
+	    "reason", json_text(hold->reason));
 }
 
 static void
@@ -195,6 +197,9 @@ take_order(struct request *request, enum queue_action action, struct queue_order
 	out->by = request_by(request);
 	out->reason = request_text(request, "reason");
 	out->dry_run = request_flag(request, "dry_run");
+	out->expiry = request_duration(request, "for");
+	if (out->expiry)
+		out->expiry += clock_wall();
 	if (!take_selector(request, &out->selector))
 		return false;
 	if (queue_selector_is_all(&out->selector) == all)
@@ -260,6 +265,22 @@ cmd_queue_bounce(struct request *request)
 }
 
 void
+cmd_queue_reroute(struct request *request)
+{
+	struct queue_order order;
+	unsigned bit;
+
+	if (!take_order(request, QUEUE_REROUTE, &order))
+		return;
+	bit = bit_of(request, "lane", request_text(request, "to"), lane_word, QUEUE_LANES);
+	if (bit == 0)
+		return;
+	while ((bit & (1u << order.lane)) == 0)
+		order.lane++;
+	act(request, &order);
+}
+
+void
 cmd_queue_remove(struct request *request)
 {
 	struct queue_order order;
@@ -284,7 +305,6 @@ on_held(void *arg, enum queue_answer got, const struct queue_count *count)
 static void
 change_hold(struct request *request, enum queue_action action)
 {
-	const msec_t time = request_duration(request, "for");
 	char what[QUEUE_SELECTOR_TEXT_SIZE];
 	struct queue_order order;
 
@@ -294,7 +314,6 @@ change_hold(struct request *request, enum queue_action action)
 		act(request, &order);
 		return;
 	}
-	order.expiry = time ? clock_wall() + time : 0;
 	json_object_set_new(request_notes(request), "what",
 	                    json_text(queue_selector_text(&order.selector, what)));
 	json_object_set_new(request_notes(request), "until", json_time(order.expiry));

@@ -124,6 +124,7 @@ void cmd_queue_holds(struct request *request);
 void cmd_queue_list(struct request *request);
 void cmd_queue_release(struct request *request);
 void cmd_queue_remove(struct request *request);
+void cmd_queue_reroute(struct request *request);
 void cmd_queue_show(struct request *request);
 void cmd_quota_clear(struct request *request);
 void cmd_quota_reset(struct request *request);

@@ -24,6 +24,10 @@
 	{                                                                                          \
 		"reply", ARGUMENT_TEXT, false                                                      \
 	}
+#define FOR                                                                                        \
+	{                                                                                          \
+		"for", ARGUMENT_DURATION, false                                                    \
+	}
 /* A share of an act, and where the next one goes on. */
 #define SHARE                                                                                      \
 	{"dry_run", ARGUMENT_FLAG, false},                                                         \
@@ -65,11 +69,12 @@ const struct command commands[] = {
     {"queue.list",     ROLE_LOOK,    PATIENCE,       cmd_queue_list,     NULL, {SELECTOR, {"state", ARGUMENT_TEXT, false}, {"after", ARGUMENT_TEXT, false}}},
     {"queue.show",     ROLE_LOOK,    PATIENCE,       cmd_queue_show,     NULL, {{"message", ARGUMENT_MESSAGE, true}}},
     {"queue.holds",    ROLE_LOOK,    PATIENCE,       cmd_queue_holds,    NULL, {{"after", ARGUMENT_COUNT, false}}},
-    {"queue.hold",     ROLE_OPERATE, PATIENCE,       cmd_queue_hold,     NULL, {SELECTOR, {"for", ARGUMENT_DURATION, false}, SHARE, REASON}},
+    {"queue.hold",     ROLE_OPERATE, PATIENCE,       cmd_queue_hold,     NULL, {SELECTOR, FOR, SHARE, REASON}},
     {"queue.release",  ROLE_OPERATE, PATIENCE,       cmd_queue_release,  NULL, {SELECTOR, SHARE, REASON}},
     {"queue.flush",    ROLE_OPERATE, PATIENCE,       cmd_queue_flush,    NULL, {SELECTOR, {"all", ARGUMENT_FLAG, false}, {"rate", ARGUMENT_COUNT, false}, SHARE, REASON}},
-    {"queue.bounce",   ROLE_OPERATE, PATIENCE,       cmd_queue_bounce,   NULL, {SELECTOR, SHARE, REASON}},
-    {"queue.remove",   ROLE_OPERATE, PATIENCE,       cmd_queue_remove,   NULL, {SELECTOR, SHARE, REASON}},
+    {"queue.bounce",   ROLE_OPERATE, PATIENCE,       cmd_queue_bounce,   NULL, {SELECTOR, FOR, SHARE, REASON}},
+    {"queue.reroute",  ROLE_OPERATE, PATIENCE,       cmd_queue_reroute,  NULL, {SELECTOR, {"to", ARGUMENT_TEXT, true}, FOR, SHARE, REASON}},
+    {"queue.remove",   ROLE_OPERATE, PATIENCE,       cmd_queue_remove,   NULL, {SELECTOR, FOR, SHARE, REASON}},
     {"queue.audit",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_audit,    NULL, {{0}}},
     {"queue.check",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_check,    NULL, {{"check", ARGUMENT_NUMBER, false}}},
 

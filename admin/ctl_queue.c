@@ -44,8 +44,9 @@ void
 ctl_queue_print_holds(const json_t *request, const json_t *result)
 {
 	static struct ctl_column columns[] = {
-	    {.key = "what", .head = "HELD"},     {.key = "since", .head = "SINCE"},
-	    {.key = "until", .head = "UNTIL"},   {.key = "by", .head = "BY"},
+	    {.key = "what", .head = "WHAT"},     {.key = "since", .head = "SINCE"},
+	    {.key = "until", .head = "UNTIL"},   {.key = "action", .head = "ACTION"},
+	    {.key = "to", .head = "TO"},         {.key = "by", .head = "BY"},
 	    {.key = "reason", .head = "REASON"}, {.key = NULL}};
 
 	(void)request;
@@ -257,6 +258,14 @@ int
 ctl_queue_run_bounce(json_t *request)
 {
 	return run_for_good(request, "Bounce", "bounced", "would be bounced");
+}
+
+int
+ctl_queue_run_reroute(json_t *request)
+{
+	if (json_object_get(request, "to") == NULL)
+		ctl_usage("say where: --to fresh, --to retry or --to fallback");
+	return run_act(request, "moved", "would be moved");
 }
 
 int

@@ -241,7 +241,7 @@ request_queue_done(struct request *request, enum queue_answer got)
 		break;
 	case QUEUE_LIMIT:
 		request_refuse(request, "refused",
-		               "as many holds as there may be are in force; sekishoctl queue "
+		               "as many holds and directives as there may be are in force; sekishoctl queue "
 		               "holds shows them, queue release ends one");
 		break;
 	case QUEUE_DOWN:

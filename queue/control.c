@@ -499,6 +499,7 @@ queue_act(struct ipc_link *link, const struct queue_order *order, queue_on_count
 	wire_put_str(&frame, order->reason);
 	wire_put_u64(&frame, (uint64_t)order->expiry);
 	wire_put_u8(&frame, order->dry_run);
+	wire_put_u8(&frame, (uint8_t)order->lane);
 	wire_put_u32(&frame, order->rate);
 	wire_put_u64(&frame, (uint64_t)order->from);
 	wire_put_u8(&frame, order->after == NULL);

@@ -80,7 +80,24 @@ void queue_set_quota(struct ipc_link *link, const char *account, const char *cla
 void queue_reset_quota(struct ipc_link *link, const char *account, const char *class,
                        const char *by, const char *reason, queue_on_quota *on_quota, void *arg);
 
-struct queue_hold { /* nothing it selects is attempted; what is under way when it begins ends */
+/* What operators do to messages. */
+enum queue_action {
+	QUEUE_FLUSH,   /* what was deferred is due now, or at the order's pace, once; paced and held
+	                * mail, by whomever, is left alone */
+	QUEUE_REMOVE,  /* ends recipients as removed; those being attempted are left alone */
+	QUEUE_BOUNCE,  /* ends them as bounced, and tells their sender the reason */
+	QUEUE_REROUTE, /* moves messages to a lane; those being attempted are left alone */
+	QUEUE_HOLD,    /* until it is released or expiry comes */
+	QUEUE_RELEASE, /* ends what is in force for exactly that selector */
+	QUEUE_ACTIONS
+};
+const char *queue_action_name(enum queue_action action); /* "flush" … */
+
+/* What is in force: held, nothing it selects is attempted, and what is under way when it begins
+ * ends; otherwise the action befalls what is about to be attempted. */
+struct queue_hold {
+	enum queue_action action;       /* REMOVE, BOUNCE, REROUTE or HOLD */
+	enum queue_lane lane;           /* QUEUE_REROUTE: to there */
 	struct queue_selector selector; /* not all */
 	msec_t since, until;            /* wall clock; until 0: until it is released */
 	char by[64], reason[128];
@@ -140,20 +157,12 @@ void queue_ask_detail(struct ipc_link *link, const struct queue_id *id, queue_on
                       void *arg);
 
 /* Acts upon the queue, each in the name of somebody and for a reason. */
-enum queue_action {
-	QUEUE_FLUSH,   /* what was deferred is due now, or at the order's pace, once; paced and held
-	                * mail, by whomever, is left alone */
-	QUEUE_REMOVE,  /* ends recipients as removed; those being attempted are left alone */
-	QUEUE_BOUNCE,  /* ends them as bounced, and tells their sender the reason */
-	QUEUE_HOLD,    /* until it is released or expiry comes */
-	QUEUE_RELEASE, /* ends the hold of exactly that selector */
-	QUEUE_ACTIONS
-};
 struct queue_order { /* all borrowed for the call */
 	enum queue_action action;
 	struct queue_selector selector; /* all: only to flush, or with dry_run */
 	const char *by, *reason;
-	msec_t expiry;                /* QUEUE_HOLD: wall clock; 0: none */
+	msec_t expiry; /* wall clock; 0: QUEUE_HOLD is in force without end, others now only */
+	enum queue_lane lane;         /* QUEUE_REROUTE */
 	bool dry_run;                 /* count only */
 	uint32_t rate;                /* QUEUE_FLUSH: messages a second; 0: all at once */
 	const struct queue_id *after; /* go on behind it; NULL at first */

@@ -16,7 +16,7 @@
  * recipient's domain and nothing else, are found by their name, however many there are; each
  * message is compared with all others, so these are few. */
 
-#define FORMAT  2
+#define FORMAT  3
 #define BUCKETS 1024
 #define LOOK    60000 /* msec: the wall clock may be set before a hold ends */
 #define AGAIN   5000  /* after a failed write */
@@ -188,6 +188,7 @@ on_stored(void *arg, enum store_result result)
 	struct holds *holds = change->holds;
 	struct entry *entry;
 	char name[QUEUE_SELECTOR_TEXT_SIZE], until[CLOCK_RFC3339_SIZE] = "released";
+	char rule[HOLDS_NAME_SIZE];
 	bool good = result == STORE_OK;
 
 	holds->changing--;
@@ -202,15 +203,26 @@ on_stored(void *arg, enum store_result result)
 		log_info("-", change->by_itself ? "hold-over" : "released", "what=\"%s\" by=\"%s\"",
 		         name, change->by);
 	} else {
+		static const char *const notes[] = {[QUEUE_HOLD] = "held",
+		                                    [QUEUE_REMOVE] = "to be removed",
+		                                    [QUEUE_BOUNCE] = "to be bounced",
+		                                    [QUEUE_REROUTE] = "rerouted"};
+
 		enter(holds, &change->hold);
-		note(change, "held", change->hold.until);
+		note(change, notes[change->hold.action], change->hold.until);
 		if (change->hold.until)
 			clock_rfc3339(change->hold.until, until);
-		log_info("-", "hold", "what=\"%s\" until=%s by=\"%s\" reason=\"%s\"", name, until,
-		         change->by, change->hold.reason);
+		if (change->hold.action == QUEUE_HOLD)
+			log_info("-", "hold", "what=\"%s\" until=%s by=\"%s\" reason=\"%s\"", name,
+			         until, change->by, change->hold.reason);
+		else
+			log_info("-", "directive", "rule=\"%s\" until=%s by=\"%s\" reason=\"%s\"",
+			         holds_name(&change->hold, rule), until, change->by,
+			         change->hold.reason);
 	}
+	/* What is not a hold may have taken the place of one. */
 	if (good)
-		holds->on_change(holds->arg, change->ends);
+		holds->on_change(holds->arg, change->ends || change->hold.action != QUEUE_HOLD);
 	if (good)
 		look_at_clock(holds);
 	else
@@ -347,43 +359,84 @@ holds_know_sites(struct holds *holds, match_site *site, void *arg)
 }
 
 const struct queue_hold *
+holds_first(const struct queue_hold *one, const struct queue_hold *other)
+{
+	if (one == NULL || (other && other->action == QUEUE_HOLD && one->action != QUEUE_HOLD))
+		return other;
+	return one;
+}
+
+char *
+holds_words(const struct queue_hold *hold, char out[STORE_REPLY_MAX + 1])
+{
+	if (hold->action == QUEUE_BOUNCE) /* the sender reads it: who did it is in the log */
+		snprintf(out, STORE_REPLY_MAX + 1,
+		         "5.7.0 delivery was ended by the operator of this service%s%s",
+		         hold->reason[0] ? ": " : "", hold->reason);
+	else
+		snprintf(out, STORE_REPLY_MAX + 1, "removed by %s%s%s", hold->by,
+		         hold->reason[0] ? ": " : "", hold->reason);
+	return out;
+}
+
+char *
+holds_name(const struct queue_hold *hold, char out[HOLDS_NAME_SIZE])
+{
+	char what[QUEUE_SELECTOR_TEXT_SIZE];
+
+	snprintf(out, HOLDS_NAME_SIZE, "%s %s", queue_action_name(hold->action),
+	         queue_selector_text(&hold->selector, what));
+	return out;
+}
+
+static const struct queue_hold *
+named(const struct holds *holds, const struct queue_selector *selector)
+{
+	const struct entry *entry = find(holds, selector);
+
+	return entry ? &entry->hold : NULL;
+}
+
+const struct queue_hold *
 holds_of_message(const struct holds *holds, const struct store_message *message)
 {
 	struct queue_selector selector = {.has_message = true, .message = message->id};
-	const struct entry *entry = holds->of[BY_MESSAGE] ? find(holds, &selector) : NULL;
+	const struct queue_hold *first = holds->of[BY_MESSAGE] ? named(holds, &selector) : NULL;
+	const struct entry *entry;
 
-	if (entry == NULL && holds->of[BY_ACCOUNT]) {
+	if (holds->of[BY_ACCOUNT]) {
 		selector.has_message = false;
 		snprintf(selector.account, sizeof(selector.account), "%s", message->account);
-		entry = find(holds, &selector);
+		first = holds_first(first, named(holds, &selector));
 	}
-	if (entry == NULL && holds->of[BY_LOOK]) {
+	if (holds->of[BY_LOOK]) {
 		const msec_t now = clock_wall();
 
 		LIST_FOREACH(entry, &holds->looks, look)
 		{
 			if (entry->kind == BY_LOOK &&
 			    match_message(&entry->hold.selector, message, now))
-				break;
+				first = holds_first(first, &entry->hold);
 		}
 	}
-	return entry ? &entry->hold : NULL;
+	return first;
 }
 
 const struct queue_hold *
 holds_of_recipient(const struct holds *holds, const struct store_message *message,
                    const struct store_recipient *recipient)
 {
-	const struct entry *entry = NULL;
+	const struct queue_hold *first = NULL;
+	const struct entry *entry;
 
 	if (holds->of[BY_DOMAIN]) {
 		struct queue_selector selector = {0};
 
 		snprintf(selector.recipient, sizeof(selector.recipient), "%s",
 		         recipient->address.domain);
-		entry = find(holds, &selector);
+		first = named(holds, &selector);
 	}
-	if (entry == NULL && holds->of[BY_LOOK_AT_RECIPIENTS]) {
+	if (holds->of[BY_LOOK_AT_RECIPIENTS]) {
 		const msec_t now = clock_wall();
 
 		LIST_FOREACH(entry, &holds->looks, look)
@@ -393,10 +446,10 @@ holds_of_recipient(const struct holds *holds, const struct store_message *messag
 			if (entry->kind == BY_LOOK_AT_RECIPIENTS &&
 			    match_message(selector, message, now) &&
 			    match_recipient(selector, recipient, holds->site, holds->site_arg))
-				break;
+				first = holds_first(first, &entry->hold);
 		}
 	}
-	return entry ? &entry->hold : NULL;
+	return first;
 }
 
 bool

@@ -1,8 +1,8 @@
-/* What must not be attempted for now: holds of all that a selector selects; private to
- * sekisho-queue.
+/* What operators want of all that a selector selects, and want of what comes later, too: that it is
+ * not attempted for now, ends, or goes to another lane; private to sekisho-queue.
  *
- * A hold is one durable directive, whatever the number of messages, and is asked at dispatch, so it
- * also holds what arrives later. It ends when it is released, or by itself at its time. */
+ * Each is one durable directive, whatever the number of messages, and is asked at dispatch, so it
+ * also concerns what arrives later. It ends when it is released, or by itself at its time. */
 #ifndef QUEUE_HOLD_H
 #define QUEUE_HOLD_H
 
@@ -28,13 +28,21 @@ void holds_free(struct holds *holds);
 /* Until then nothing is known of sites. */
 void holds_know_sites(struct holds *holds, match_site *site, void *arg);
 
-/* The hold of the whole message, or of one recipient of it; NULL: none. */
+/* What is in force for the whole message, or for one recipient of it; a hold before others. NULL:
+ * nothing. */
 const struct queue_hold *holds_of_message(const struct holds *holds,
                                           const struct store_message *message);
 const struct queue_hold *holds_of_recipient(const struct holds *holds,
                                             const struct store_message *message,
                                             const struct store_recipient *recipient);
-/* Whether any hold is of recipients: else they need no look. */
+/* Of two that may be NULL, the one that is obeyed. */
+const struct queue_hold *holds_first(const struct queue_hold *one, const struct queue_hold *other);
+/* What a recipient that it ends is said to have got. Returns out. */
+char *holds_words(const struct queue_hold *hold, char out[STORE_REPLY_MAX + 1]);
+/* Its name in the log: "hold account NAME". Returns out. */
+#define HOLDS_NAME_SIZE (QUEUE_SELECTOR_TEXT_SIZE + 8)
+char *holds_name(const struct queue_hold *hold, char out[HOLDS_NAME_SIZE]);
+/* Whether any is of recipients: else they need no look. */
 bool holds_have_recipients(const struct holds *holds);
 /* Another number after each change. */
 unsigned holds_generation(const struct holds *holds);

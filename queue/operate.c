@@ -312,12 +312,11 @@ on_holds(struct operate *operate, struct ipc_from from, const struct ipc_frame *
 struct act { /* one page of one act */
 	struct operate *operate;
 	struct ipc_from from;
-	enum queue_action action;
-	struct queue_selector selector;
-	char by[64], reason[128];
+	struct queue_hold rule;        /* what it does, and until when it does so */
 	char why[STORE_REPLY_MAX + 1]; /* the reply of what it ends */
-	msec_t expiry;
 	bool dry_run;
+	bool from_start;
+	struct queue_id first; /* else: behind that */
 	uint32_t rate;
 	struct queue_count count;
 	size_t open; /* changes under way, and one while more may be begun */
@@ -327,20 +326,19 @@ struct act { /* one page of one act */
 static void
 act_end(struct act *act)
 {
-	static const char *const names[] = {
-	    [QUEUE_FLUSH] = "flush", [QUEUE_REMOVE] = "remove", [QUEUE_BOUNCE] = "bounce"};
 	const struct queue_count *count = &act->count;
 	char what[QUEUE_SELECTOR_TEXT_SIZE];
 	struct buf reply;
 
 	if (--act->open > 0)
 		return;
-	if (act->action <= QUEUE_BOUNCE && !act->dry_run && (count->messages || act->failed))
-		log_info("-", names[act->action],
+	if (act->rule.action < QUEUE_HOLD && !act->dry_run && (count->messages || act->failed))
+		log_info("-", queue_action_name(act->rule.action),
 		         "what=\"%s\" messages=%u recipients=%u busy=%u failed=%d by=\"%s\" "
 		         "reason=\"%s\"",
-		         queue_selector_text(&act->selector, what), count->messages,
-		         count->recipients, count->busy, act->failed, act->by, act->reason);
+		         queue_selector_text(&act->rule.selector, what), count->messages,
+		         count->recipients, count->busy, act->failed, act->rule.by,
+		         act->rule.reason);
 	buf_init(&reply);
 	wire_put_u8(&reply, act->failed ? QUEUE_DOWN : QUEUE_DONE);
 	if (!act->failed) {
@@ -388,28 +386,45 @@ flush_one(struct act *act, const struct store_message *message)
 	return true;
 }
 
+static struct schedule_share
+reroute_one(struct act *act, const struct store_message *message)
+{
+	struct schedule *schedule = act->operate->schedule;
+	const bool moved =
+	    schedule_move(schedule, message, act->rule.lane, act->dry_run, on_changed, act);
+	const bool busy =
+	    !moved && message->lane != act->rule.lane && schedule_is_active(schedule, &message->id);
+
+	return (struct schedule_share){.taken = moved ? message->unfinished : 0,
+	                               .busy = busy ? message->unfinished : 0};
+}
+
 static void
 act_upon(struct act *act, const struct store_message *message)
 {
 	static const enum store_state states[] = {
 	    [QUEUE_REMOVE] = STORE_REMOVED, [QUEUE_BOUNCE] = STORE_BOUNCED};
 	struct operate *operate = act->operate;
-	const bool ends = act->action == QUEUE_REMOVE || act->action == QUEUE_BOUNCE;
+	const bool ends = act->rule.action == QUEUE_REMOVE || act->rule.action == QUEUE_BOUNCE;
 	struct store_message *whole;
 	struct schedule_share share = {0, 0};
 
-	if (!is_selected(operate, &act->selector, message, ends, &whole))
+	if (!is_selected(operate, &act->rule.selector, message, ends, &whole))
 		return;
 	act->open++;
 	if (ends)
-		share = schedule_end(operate->schedule, whole, &act->selector, states[act->action],
-		                     act->why, act->dry_run, on_changed, act);
-	else if (act->action == QUEUE_FLUSH)
+		share =
+		    schedule_end(operate->schedule, whole, &act->rule.selector,
+		                 states[act->rule.action], act->why, act->dry_run, on_changed, act);
+	else if (act->rule.action == QUEUE_FLUSH)
 		share.taken = flush_one(act, message) ? message->unfinished : 0;
+	else if (act->rule.action == QUEUE_REROUTE)
+		share = reroute_one(act, message);
 	else
-		share.taken = whole ? (uint32_t)match_count(&act->selector, whole, clock_wall(),
-		                                            schedule_site, operate->schedule)
-		                    : message->unfinished;
+		share.taken = whole
+		                  ? (uint32_t)match_count(&act->rule.selector, whole, clock_wall(),
+		                                          schedule_site, operate->schedule)
+		                  : message->unfinished;
 	if (share.taken == 0 || act->dry_run)
 		act->open--;
 	act->count.messages += share.taken > 0;
@@ -429,16 +444,17 @@ on_act_message(void *arg, const struct store_message *message)
 
 /* A page: as much as is to be changed at once, or what is found among so many. */
 static void
-act_page(struct act *act, bool from_start, const struct queue_id *first)
+act_page(struct act *act)
 {
-	struct queue_id after = *first;
+	struct queue_id after = act->first;
+	bool from_start = act->from_start;
 
 	act->count.more = true;
 	for (size_t looked = 0; act->count.more && looked < LOOK_MAX &&
 	                        (act->dry_run || act->count.messages < ACT_MAX);) {
 		const size_t left = act->dry_run ? LOOK_MAX : ACT_MAX - act->count.messages;
-		const size_t seen = look(act->operate, &act->selector, from_start, &after, left,
-		                         on_act_message, act, &act->count.more);
+		const size_t seen = look(act->operate, &act->rule.selector, from_start, &after,
+		                         left, on_act_message, act, &act->count.more);
 
 		looked += seen;
 		if (seen == 0)
@@ -453,12 +469,15 @@ on_hold_changed(void *arg, enum queue_answer value)
 {
 	struct act *act = arg;
 
-	if (value == QUEUE_DONE) {
-		act_end(act);
+	if (value != QUEUE_DONE) {
+		answer(act->operate, act->from, value);
+		free(act);
 		return;
 	}
-	answer(act->operate, act->from, value);
-	free(act);
+	/* What is there already need not wait until it is due. */
+	if (act->rule.action < QUEUE_HOLD)
+		act_page(act);
+	act_end(act);
 }
 
 static void
@@ -466,51 +485,45 @@ on_act(struct operate *operate, struct ipc_from from, const struct ipc_frame *fr
 {
 	struct wire wire = wire_from(frame->data, frame->len);
 	struct act *act = xcalloc(1, sizeof(*act));
-	unsigned action = wire_u8(&wire);
-	struct queue_id after;
-	bool from_start;
+	const unsigned action = wire_u8(&wire);
+	unsigned lane;
 
 	act->operate = operate;
 	act->from = from;
-	act->action = (enum queue_action)action;
-	queue_selector_read(&wire, &act->selector);
-	wire_str(&wire, act->by, sizeof(act->by));
-	wire_str(&wire, act->reason, sizeof(act->reason));
-	act->expiry = (msec_t)wire_u64(&wire);
+	act->rule.action = (enum queue_action)action;
+	act->rule.since = clock_wall();
+	queue_selector_read(&wire, &act->rule.selector);
+	wire_str(&wire, act->rule.by, sizeof(act->rule.by));
+	wire_str(&wire, act->rule.reason, sizeof(act->rule.reason));
+	act->rule.until = (msec_t)wire_u64(&wire);
 	act->dry_run = wire_u8(&wire) != 0;
+	lane = wire_u8(&wire);
+	act->rule.lane = (enum queue_lane)lane;
 	act->rate = wire_u32(&wire);
 	act->count.from = (msec_t)wire_u64(&wire);
-	from_start = wire_u8(&wire) != 0;
-	proto_id(&wire, &after);
-	if (!wire_done(&wire) || action >= QUEUE_ACTIONS ||
-	    (action != QUEUE_FLUSH && !act->dry_run && queue_selector_is_all(&act->selector))) {
+	act->from_start = wire_u8(&wire) != 0;
+	proto_id(&wire, &act->first);
+	if (!wire_done(&wire) || action >= QUEUE_ACTIONS || lane >= QUEUE_LANES ||
+	    (action != QUEUE_FLUSH && !act->dry_run &&
+	     queue_selector_is_all(&act->rule.selector))) {
 		answer(operate, from, QUEUE_INVALID);
 		free(act);
 		return;
 	}
 	act->open = 1;
-	if (act->action == QUEUE_HOLD && !act->dry_run) {
-		struct queue_hold hold = {
-		    .selector = act->selector, .since = clock_wall(), .until = act->expiry};
-
-		memcpy(hold.by, act->by, sizeof(hold.by));
-		memcpy(hold.reason, act->reason, sizeof(hold.reason));
-		holds_put(operate->holds, &hold, on_hold_changed, act);
-		return;
+	holds_words(&act->rule, act->why);
+	if (act->dry_run || action == QUEUE_FLUSH) {
+		act_page(act);
+		act_end(act);
+	} else if (action == QUEUE_RELEASE) {
+		holds_release(operate->holds, &act->rule.selector, act->rule.by, on_hold_changed,
+		              act);
+	} else if (action == QUEUE_HOLD || (act->rule.until && act->from_start)) {
+		holds_put(operate->holds, &act->rule, on_hold_changed, act);
+	} else {
+		act_page(act);
+		act_end(act);
 	}
-	if (act->action == QUEUE_RELEASE && !act->dry_run) {
-		holds_release(operate->holds, &act->selector, act->by, on_hold_changed, act);
-		return;
-	}
-	if (act->action == QUEUE_BOUNCE) /* the sender reads it: who did it is in the log */
-		snprintf(act->why, sizeof(act->why),
-		         "5.7.0 delivery was ended by the operator of this service%s%s",
-		         act->reason[0] ? ": " : "", act->reason);
-	else
-		snprintf(act->why, sizeof(act->why), "removed by %s%s%s", act->by,
-		         act->reason[0] ? ": " : "", act->reason);
-	act_page(act, from_start, &after);
-	act_end(act);
 }
 
 bool

@@ -493,9 +493,21 @@ proto_outcome(struct wire *wire, struct queue_outcome *out)
 		out->reply.enhanced[0] = '\0';
 }
 
+const char *
+queue_action_name(enum queue_action action)
+{
+	static const char *const names[] = {"flush",   "remove", "bounce",
+	                                    "reroute", "hold",   "release"};
+
+	assert(action < QUEUE_ACTIONS);
+	return names[action];
+}
+
 void
 proto_put_hold(struct buf *buf, const struct queue_hold *hold)
 {
+	wire_put_u8(buf, (uint8_t)hold->action);
+	wire_put_u8(buf, (uint8_t)hold->lane);
 	queue_selector_put(buf, &hold->selector);
 	wire_put_u64(buf, (uint64_t)hold->since);
 	wire_put_u64(buf, (uint64_t)hold->until);
@@ -506,6 +518,12 @@ proto_put_hold(struct buf *buf, const struct queue_hold *hold)
 void
 proto_hold(struct wire *wire, struct queue_hold *out)
 {
+	const unsigned action = wire_u8(wire), lane = wire_u8(wire);
+
+	out->action = (enum queue_action)action;
+	out->lane = (enum queue_lane)lane;
+	if (action < QUEUE_REMOVE || action > QUEUE_HOLD || lane >= QUEUE_LANES)
+		wire->failed = true;
 	queue_selector_read(wire, &out->selector);
 	out->since = (msec_t)wire_u64(wire);
 	out->until = (msec_t)wire_u64(wire);

@@ -50,9 +50,9 @@ enum proto_type {
 	PROTO_DETAIL, /* call: id, u16 first recipient wanted -> u8 answer, detail with at most
 	                 PROTO_DETAIL_PAGE recipients */
 	PROTO_AUDIT,  /* call: nothing -> u8 answer, audit */
-	PROTO_ACT,    /* call: u8 action, selector, str by, str reason, u64 expiry, u8 dry run, u32
-	                 rate, u64 from, u8 from start, id after -> u8 answer, u32 messages, u32
-	                 recipients, u32 busy, u8 more, id next, u64 from */
+	PROTO_ACT,    /* call: u8 action, selector, str by, str reason, u64 expiry, u8 dry run, u8
+	                 lane, u32 rate, u64 from, u8 from start, id after -> u8 answer, u32 messages,
+	                 u32    recipients, u32 busy, u8 more, id next, u64 from */
 	PROTO_LIFE,   /* call: id, u32 first event wanted -> u8 answer, life with at most
 	                 PROTO_EVENTS_PAGE events */
 	PROTO_TRACE,  /* call: u8 enum history_by, str what, u64 since, u32 max, place -> u8 answer,

@@ -153,7 +153,7 @@ on_due(void *arg, const struct store_key *key)
 		return pass(refill, key, true);
 	}
 	if (message && message->unfinished > 0)
-		message_cut(message, NULL);
+		message_begin(message);
 	else if (message)
 		message_free(
 		    message); /* nothing left to do: the store drops it with its own repair */
@@ -281,7 +281,7 @@ schedule_new_message(struct schedule *schedule, enum queue_lane which, const str
 		lane_wake_at(lane, schedule_now(schedule) + 20 * REFILL_EVERY);
 		return;
 	}
-	message_cut(message, NULL);
+	message_begin(message);
 	lane_dispatch(lane);
 }
 

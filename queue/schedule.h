@@ -62,6 +62,10 @@ struct schedule_share schedule_end(struct schedule *schedule, const struct store
  * on_done does not come. */
 bool schedule_flush(struct schedule *schedule, const struct store_message *stored, msec_t due,
                     bool dry_run, store_on_done *on_done, void *arg);
+/* Moves it to another lane; false, and on_done does not come, when it is there, is being attempted
+ * or about to be, its sender holds it, or nothing of it is left. */
+bool schedule_move(struct schedule *schedule, const struct store_message *stored,
+                   enum queue_lane to, bool dry_run, store_on_done *on_done, void *arg);
 /* A match_site; arg is the schedule. */
 const char *schedule_site(void *arg, const char *name);
 

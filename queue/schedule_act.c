@@ -54,14 +54,14 @@ hold_pending(struct message *message)
 {
 	const struct schedule *schedule = message->schedule;
 	const struct store_message *stored = message->stored;
-	const bool whole = holds_of_message(schedule->holds, stored) != NULL;
+	const struct queue_hold *whole = holds_of_message(schedule->holds, stored);
 	bool held[QUEUE_RECIPIENTS_MAX] = {false};
 
 	if (!whole && !holds_have_recipients(schedule->holds))
 		return;
 	for (size_t i = 0; i < stored->recipient_count; i++)
 		held[stored->recipients[i].index] =
-		    whole || hold_of_recipient(schedule, stored, &stored->recipients[i]);
+		    is_hold(hold_of_recipient(schedule, stored, whole, &stored->recipients[i]));
 	if (!withdraw(message, held))
 		return;
 	message->held_back = true;
@@ -135,24 +135,25 @@ schedule_site(void *arg, const char *name)
 
 /* --- removals and bounces --- */
 
+#define AGAIN 5000 /* msec */
+
 struct removal {
 	struct message *message;        /* in the window, so that nobody begins a round meanwhile */
 	struct store_outcome *outcomes; /* owned */
 	uint32_t count;
-	store_on_done *on_done;
+	store_on_done *on_done; /* NULL: nobody waits, a directive ended it */
 	void *arg;
 };
 
 /* What the window believes, ahead of the disk: nobody else may take these. */
 static void
-set_states(struct message *message, const struct store_outcome *outcomes, size_t count,
-           enum store_state state)
+set_states(struct message *message, const struct store_outcome *outcomes, size_t count, bool ended)
 {
 	struct store_message *stored = message->stored;
 
 	for (size_t i = 0, at = 0; i < stored->recipient_count && at < count; i++)
 		if (stored->recipients[i].index == outcomes[at].index) {
-			stored->recipients[i].state = state;
+			stored->recipients[i].state = ended ? outcomes[at].state : STORE_QUEUED;
 			at++;
 		}
 }
@@ -162,8 +163,10 @@ on_removed(void *arg, enum store_result result)
 {
 	struct removal *removal = arg;
 	struct message *message = removal->message;
+	struct lane *lane = message->lane;
 
-	removal->on_done(removal->arg, result);
+	if (removal->on_done)
+		removal->on_done(removal->arg, result);
 	message->finishing--;
 	if (result == STORE_OK)
 		message->unfinished -= removal->count;
@@ -172,7 +175,15 @@ on_removed(void *arg, enum store_result result)
 	else
 		message->held_back = false; /* what was taken out of the round is due */
 	if (result != STORE_OK)
-		set_states(message, removal->outcomes, removal->count, STORE_QUEUED);
+		set_states(message, removal->outcomes, removal->count, false);
+	if (result != STORE_OK && result != STORE_MISSING && !removal->on_done) {
+		/* As long as nothing can be written, not again at once. */
+		message->held_back = true;
+		message->held_as_of = holds_generation(message->schedule->holds);
+		memset(&lane->front, 0, sizeof(lane->front));
+		if (!message->schedule->stopped)
+			lane_wake_at(lane, schedule_now(message->schedule) + AGAIN);
+	}
 	if (round_is_over(message))
 		round_end(message);
 	free(removal->outcomes);
@@ -218,6 +229,30 @@ mark_busy(struct schedule *schedule, const struct message *message, const struct
 	}
 }
 
+static void
+end(struct message *message, struct store_outcome *outcomes, size_t count, store_on_done *on_done,
+    void *arg)
+{
+	const struct store_message *stored = message->stored;
+	struct removal *removal = xcalloc(1, sizeof(*removal));
+	struct store_batch batch = {.lane = stored->lane,
+	                            .id = stored->id,
+	                            .outcomes = outcomes,
+	                            .count = count,
+	                            .when = clock_wall()};
+
+	removal->outcomes = outcomes;
+	removal->count = (uint32_t)count;
+	removal->on_done = on_done;
+	removal->arg = arg;
+	removal->message = message;
+	set_states(message, outcomes, count, true);
+	message->finishing++;
+	for (size_t i = 0; i < count; i++)
+		log_outcome(&stored->id, stored, &outcomes[i], stored->attempts);
+	store_finish(message->schedule->store, &batch, on_removed, removal);
+}
+
 struct schedule_share
 schedule_end(struct schedule *schedule, const struct store_message *stored,
              const struct queue_selector *selector, enum store_state state, const char *why,
@@ -227,9 +262,6 @@ schedule_end(struct schedule *schedule, const struct store_message *stored,
 	struct store_outcome *outcomes = xcalloc(stored->recipient_count + 1, sizeof(*outcomes));
 	bool busy[QUEUE_RECIPIENTS_MAX] = {false}, gone[QUEUE_RECIPIENTS_MAX] = {false};
 	struct schedule_share share = {0, 0};
-	struct store_batch batch = {
-	    .lane = stored->lane, .id = stored->id, .outcomes = outcomes, .when = clock_wall()};
-	struct removal *removal;
 
 	mark_busy(schedule, message, &stored->id, busy);
 	for (size_t i = 0; i < stored->recipient_count; i++) {
@@ -257,20 +289,41 @@ schedule_end(struct schedule *schedule, const struct store_message *stored,
 		free(outcomes);
 		return share;
 	}
-	removal = xcalloc(1, sizeof(*removal));
-	removal->outcomes = outcomes;
-	removal->count = share.taken;
-	removal->on_done = on_done;
-	removal->arg = arg;
-	removal->message = message;
-	set_states(message, outcomes, share.taken, state);
-	message->finishing++;
+	end(message, outcomes, share.taken, on_done, arg);
 	withdraw(message, gone);
-	batch.count = share.taken;
-	for (size_t i = 0; i < batch.count; i++)
-		log_outcome(&stored->id, stored, &outcomes[i], stored->attempts);
-	store_finish(schedule->store, &batch, on_removed, removal);
 	return share;
+}
+
+void
+message_end(struct message *message, struct store_outcome *outcomes, size_t count)
+{
+	end(message, outcomes, count, NULL, NULL);
+}
+
+/* --- moves --- */
+
+bool
+schedule_move(struct schedule *schedule, const struct store_message *stored, enum queue_lane to,
+              bool dry_run, store_on_done *on_done, void *arg)
+{
+	struct message *message;
+
+	if (stored->lane == to || stored->held || message_find(schedule, &stored->id))
+		return false;
+	if (dry_run)
+		return true;
+	message = message_load(&schedule->lanes[stored->lane], &stored->id);
+	if (message && message->unfinished == 0) {
+		message_free(message);
+		message = NULL;
+	}
+	if (message == NULL)
+		return false;
+	message->target = to;
+	message->on_moved = on_done;
+	message->moved_arg = arg;
+	round_end(message);
+	return true;
 }
 
 /* --- flush --- */

@@ -97,7 +97,9 @@ struct message { /* one round of one message */
 	bool held_back;      /* some of it was not cut because of a hold, or taken back */
 	unsigned held_as_of; /* generation of the holds then */
 	msec_t next_due;
-	enum queue_lane target; /* where it goes then */
+	enum queue_lane target;  /* where it goes then */
+	store_on_done *on_moved; /* an operator waits for it; or NULL */
+	void *moved_arg;
 };
 
 struct lane {
@@ -168,12 +170,20 @@ struct message *message_find(const struct schedule *schedule, const struct queue
 struct message *message_load(struct lane *lane, const struct queue_id *id);
 /* Cuts what is neither in `taken` (by index, may be NULL) nor held into pending jobs. */
 void message_cut(struct message *message, const bool *taken);
+/* The same for a round that begins: it may go to another lane instead. May free it. */
+void message_begin(struct message *message);
 void message_free(struct message *message);
 bool lane_has_room(const struct lane *lane);
-/* The hold that stands before the recipient (holds of the whole message aside); NULL: none. */
+/* What is in force for the recipient, whole being what is for the whole message; NULL: nothing. */
 const struct queue_hold *hold_of_recipient(const struct schedule *schedule,
                                            const struct store_message *stored,
+                                           const struct queue_hold *whole,
                                            const struct store_recipient *recipient);
+bool is_hold(const struct queue_hold *hold);
+/* It ends what it is in force for. */
+bool is_end(const struct queue_hold *hold);
+/* Where the message is to wait, as an operator wants; its own lane: there. */
+enum queue_lane lane_wanted(const struct schedule *schedule, const struct store_message *stored);
 /* The hold that stands before all that is unfinished, or one of several; NULL: none does. Takes a
  * message with its recipients. */
 const struct queue_hold *hold_of_all(const struct schedule *schedule,
@@ -223,6 +233,11 @@ void held_open(struct schedule *schedule);
 void held_close(struct schedule *schedule);
 /* Since when it is on its way: its acceptance, or the end of its sender's hold. */
 msec_t begun(const struct store_message *stored);
+
+/* --- schedule_act.c --- */
+
+/* Ends recipients of a message in the window by what is in force for them; outcomes is taken. */
+void message_end(struct message *message, struct store_outcome *outcomes, size_t count);
 
 /* --- schedule_site.c --- */
 

@@ -50,6 +50,9 @@ choose_next(struct message *message, msec_t now)
 	                          message->lane->lane == QUEUE_FALLBACK
 	                      ? QUEUE_FALLBACK
 	                      : QUEUE_RETRY;
+	const enum queue_lane wanted = lane_wanted(message->schedule, message->stored);
+	if (wanted != message->stored->lane)
+		message->target = wanted;
 }
 
 /* The age that its sender is to be told of, if that has not happened yet; 0: none. */
@@ -93,6 +96,8 @@ on_moved(void *arg, enum store_result result)
 	/* After a failure it is due again where it is, at the time that its last outcome set. */
 	struct lane *to = result == STORE_OK ? &schedule->lanes[message->target] : from;
 	msec_t due = message->next_due;
+	if (message->on_moved)
+		message->on_moved(message->moved_arg, result);
 	message_free(message);
 	if (schedule->stopped)
 		return;

@@ -388,17 +388,29 @@ message_cut(struct message *message, const bool *taken)
 	struct store_message *stored = message->stored;
 	const struct store_recipient **list = xcalloc(stored->recipient_count + 1, sizeof(*list));
 	size_t count = 0;
-	const bool is_held = holds_of_message(message->schedule->holds, stored) != NULL;
+	const struct queue_hold *whole = holds_of_message(message->schedule->holds, stored);
+	struct store_outcome *ends = NULL;
+	size_t end_count = 0;
 
 	message->held_as_of = holds_generation(message->schedule->holds);
 	for (size_t i = 0; i < stored->recipient_count; i++) {
 		const struct store_recipient *recipient = &stored->recipients[i];
 		if (recipient->state != STORE_QUEUED || (taken && taken[recipient->index]))
 			continue;
-		if (is_held || hold_of_recipient(message->schedule, stored, recipient))
+		const struct queue_hold *hold =
+		    hold_of_recipient(message->schedule, stored, whole, recipient);
+		if (is_hold(hold)) {
 			message->held_back = true;
-		else
+		} else if (is_end(hold)) {
+			if (!ends)
+				ends = xcalloc(stored->recipient_count, sizeof(*ends));
+			ends[end_count].index = recipient->index;
+			ends[end_count].state =
+			    hold->action == QUEUE_BOUNCE ? STORE_BOUNCED : STORE_REMOVED;
+			holds_words(hold, ends[end_count++].reply);
+		} else {
 			list[count++] = recipient;
+		}
 	}
 	qsort(list, count, sizeof(*list), compare_by_domain);
 	struct job *job = NULL;
@@ -419,6 +431,22 @@ message_cut(struct message *message, const bool *taken)
 		job_to(job, JOB_PENDING);
 	free(list);
 	put_off_paused(message);
+	if (ends)
+		message_end(message, ends, end_count);
+}
+
+void
+message_begin(struct message *message)
+{
+	struct store_message *stored = message->stored;
+	const enum queue_lane wanted = lane_wanted(message->schedule, stored);
+
+	if (wanted == stored->lane || message->unfinished == 0) {
+		message_cut(message, NULL);
+		return;
+	}
+	message->target = wanted;
+	round_end(message);
 }
 
 /* Brings a message into the window without cutting it; NULL when it is not in that lane. */
@@ -448,25 +476,55 @@ message_load(struct lane *lane, const struct queue_id *id)
 
 const struct queue_hold *
 hold_of_recipient(const struct schedule *schedule, const struct store_message *stored,
-                  const struct store_recipient *recipient)
+                  const struct queue_hold *whole, const struct store_recipient *recipient)
 {
 	return holds_have_recipients(schedule->holds)
-	           ? holds_of_recipient(schedule->holds, stored, recipient)
-	           : NULL;
+	           ? holds_first(whole, holds_of_recipient(schedule->holds, stored, recipient))
+	           : whole;
+}
+
+bool
+is_hold(const struct queue_hold *hold)
+{
+	return hold && hold->action == QUEUE_HOLD;
+}
+
+bool
+is_end(const struct queue_hold *hold)
+{
+	return hold && (hold->action == QUEUE_REMOVE || hold->action == QUEUE_BOUNCE);
+}
+
+enum queue_lane
+lane_wanted(const struct schedule *schedule, const struct store_message *stored)
+{
+	const struct queue_hold *hold = holds_of_message(schedule->holds, stored);
+
+	if (hold && hold->action == QUEUE_REROUTE)
+		return hold->lane;
+	for (size_t i = 0; i < stored->recipient_count; i++) {
+		if (stored->recipients[i].state != STORE_QUEUED)
+			continue;
+		hold = hold_of_recipient(schedule, stored, NULL, &stored->recipients[i]);
+		if (hold && hold->action == QUEUE_REROUTE)
+			return hold->lane;
+	}
+	return stored->lane;
 }
 
 const struct queue_hold *
 hold_of_all(const struct schedule *schedule, const struct store_message *stored)
 {
-	const struct queue_hold *hold = holds_of_message(schedule->holds, stored);
+	const struct queue_hold *whole = holds_of_message(schedule->holds, stored), *hold = NULL;
 
-	if (hold || !holds_have_recipients(schedule->holds))
-		return hold;
-	for (size_t i = 0; i < stored->recipient_count; i++) {
+	if (is_hold(whole))
+		return whole;
+	for (size_t i = 0; i < stored->recipient_count && holds_have_recipients(schedule->holds);
+	     i++) {
 		if (stored->recipients[i].state != STORE_QUEUED)
 			continue;
-		hold = hold_of_recipient(schedule, stored, &stored->recipients[i]);
-		if (hold == NULL)
+		hold = hold_of_recipient(schedule, stored, whole, &stored->recipients[i]);
+		if (!is_hold(hold))
 			return NULL;
 	}
 	return hold;
@@ -501,6 +559,7 @@ is_crowded(const struct message *message, bool reserve)
 	unsigned jobs_free = reserve && jobs > IDLE ? IDLE : jobs;
 	const size_t most = reserve ? 2 * WINDOW_RECIPIENTS : WINDOW_RECIPIENTS;
 	const size_t recipients_free = lane->recipients < most ? most - lane->recipients : 0;
+	const struct queue_hold *whole = holds_of_message(lane->schedule->holds, message->stored);
 	const char *last = NULL;
 
 	if (is_account_crowded(message, jobs_free, recipients_free)) {
@@ -514,8 +573,11 @@ is_crowded(const struct message *message, bool reserve)
 		const char *name = recipient->address.domain;
 		const struct site *site;
 		const struct line *line;
-		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0) ||
-		    hold_of_recipient(lane->schedule, message->stored, recipient))
+		const struct queue_hold *hold;
+		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0))
+			continue;
+		hold = hold_of_recipient(lane->schedule, message->stored, whole, recipient);
+		if (is_hold(hold) || is_end(hold))
 			continue;
 		last = name;
 		site = sites_peek(lane->schedule->sites, name);
