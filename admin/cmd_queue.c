@@ -149,6 +149,43 @@ cmd_queue_list(struct request *request)
 	               on_list, request);
 }
 
+static void
+on_ages(void *arg, enum queue_answer got, const struct queue_age_row *rows, size_t count,
+        const struct queue_id *next)
+{
+	struct request *request = arg;
+	char id[QUEUE_ID_TEXT_SIZE];
+	json_t *list;
+
+	if (!request_queue_done(request, got))
+		return;
+	list = json_array();
+	for (size_t i = 0; i < count; i++) {
+		json_t *row = json_pack("{s:s,s:o}", "lane", queue_lane_name(rows[i].lane), "site",
+		                        json_text(rows[i].site));
+
+		for (unsigned k = 0; k < QUEUE_AGES; k++)
+			json_object_set_new(row, queue_age_name(k),
+			                    json_number(rows[i].messages[k]));
+		json_array_append_new(list, row);
+	}
+	request_answer(request,
+	               json_pack("{s:o,s:o}", "rows", list, "next",
+	                         next ? json_string(queue_id_format(next, id)) : json_null()));
+}
+
+void
+cmd_age(struct request *request)
+{
+	const bool from_start = *request_text(request, "after") == '\0';
+	struct queue_id after;
+	msec_t from;
+
+	if (from_start || take_cursor(request, &after, &from))
+		queue_ask_ages(request_peers(request)->queue, from_start ? NULL : &after, on_ages,
+		               request);
+}
+
 json_t *
 json_hold(const struct queue_hold *hold)
 {

@@ -100,6 +100,7 @@ json_t *json_text(const char *text);
 json_t *json_hold(const struct queue_hold *hold);
 json_t *json_entry(const struct queue_entry *entry);
 
+void cmd_age(struct request *request);
 void cmd_account_add(struct request *request);
 void cmd_account_class(struct request *request);
 void cmd_account_history(struct request *request);

@@ -66,6 +66,7 @@ const struct command commands[] = {
     {"quota.reset",    ROLE_OPERATE, PATIENCE,       cmd_quota_reset,    NULL, {ACCOUNT, REASON}},
     {"quota.clock",    ROLE_OPERATE, PATIENCE,       cmd_quota_clock,    NULL, {{0}}},
 
+    {"age",            ROLE_LOOK,    PATIENCE,       cmd_age,            NULL, {{"after", ARGUMENT_TEXT, false}}},
     {"queue.list",     ROLE_LOOK,    PATIENCE,       cmd_queue_list,     NULL, {SELECTOR, {"state", ARGUMENT_TEXT, false}, {"after", ARGUMENT_TEXT, false}}},
     {"queue.show",     ROLE_LOOK,    PATIENCE,       cmd_queue_show,     NULL, {{"message", ARGUMENT_MESSAGE, true}}},
     {"queue.holds",    ROLE_LOOK,    PATIENCE,       cmd_queue_holds,    NULL, {{"after", ARGUMENT_COUNT, false}}},

@@ -52,6 +52,7 @@ void ctl_queue_print_list(const json_t *request, const json_t *result);
 void ctl_queue_print_message(const json_t *request, const json_t *result);
 void ctl_queue_print_holds(const json_t *request, const json_t *result);
 void ctl_queue_prepare(json_t *request);
+int ctl_age_run(json_t *request);
 int ctl_queue_run_hold(json_t *request);
 int ctl_queue_run_bounce(json_t *request);
 int ctl_queue_run_reroute(json_t *request);

@@ -24,6 +24,7 @@ enum ask_kind {
 	ASK_CHECK,
 	ASK_ACT,
 	ASK_HOLDS,
+	ASK_AGES,
 };
 
 struct ask {
@@ -38,6 +39,7 @@ struct ask {
 		queue_on_check *check;
 		queue_on_count *count;
 		queue_on_holds *holds;
+		queue_on_ages *ages;
 	} on;
 	void *arg;
 	/* ASK_DETAIL: the pages so far */
@@ -73,6 +75,9 @@ answer_without(struct ask *ask, enum queue_answer answer)
 		break;
 	case ASK_HOLDS:
 		ask->on.holds(ask->arg, answer, NULL, 0, false);
+		break;
+	case ASK_AGES:
+		ask->on.ages(ask->arg, answer, NULL, 0, NULL);
 		break;
 	}
 	free(ask->recipients);
@@ -193,6 +198,35 @@ answer_holds(struct ask *ask, struct wire *wire)
 	if (good)
 		ask->on.holds(ask->arg, QUEUE_DONE, list, count, more);
 	free(list);
+	return good;
+}
+
+static bool
+answer_ages(struct ask *ask, struct wire *wire)
+{
+	const size_t count = wire_u16(wire);
+	struct queue_age_row *rows;
+	struct queue_id next;
+	bool more, good;
+
+	if (count > PROTO_AGES_PAGE)
+		return false;
+	rows = xcalloc(count + 1, sizeof(*rows));
+	for (size_t i = 0; i < count; i++) {
+		const unsigned lane = wire_u8(wire);
+
+		rows[i].lane = lane < QUEUE_LANES ? (enum queue_lane)lane : QUEUE_FRESH;
+		wire->failed |= lane >= QUEUE_LANES;
+		wire_str(wire, rows[i].site, sizeof(rows[i].site));
+		for (size_t k = 0; k < QUEUE_AGES; k++)
+			rows[i].messages[k] = wire_u32(wire);
+	}
+	more = wire_u8(wire) != 0;
+	proto_id(wire, &next);
+	good = wire_done(wire);
+	if (good)
+		ask->on.ages(ask->arg, QUEUE_DONE, rows, count, more ? &next : NULL);
+	free(rows);
 	return good;
 }
 
@@ -327,6 +361,9 @@ on_reply(void *arg, enum ipc_status status, struct ipc_frame *frame)
 	}
 	case ASK_HOLDS:
 		good = answer_holds(ask, &wire);
+		break;
+	case ASK_AGES:
+		good = answer_ages(ask, &wire);
 		break;
 	}
 	if (!good) {
@@ -517,4 +554,28 @@ queue_ask_holds(struct ipc_link *link, uint32_t first, queue_on_holds *on_holds,
 	buf_init(&frame);
 	wire_put_u32(&frame, first);
 	ask_send(ask, PROTO_HOLDS, &frame, QUEUE_CONTROL_TIMEOUT);
+}
+
+const char *
+queue_age_name(unsigned age)
+{
+	static const char *const names[] = {"5min", "1h", "4h", "12h", "1d", "2d", "older"};
+
+	assert(age < QUEUE_AGES);
+	return names[age];
+}
+
+void
+queue_ask_ages(struct ipc_link *link, const struct queue_id *after, queue_on_ages *on_ages,
+               void *arg)
+{
+	static const struct queue_id none;
+	struct ask *ask = ask_new(ASK_AGES, link, arg);
+	struct buf frame;
+
+	ask->on.ages = on_ages;
+	buf_init(&frame);
+	wire_put_u8(&frame, after == NULL);
+	proto_put_id(&frame, after ? after : &none);
+	ask_send(ask, PROTO_AGES, &frame, QUEUE_CONTROL_TIMEOUT);
 }

@@ -187,6 +187,21 @@ typedef void queue_on_holds(void *arg, enum queue_answer answer, const struct qu
                             size_t count, bool more);
 void queue_ask_holds(struct ipc_link *link, uint32_t first, queue_on_holds *on_holds, void *arg);
 
+#define QUEUE_AGES 7
+/* "5min" …: up to which age they are; of the last, "older". */
+const char *queue_age_name(unsigned age);
+struct queue_age_row {
+	enum queue_lane lane;
+	char site[QUEUE_SITE_SIZE]; /* or a domain whose site is not known */
+	uint32_t messages[QUEUE_AGES];
+};
+/* A share of what waits, by lane, site and age, to be added to those before it; a message is
+ * counted at each of its sites, at most 20. after is NULL at first. next as in a list. */
+typedef void queue_on_ages(void *arg, enum queue_answer answer, const struct queue_age_row *rows,
+                           size_t count, const struct queue_id *next);
+void queue_ask_ages(struct ipc_link *link, const struct queue_id *after, queue_on_ages *on_ages,
+                    void *arg);
+
 struct queue_audit {
 	uint64_t accepted, generated, delivered, bounced, expired,
 	    removed;     /* recipients, from the counters */

@@ -12,6 +12,7 @@
 
 #include "core/log.h"
 #include "core/mem.h"
+#include "queue/age.h"
 #include "queue/proto.h"
 
 #define LOOK_MAX 1000 /* messages looked at for one page of a filtered list, or of a count */
@@ -307,6 +308,26 @@ on_holds(struct operate *operate, struct ipc_from from, const struct ipc_frame *
 	buf_clear(&reply);
 }
 
+static void
+on_ages(struct operate *operate, struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	const bool from_start = wire_u8(&wire) != 0;
+	struct queue_id after;
+	struct buf reply;
+
+	proto_id(&wire, &after);
+	if (!wire_done(&wire)) {
+		answer(operate, from, QUEUE_INVALID);
+		return;
+	}
+	buf_init(&reply);
+	age_share(operate->store, from_start ? NULL : &after, schedule_site, operate->schedule,
+	          &reply);
+	ipc_hub_reply(operate->hub, from, &reply, -1);
+	buf_clear(&reply);
+}
+
 /* --- acting --- */
 
 struct act { /* one page of one act */
@@ -535,6 +556,8 @@ operate_frame(struct operate *operate, struct ipc_from from, const struct ipc_fr
 		on_detail(operate, from, frame);
 	else if (frame->type == PROTO_HOLDS)
 		on_holds(operate, from, frame);
+	else if (frame->type == PROTO_AGES)
+		on_ages(operate, from, frame);
 	else if (frame->type == PROTO_ACT)
 		on_act(operate, from, frame);
 	else

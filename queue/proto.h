@@ -58,6 +58,8 @@ enum proto_type {
 	PROTO_TRACE,  /* call: u8 enum history_by, str what, u64 since, u32 max, place -> u8 answer,
 	                 u16 n, rows, place */
 	PROTO_HOLDS,  /* call: u32 first -> u8 answer, u16 n, holds, u8 more */
+	PROTO_AGES,   /* call: u8 from start, id after -> u8 answer, u16 n, n x (u8 lane, str site,
+	                 QUEUE_AGES x u32 messages), u8 more, id next */
 	PROTO_CHECK,  /* call: u64 number -> u8 answer, u64 number, u64 records, u64 bodies, u64
 	                 octets, str doing, u16 n, n x (str where, str what, str todo) */
 };
@@ -69,6 +71,7 @@ enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask a
 #define PROTO_HOLDS_PAGE       100
 #define PROTO_EVENTS_PAGE      200
 #define PROTO_TRACE_PAGE       100
+#define PROTO_AGES_PAGE        900
 #define PROTO_DETAIL_HOLDS     20 /* shown with a message */
 #define PROTO_JOB_MAX          50 /* recipients in one job */
 #define PROTO_ACCOUNT_MAX      255

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # Setup: two accounts; two sites that nobody listens at, so that mail to them is deferred; a sink for the rest; the shared test clock.
-# Expectation: every condition selects what it says, alone and with others, in lists and in the counts of each verb; what a dry run counts is what is then
+# Expectation: age tells where what waits has been waiting how long. Every condition selects what it says, alone and with others, in lists and in the counts of each verb; what a dry run counts is what is then
 # done. A hold with several conditions also holds what arrives later, of a message only the recipients that it means, and survives a restart. A bounce tells
 # the sender the reason, and not who did it. A flush comes at its rate. A bounce of many, whose queue is killed in between, is begun again: nothing is lost.
 use strict;
@@ -103,6 +103,11 @@ for (@stories) {
 	}
 	is($s->json('queue', 'flush', @$which, '--dry-run')->{messages}, @$messages, "queue flush @$which --dry-run");
 }
+my $rows = ($s->json('age') // {})->{rows};
+is_deeply([map { "$_->{lane} $_->{site} $_->{total}: $_->{'5min'} $_->{'1h'} $_->{'4h'} $_->{older}" } @$rows],
+	[(map { "retry 127.0.0.1:$_ 3: " . ($_ == $busy_port ? '1 0 2 0' : '0 0 3 0') } sort $slow_port, $busy_port), 'retry (all) 6: 1 0 5 0'], 'age: lanes, sites, ages') or diag explain $rows;
+says('age for people', 0, qr/^LANE +SITE +MESSAGES +5MIN .*\nretry +127\.0\.0\.1:\d+ +3 .*^retry +\(others\) +3 .*^retry +\(all\) +6 +1 +0 +5 /ms, 'age', '--top', '1');
+says('age of no number', 64, qr/--top takes/, 'age', '--top', 'x');
 says('no condition', 64, qr/say which messages.*--recipient/, 'queue', 'bounce', '--yes');
 says('no such lane', 1, qr/there are: fresh retry fallback/, 'queue', 'hold', '--lane', 'nonsense');
 says('no size', 1, qr/"larger" is no size/, 'queue', 'list', '--larger', 'much');
