@@ -327,6 +327,9 @@ lane_next(const struct lane *lane)
 	struct line *line;
 	struct job *job;
 
+	/* With a large backlog this is asked thousands of times a second, over as many lines. */
+	if (free_places == 0)
+		return NULL;
 	TAILQ_FOREACH(line, &lane->turns, turn)
 	{
 		if (line->load.in_flight >= free_places || (line->site->slow && !slow))

@@ -16,12 +16,25 @@ my $kills = $ENV{SEKISHO_KILLS} // 21;
 my $seed = $ENV{SEKISHO_SEED} // 1;
 srand $seed;
 diag "$kills kills, SEKISHO_SEED=$seed";
-my $s = Sekisho->new(conf => "${Sekisho::UNLIMITED}auth: { failure_delay: 10ms }\nlimits: { messages: 10000 }\n");
+my $later_port = Sekisho::free_port();
+my $s = Sekisho->new(no_start => 1);
+$s->{extra} = "${Sekisho::UNLIMITED}auth: { failure_delay: 10ms }\nlimits: { messages: 10000 }\nretry: { schedule: [1s], fallback_after: 2s }\n"
+	. "routes:\n  later.example: \"127.0.0.1:$later_port\"\n  \"*\": \"127.0.0.1:$s->{ports}{sink}\"\n";
+$s->write_conf;
+my ($parent, $later) = $$;
+sub start_later {
+	local ($s->{sink}, $s->{ports}{sink}) = (undef, $later_port);
+	$s->start_sink(@_);
+	return $s->{sink};
+}
+sub stop_later { local $?; kill 'TERM', $later; waitpid $later, 0 }
+END { stop_later() if $later && $$ == $parent }
+$later = start_later('-r', 'rcpt');
+$s->start;
 my $me = 'alice@example.test';
 $s->account($me);
 
 my @clients;
-my $parent = $$;
 for my $n (1 .. 4) {
 	my $pid = fork // die $!;
 	if (!$pid) {
@@ -31,7 +44,7 @@ for my $n (1 .. 4) {
 		until (-e "$s->{dir}/enough" || getppid != $parent) {
 			$c //= $s->login($me) or do { sleep 0.05; next };
 			my $name = "n$n-" . ++$i . '-end';
-			my $said = $c->send_mail($me, 'carol@example.org', "$name\r\n" . ($i % 10 ? '' : "large body\r\n" x 8000));
+			my $said = $c->send_mail($me, $i % 5 ? 'carol@example.org' : 'carol@later.example', "$name\r\n" . ($i % 10 ? '' : "large body\r\n" x 8000));
 			my ($id) = $said =~ /Queued as (\w+)/;
 			print $out $said =~ /^250 2\.0\.0 Queued/ ? "promised $name $id\n" : $said eq '' ? "unknown $name\n" : "refused $name $said";
 			undef $c unless $said =~ /^250/;
@@ -68,6 +81,10 @@ for my $k (0 .. $kills - 1) {
 open my $enough, '>', "$s->{dir}/enough";
 waitpid $_, 0 for @clients;
 is($killed, $kills, "$kills kills");
+ok(Sekisho::wait_for(30, sub { ($s->json('status') // {})->{queue} }), 'the service is up');
+ok((($s->json('status') // {})->{queue}{lanes}{fallback}{messages} // 0) > 0, 'some messages have come to the fallback lane') or diag $s->ctl('queue', 'list');
+stop_later();
+$later = start_later();
 
 my (%promised, %unknown, %refused);
 for (map { open my $f, '<', $_; <$f> } glob "$s->{dir}/client.*") {
