@@ -142,6 +142,46 @@ static const struct record pool = {"a pool",
                                    sizeof(pool_fields) / sizeof(pool_fields[0]),
                                    check_pool};
 
+#define F(name) offsetof(struct conf_site, name)
+static const struct option site_fields[] = {
+    {"match", TYPE_PATTERN, F(match), NULL, 0, 0, true,
+     "the site, or a domain that it serves; \"*.suffix\" covers all below it"},
+    {"connections", TYPE_COUNT, F(connections), "0", 0, 10000, true,
+     "at once, at most; 0 is relay.site_connections"},
+    {"start", TYPE_COUNT, F(start), "5", 1, 10000, true, "at once, to begin with"},
+    {"probe", TYPE_COUNT, F(probe), "20", 1, 100, true,
+     "percent of its connections that are tried after a pause, until one is answered"},
+    {"rate", TYPE_BURST, F(rate), "off", 1, 1000000, true, "attempts"},
+};
+#undef F
+static const struct record site = {"a site",
+                                   sizeof(struct conf_site),
+                                   4000,
+                                   site_fields,
+                                   sizeof(site_fields) / sizeof(site_fields[0]),
+                                   NULL};
+
+#define F(name) offsetof(struct conf_lane_rule, name)
+static const char *const lane_words[] = {"retry", "fallback", NULL};
+static const char *const reply_words[] = {"any",      "other",  "contact", "timeout",
+                                          "greylist", "rate",   "block",   "full",
+                                          "unknown",  "policy", NULL};
+static const struct option lane_rule_fields[] = {
+    {"to", TYPE_WORD, F(to), NULL, 0, 0, true, "where it waits", .list = lane_words},
+    {"attempts", TYPE_COUNT, F(attempts), "0", 0, 1000, true, "at least"},
+    {"age", TYPE_DURATION, F(age), "0s", 0, DAYS(30), true, "at least"},
+    {"reply", TYPE_WORD, F(reply), "any", 0, 0, true, "what the last answer was about",
+     .list = reply_words},
+    {"slow", TYPE_CHOICE, F(slow), "no", 0, 0, true, "only for slow sites", {"no", "yes"}},
+};
+#undef F
+static const struct record lane_rule = {"a rule",
+                                        sizeof(struct conf_lane_rule),
+                                        100,
+                                        lane_rule_fields,
+                                        sizeof(lane_rule_fields) / sizeof(lane_rule_fields[0]),
+                                        NULL};
+
 /* --- the table */
 
 #define F(name) offsetof(struct conf, name)
@@ -321,6 +361,17 @@ const struct option conf_options[] = {
      true,
      "rules for what large providers usually reply, behind those of replies.rules",
      {"on", "off"}},
+    {"sites", TYPE_RECORDS, F(sites), "", 0, 0, true,
+     "what sites get that are not like others; the first that matches counts", .record = &site},
+    {"lanes.rules", TYPE_RECORDS, F(lane_rules), "", 0, 0, true,
+     "where mail waits that could not be delivered; the first rule that matches counts. Behind "
+     "them: "
+     "in fallback if its site is slow or it is older than retry.fallback_after, else in retry",
+     .record = &lane_rule},
+    {"lanes.retry_connections", TYPE_COUNT, F(retry_connections), "100", 1, 10000, true,
+     "at once for mail in retry, of relay.connections"},
+    {"lanes.fallback_connections", TYPE_COUNT, F(fallback_connections), "50", 1, 10000, true,
+     "at once for mail in fallback, of relay.connections"},
     {"history.keep", TYPE_DURATION, F(history_keep), "30d", MINUTES(1), DAYS(3650), true,
      "how long what became of a message is known after its end"},
     {"history.size", TYPE_SIZE, F(history_size), "4GiB", 16 * MIB, 16 * TIB, true,

@@ -104,6 +104,31 @@ struct conf_pools {
 	size_t count;
 };
 
+struct conf_site {              /* what one site, or all that serve certain domains, may get */
+	char *match;            /* a domain pattern: of the site, or of a domain that it serves */
+	uint64_t connections;   /* at once, at most; 0: relay.site_connections */
+	uint64_t start;         /* at once, to begin with */
+	uint64_t probe;         /* percent of that are tried after a pause */
+	struct conf_burst rate; /* attempts */
+};
+struct conf_sites { /* the first that matches counts */
+	struct conf_site *list;
+	size_t count;
+};
+/* In which lane mail that could not be delivered waits. */
+enum conf_lane { CONF_LANE_RETRY, CONF_LANE_FALLBACK };
+struct conf_lane_rule {    /* all that it says must be so */
+	unsigned to;       /* enum conf_lane */
+	uint64_t attempts; /* at least */
+	msec_t age;        /* at least */
+	unsigned reply;    /* 0: any; else one more than enum reply_class of queue/reply_rules.h */
+	bool slow;         /* only if the site is slow */
+};
+struct conf_lane_rules { /* the first that matches counts */
+	struct conf_lane_rule *list;
+	size_t count;
+};
+
 struct conf_name { /* who may use the admin socket */
 	char *name;
 	bool group;  /* written "@name" */
@@ -191,6 +216,10 @@ struct conf {
 	struct conf_durations delay_notice; /* retry.delay_notice: ages at which the sender is told,
 	                                       once each: [4h, 24h] */
 	struct conf_reply_rules reply_rules; /* replies.rules */
+	struct conf_sites sites;             /* sites */
+	struct conf_lane_rules lane_rules;   /* lanes.rules */
+	uint64_t retry_connections;          /* lanes.retry_connections: 100 */
+	uint64_t fallback_connections;       /* lanes.fallback_connections: 50 */
 	bool no_shipped_replies;             /* replies.shipped: on or off */
 	msec_t history_keep;                 /* history.keep: 30d */
 	uint64_t history_size;               /* history.size: 4GiB */

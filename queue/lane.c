@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/log.h"
@@ -36,6 +37,7 @@
 #define GROUP_WEIGHT 4096
 #define GROUP_OCTETS (4u << 20)
 #define RESERVE_MIN  (32u << 20) /* of the map: more than the pages that some groups touch */
+#define REST_MAX     200 /* msec */
 
 static const char *const table_names[TABLES] = {
     [TABLE_META] = "meta",
@@ -557,6 +559,20 @@ run_group(struct lane *lane, struct op *group)
 	store_hand_back(lane->store, group, last);
 }
 
+/* What is tried again must not fill the disk's queue, in which the commits stand that clients wait
+ * for: after a commit its writer rests in proportion to the time that it took, so that it gives way
+ * the more the busier the disk is. What comes meanwhile makes the next group larger. */
+static void
+rest(const struct lane *lane, msec_t spent)
+{
+	msec_t wait = lane->share ? spent * (100 - lane->share) / lane->share : 0;
+
+	if (wait > REST_MAX)
+		wait = REST_MAX;
+	if (wait > 0 && !lane->store->closing)
+		nanosleep(&(struct timespec){.tv_nsec = wait * 1000000}, NULL);
+}
+
 static void *
 writer(void *arg)
 {
@@ -584,7 +600,9 @@ writer(void *arg)
 		if (lane->head == NULL)
 			lane->tail = &lane->head;
 		pthread_mutex_unlock(&lane->lock);
+		const msec_t begun = clock_mono();
 		run_group(lane, group);
+		rest(lane, clock_mono() - begun);
 		pthread_mutex_lock(&lane->lock);
 	}
 	pthread_mutex_unlock(&lane->lock);

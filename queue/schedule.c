@@ -61,6 +61,21 @@
 #define REFILL_EVERY 50 /* msec between refills that skip */
 #define SCAN_CHUNK   4000
 
+/* Fallback's mail is old, and has waited longer than it takes to load it. */
+const struct lane_window windows[QUEUE_LANES] = {
+    [QUEUE_FRESH] = {2000, 50000}, [QUEUE_RETRY] = {2000, 50000}, [QUEUE_FALLBACK] = {500, 12500}};
+
+unsigned
+lane_capacity(const struct lane *lane)
+{
+	const struct conf *conf = lane->schedule->conf;
+	const uint64_t budget = lane->lane == QUEUE_FRESH   ? lane->offered
+	                        : lane->lane == QUEUE_RETRY ? conf->retry_connections
+	                                                    : conf->fallback_connections;
+
+	return lane->offered < budget ? lane->offered : (unsigned)budget;
+}
+
 msec_t
 schedule_now(struct schedule *schedule)
 {
@@ -217,8 +232,8 @@ on_lane_timer(void *arg)
 void
 lane_poke(struct lane *lane)
 {
-	if (lane->more && lane->messages < WINDOW_MESSAGES / 2 &&
-	    lane->recipients < WINDOW_RECIPIENTS / 2 &&
+	if (lane->more && lane->messages < windows[lane->lane].messages / 2 &&
+	    lane->recipients < windows[lane->lane].recipients / 2 &&
 	    (!lane->skipped || clock_mono() - lane->refilled >= REFILL_EVERY))
 		lane_refill(lane);
 	lane_dispatch(lane);
@@ -253,8 +268,8 @@ schedule_new_message(struct schedule *schedule, enum queue_lane which, const str
 		return;
 	}
 	bool behind = lane->more || !lane_has_room(lane);
-	if (lane->messages >= WINDOW_MESSAGES + WINDOW_RESERVE ||
-	    lane->recipients >= 2 * WINDOW_RECIPIENTS) {
+	if (lane->messages >= 2 * windows[which].messages ||
+	    lane->recipients >= 2 * windows[which].recipients) {
 		lane->more = true;
 		lane_due_at(lane, due ? due : schedule_now(schedule) - LATE_COMMIT);
 		return;

@@ -15,14 +15,19 @@
 #include "queue/schedule.h"
 #include "queue/sites.h"
 
-#define WINDOW_MESSAGES   2000
-#define WINDOW_RECIPIENTS 50000
-#define WINDOW_RESERVE    2000 /* beside the window, for fresh mail to domains without a backlog */
-#define IDLE              50   /* pending jobs: below that a domain or account has no backlog */
-#define BUCKETS           4096
-#define HEAD_START        (20 * FAIR_RECIPIENT) /* that one step of priority is worth */
+#define IDLE       50 /* pending jobs: below that a domain or account has no backlog */
+#define BUCKETS    4096
+#define HEAD_START (20 * FAIR_RECIPIENT) /* that one step of priority is worth */
 
 TAILQ_HEAD(job_queue, job);
+
+/* What is in memory of a lane: so many messages, recipients in them; and for fresh mail to sites
+ * without a backlog as much again. */
+struct lane_window {
+	unsigned messages;
+	size_t recipients;
+};
+extern const struct lane_window windows[QUEUE_LANES];
 
 struct load { /* that something has in its lane */
 	unsigned in_flight;
@@ -92,6 +97,8 @@ struct message { /* one round of one message */
 	unsigned unfinished;   /* recipients */
 	unsigned attempt;
 	bool deferred;       /* some outcome of the round left a recipient unfinished */
+	bool slow;           /* at a slow site */
+	unsigned reply;      /* enum reply_class of the last of them that was attempted */
 	msec_t not_before;   /* and none of these was an attempt: what the first site waits for */
 	bool chosen;         /* and next_due says when it is due again */
 	bool held_back;      /* some of it was not cut because of a hold, or taken back */
@@ -107,7 +114,7 @@ struct lane {
 	enum queue_lane lane;
 	bool ready; /* its relay has said HELLO */
 	struct ipc_from relay;
-	unsigned capacity, in_flight;
+	unsigned offered, in_flight; /* places: by the relay; taken */
 	unsigned slow_in_flight;
 	LIST_HEAD(, job) jobs; /* in flight and finishing */
 	LIST_HEAD(, line) lines[BUCKETS];
@@ -153,6 +160,8 @@ struct schedule {
 
 /* --- schedule.c --- */
 
+/* Places that the relay offers, as far as the lane's budget goes. */
+unsigned lane_capacity(const struct lane *lane);
 void lane_wake_at(struct lane *lane, msec_t when);
 /* A message that is not in the window is due then. */
 void lane_due_at(struct lane *lane, msec_t due);

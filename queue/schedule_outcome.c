@@ -7,6 +7,7 @@
 
 #include "core/log.h"
 #include "core/random.h"
+#include "queue/reply_rules.h"
 
 #define PUT_OFF          "not attempted: "
 #define NULL_SENDER_KEEP (24 * 60 * 60 * 1000)
@@ -19,6 +20,29 @@ keep_of(const struct message *message)
 
 	return address_is_null(&message->stored->from) && keep > NULL_SENDER_KEEP ? NULL_SENDER_KEEP
 	                                                                          : keep;
+}
+
+static bool
+fits(const struct conf_lane_rule *rule, const struct message *message, msec_t now)
+{
+	return message->attempt >= rule->attempts && now - begun(message->stored) >= rule->age &&
+	       (rule->reply == 0 || rule->reply == message->reply + 1) &&
+	       (!rule->slow || message->slow);
+}
+
+/* Where it waits from now on: always asked anew, so what was moved for a slow site comes back. */
+static enum queue_lane
+choose_lane(const struct message *message, msec_t now)
+{
+	static const enum queue_lane lanes[] = {
+	    [CONF_LANE_RETRY] = QUEUE_RETRY, [CONF_LANE_FALLBACK] = QUEUE_FALLBACK};
+	const struct conf *conf = message->schedule->conf;
+
+	for (size_t i = 0; i < conf->lane_rules.count; i++)
+		if (fits(&conf->lane_rules.list[i], message, now))
+			return lanes[conf->lane_rules.list[i].to];
+	return message->slow || now - begun(message->stored) > conf->retry_fallback ? QUEUE_FALLBACK
+	                                                                            : QUEUE_RETRY;
 }
 
 /* The schedule's answer to attempt n of a message that could not be finished. */
@@ -46,10 +70,7 @@ choose_next(struct message *message, msec_t now)
 		wait = 0; /* its time ended within the round */
 	message->chosen = true;
 	message->next_due = schedule_now(message->schedule) + wait;
-	message->target = now - begun(message->stored) > conf->retry_fallback ||
-	                          message->lane->lane == QUEUE_FALLBACK
-	                      ? QUEUE_FALLBACK
-	                      : QUEUE_RETRY;
+	message->target = choose_lane(message, now);
 	const enum queue_lane wanted = lane_wanted(message->schedule, message->stored);
 	if (wanted != message->stored->lane)
 		message->target = wanted;
@@ -306,6 +327,7 @@ finish(struct job *job, const struct queue_contact *contact, const struct queue_
 	struct store_outcome stored[PROTO_JOB_MAX];
 	msec_t now = clock_wall();
 	const msec_t keep = keep_of(message);
+	const bool slow = job->line->site->slow;
 	struct ending space;
 	const struct ending *ending = ending_of(message, now, &space);
 	struct store_batch batch = {.lane = lane->lane,
@@ -327,9 +349,13 @@ finish(struct job *job, const struct queue_contact *contact, const struct queue_
 	for (size_t i = 0; i < count; i++) {
 		to_stored(&outcomes[i], ending, &stored[i]);
 		job->ended += stored[i].state != STORE_QUEUED;
-		if (stored[i].state == STORE_QUEUED)
-			note_deferral(message, not_before);
 		log_outcome(&job->id, message->stored, &stored[i], message->attempt);
+		if (stored[i].state != STORE_QUEUED)
+			continue;
+		note_deferral(message, not_before);
+		message->slow |= slow;
+		if (contact)
+			message->reply = reply_classify(&outcomes[i].reply, contact->end, NULL);
 	}
 	message->open--;
 	message->finishing++;

@@ -233,7 +233,7 @@ on_hello(struct schedule *schedule, struct ipc_from from, const struct ipc_frame
 			message_free(fresh[i]); /* it is held */
 	}
 	free(fresh);
-	lane->capacity = capacity;
+	lane->offered = capacity;
 	lane->ready = true;
 	/* Much may have become due before the front while nobody looked. */
 	memset(&lane->front, 0, sizeof(lane->front));
@@ -383,7 +383,7 @@ schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc
 	else if (frame->type == PROTO_UNTAKEN)
 		on_untaken(schedule, from, frame);
 	else if (frame->type == PROTO_ENOUGH && from.index < QUEUE_LANES)
-		schedule->lanes[from.index].capacity = 0;
+		schedule->lanes[from.index].offered = 0;
 }
 
 void
@@ -395,7 +395,7 @@ schedule_gone(struct schedule *schedule, struct ipc_from peer)
 	if (lane->relay.channel != peer.channel)
 		return;
 	lane->ready = false;
-	lane->capacity = 0;
+	lane->offered = 0;
 	memset(&lane->relay, 0, sizeof(lane->relay));
 	log_info("-", "relay-gone", "lane=%s in_flight=%u", queue_lane_name(lane->lane),
 	         lane->in_flight);

@@ -314,16 +314,16 @@ may_go(const struct job *job, unsigned free_places)
 	if (is_last_place(job))
 		return false;
 	return account->in_flight < free_places ||
-	       (job->line->load.in_flight == 0 && free_places > job->lane->capacity / 8);
+	       (job->line->load.in_flight == 0 && free_places > lane_capacity(job->lane) / 8);
 }
 
 struct job *
 lane_next(const struct lane *lane)
 {
-	const unsigned free_places =
-	    lane->in_flight < lane->capacity ? lane->capacity - lane->in_flight : 0;
+	const unsigned places = lane_capacity(lane);
+	const unsigned free_places = lane->in_flight < places ? places - lane->in_flight : 0;
 	/* Slow sites share a quarter of what fresh mail has. */
-	const bool slow = lane->lane != QUEUE_FRESH || lane->slow_in_flight * 4 < lane->capacity;
+	const bool slow = lane->lane != QUEUE_FRESH || lane->slow_in_flight * 4 < places;
 	struct line *line;
 	struct job *job;
 
@@ -536,7 +536,9 @@ hold_of_all(const struct schedule *schedule, const struct store_message *stored)
 bool
 lane_has_room(const struct lane *lane)
 {
-	return lane->messages < WINDOW_MESSAGES && lane->recipients < WINDOW_RECIPIENTS;
+	const struct lane_window *window = &windows[lane->lane];
+
+	return lane->messages < window->messages && lane->recipients < window->recipients;
 }
 
 /* Whether its account has its share of the window (with the reserve, if it may be used). */
@@ -557,16 +559,16 @@ bool
 is_crowded(const struct message *message, bool reserve)
 {
 	const struct lane *lane = message->lane;
-	const unsigned jobs =
-	    WINDOW_MESSAGES + (reserve ? WINDOW_RESERVE : 0u) - (lane->messages - 1);
+	const struct lane_window *window = &windows[lane->lane];
+	const unsigned jobs = (reserve ? 2 : 1) * window->messages - (lane->messages - 1);
 	unsigned jobs_free = reserve && jobs > IDLE ? IDLE : jobs;
-	const size_t most = reserve ? 2 * WINDOW_RECIPIENTS : WINDOW_RECIPIENTS;
+	const size_t most = (reserve ? 2 : 1) * window->recipients;
 	const size_t recipients_free = lane->recipients < most ? most - lane->recipients : 0;
 	const struct queue_hold *whole = holds_of_message(lane->schedule->holds, message->stored);
 	const char *last = NULL;
 
 	if (is_account_crowded(message, jobs_free, recipients_free)) {
-		if (jobs < WINDOW_MESSAGES / 8 || recipients_free < WINDOW_RECIPIENTS / 8)
+		if (jobs < window->messages / 8 || recipients_free < window->recipients / 8)
 			return true;
 		if (jobs_free > IDLE)
 			jobs_free = IDLE;

@@ -1,5 +1,6 @@
 #include "queue/sites.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -7,8 +8,8 @@
 #include "core/mem.h"
 
 #define BUCKETS 16384
-#define START   5   /* attempts at once to a site that nobody has met */
-#define PROBE   20  /* percent */
+#define START   5   /* attempts at once to a site that nobody has met, */
+#define PROBE   20  /* and percent after a pause, where no override says otherwise */
 #define LOOK    100 /* sites looked at for one that can be forgotten */
 
 struct entry {
@@ -17,6 +18,7 @@ struct entry {
 	TAILQ_ENTRY(entry) age; /* the least recently used first */
 	LIST_HEAD(, known) domains;
 	struct site_bounds bounds;
+	size_t override; /* the first of the configuration's that matches; their count: none */
 	unsigned holders;
 };
 
@@ -74,13 +76,57 @@ known_find(const struct sites *sites, const char *domain)
 	return NULL;
 }
 
+/* The first override that matches the name, of those before the given one. */
+static size_t
+match(const struct sites *sites, const char *name, size_t before)
+{
+	const struct conf_sites *overrides = &sites->conf->sites;
+	size_t i = 0;
+
+	while (i < before && !conf_pattern_covers(overrides->list[i].match, name))
+		i++;
+	return i;
+}
+
+static unsigned
+at_most(uint64_t value, uint64_t most)
+{
+	return (unsigned)(value < most ? value : most);
+}
+
+static void
+set_bounds(const struct sites *sites, struct entry *entry)
+{
+	const uint64_t most = sites->conf->relay_site_connections;
+	struct conf_site override = {.start = START, .probe = PROBE};
+
+	if (entry->override < sites->conf->sites.count)
+		override = sites->conf->sites.list[entry->override];
+	if (override.connections == 0)
+		override.connections = most;
+	entry->bounds = (struct site_bounds){
+	    .start = at_most(override.start, override.connections),
+	    .most = (unsigned) override.connections,
+	    .probe = (unsigned) override.probe,
+	    .rate = override.rate,
+	};
+}
+
+/* By the host's name, which stands before what makes the site's name unique. */
 static void
 bind_bounds(const struct sites *sites, struct entry *entry)
 {
-	entry->bounds = (struct site_bounds){
-	    .start = START, .most = (unsigned)sites->conf->relay_site_connections, .probe = PROBE};
-	if (entry->bounds.start > entry->bounds.most)
-		entry->bounds.start = entry->bounds.most;
+	const struct known *known;
+	char host[QUEUE_SITE_SIZE];
+
+	snprintf(host, sizeof(host), "%.*s", (int)strcspn(entry->site.name, "+:"),
+	         entry->site.name);
+	entry->override = match(sites, host, sites->conf->sites.count);
+	LIST_FOREACH(known, &entry->domains, sibling)
+	{
+		entry->override = match(sites, known->name, entry->override);
+	}
+	set_bounds(sites, entry);
 }
 
 static void
@@ -161,10 +207,16 @@ entry_settle(struct sites *sites, struct entry *entry, msec_t now)
 }
 
 static void
-bind_domain(struct known *known, struct entry *entry)
+bind_domain(const struct sites *sites, struct known *known, struct entry *entry)
 {
+	const size_t override = match(sites, known->name, entry->override);
+
 	known->entry = entry;
 	LIST_INSERT_HEAD(&entry->domains, known, sibling);
+	if (override < entry->override) {
+		entry->override = override;
+		set_bounds(sites, entry);
+	}
 }
 
 struct site *
@@ -187,7 +239,7 @@ sites_of(struct sites *sites, const char *domain, msec_t now)
 	LIST_INSERT_HEAD(&sites->domains[bucket_of(domain)], known, bucket);
 	TAILQ_INSERT_TAIL(&sites->domain_ages, known, age);
 	sites->domain_count++;
-	bind_domain(known, entry);
+	bind_domain(sites, known, entry);
 	return &entry->site;
 }
 
@@ -220,7 +272,7 @@ sites_learn(struct sites *sites, const char *domain, const char *name, msec_t no
 	before->holders--;
 	known = known_find(sites, domain);
 	LIST_REMOVE(known, sibling);
-	bind_domain(known, entry);
+	bind_domain(sites, known, entry);
 	entry_settle(sites, before, now);
 	return &entry->site;
 }

@@ -98,6 +98,8 @@
 	((1u << TABLE_META) | (1u << TABLE_SUMMARY) | (1u << TABLE_OUTCOME) |                      \
 	 (1u << TABLE_INDEX) | (1u << TABLE_ENDED) | (1u << TABLE_ACT))
 
+static const unsigned shares[QUEUE_LANES] = {[QUEUE_RETRY] = 50, [QUEUE_FALLBACK] = 25};
+
 const char *
 store_result_text(enum store_result result)
 {
@@ -345,6 +347,7 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 		              size) < 0)
 			goto fail;
 		store->lanes[i].appender.segments = &store->segments;
+		store->lanes[i].share = shares[i];
 	}
 	if (open_history(store, error, size) < 0 ||
 	    lane_open(&store->sync, store, "sync", 0, 0, error, size) < 0 ||

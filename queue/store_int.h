@@ -236,6 +236,7 @@ struct lane {
 	uint32_t tables;          /* bit set of those it has */
 	uint64_t map_size;        /* octets that mail may fill */
 	uint64_t reserve;         /* of the map behind that */
+	unsigned share;           /* percent of the time in which it may write; 0: always */
 	struct appender appender; /* of the three lanes */
 	pthread_t thread;
 	bool running;

@@ -260,6 +260,40 @@ test_sites(void)
 	sites_free(sites);
 }
 
+static void
+test_overrides(void)
+{
+	struct conf_site list[] = {
+	    {.match = "mx.example", .connections = 3, .start = 9, .probe = 50},
+	    {.match = "*.carrier.example",
+	     .connections = 0,
+	     .start = 1,
+	     .probe = 20,
+	     .rate = {100, 10, 1000}},
+	    {.match = "*", .connections = 7, .start = 2, .probe = 20},
+	};
+	struct conf conf = {.relay_site_connections = 20, .sites = {list, 3}};
+	struct sites *sites = sites_new(&conf);
+	const struct site_bounds *got = sites_bounds(sites_of(sites, "other.example", START));
+
+	ok(got->start == 2 && got->most == 7 && got->rate.count == 0, "what fits all");
+	got = sites_bounds(sites_learn(sites, "a.example", "mx.example+3f2a", START));
+	ok(got->most == 3 && got->start == 3 && got->probe == 50,
+	   "by the site's name, the start at most the most");
+	got = sites_bounds(sites_learn(sites, "b.example", "mail.example:2525", START));
+	ok(got->most == 7, "a host with its port");
+	sites_learn(sites, "ezweb.carrier.example", "mail.example:2525", START);
+	ok(got->most == 20 && got->start == 1 && got->rate.count == 10,
+	   "by a domain that it serves, as soon as that is known, if it stands earlier");
+	sites_learn(sites, "c.example", "mail.example:2525", START);
+	ok(got->start == 1, "one that stands later changes nothing");
+	conf.sites.count = 1;
+	sites_reload(sites, &conf);
+	ok(got->most == 20 && got->start == 5 && got->rate.count == 0,
+	   "a reload changes it at once");
+	sites_free(sites);
+}
+
 int
 main(void)
 {
@@ -270,5 +304,6 @@ main(void)
 	test_slow();
 	test_histogram();
 	test_sites();
+	test_overrides();
 	return tap_end();
 }
