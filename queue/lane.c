@@ -58,6 +58,7 @@ static const char *const table_names[TABLES] = {
     [TABLE_ENDED] = "ended",
     [TABLE_ACT] = "act",
     [TABLE_DOMAIN] = "domain",
+    [TABLE_SITE] = "site",
 };
 
 const char *

@@ -366,6 +366,7 @@ schedule_stop(struct schedule *schedule)
 	loop_timer_cancel(schedule->held_timer);
 	loop_timer_cancel(schedule->site_timer);
 	wakes_stop(schedule->wakes);
+	sites_stop(schedule->sites);
 }
 
 void

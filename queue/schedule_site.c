@@ -28,6 +28,7 @@ void
 sites_open(struct schedule *schedule)
 {
 	schedule->sites = sites_new(schedule->conf);
+	sites_keep(schedule->sites, schedule->loop, schedule->store, schedule_now(schedule));
 	schedule->wakes = wakes_new(schedule);
 	schedule->site_timer = loop_timer_new(schedule->loop, on_site_timer, schedule);
 }
@@ -159,6 +160,7 @@ site_hear(struct job *job, const struct queue_contact *contact,
 		sites_release(schedule->sites, before);
 	}
 	*events = site_learn(site, sites_bounds(site), &attempt, (unsigned)random_below(2001), now);
+	sites_changed(schedule->sites, site);
 	return site; /* held until site_told */
 }
 

@@ -1,44 +1,14 @@
-#include "queue/sites.h"
+#include "queue/sites_int.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "core/mem.h"
 
-#define BUCKETS 16384
-#define START   5   /* attempts at once to a site that nobody has met, */
-#define PROBE   20  /* and percent after a pause, where no override says otherwise */
-#define LOOK    100 /* sites looked at for one that can be forgotten */
-
-struct entry {
-	struct site site; /* first: what callers hold */
-	LIST_ENTRY(entry) bucket;
-	TAILQ_ENTRY(entry) age; /* the least recently used first */
-	LIST_HEAD(, known) domains;
-	struct site_bounds bounds;
-	size_t override; /* the first of the configuration's that matches; their count: none */
-	unsigned holders;
-};
-
-struct known { /* a domain of which the site is known */
-	LIST_ENTRY(known) bucket;
-	LIST_ENTRY(known) sibling;
-	TAILQ_ENTRY(known) age;
-	struct entry *entry;
-	char name[];
-};
-
-struct sites {
-	const struct conf *conf;
-	LIST_HEAD(, entry) entries[BUCKETS];
-	TAILQ_HEAD(, entry) ages;
-	size_t count;
-	LIST_HEAD(, known) domains[BUCKETS];
-	TAILQ_HEAD(known_ages, known) domain_ages;
-	size_t domain_count;
-};
+#define START 5   /* attempts at once to a site that nobody has met, */
+#define PROBE 20  /* and percent after a pause, where no override says otherwise */
+#define LOOK  100 /* sites looked at for one that can be forgotten */
 
 static unsigned
 bucket_of(const char *name)
@@ -47,10 +17,10 @@ bucket_of(const char *name)
 
 	for (; *name; name++)
 		h = (h ^ (unsigned char)*name) * 16777619u;
-	return h % BUCKETS;
+	return h % SITES_BUCKETS;
 }
 
-static struct entry *
+struct entry *
 entry_find(const struct sites *sites, const char *name)
 {
 	struct entry *entry;
@@ -63,7 +33,7 @@ entry_find(const struct sites *sites, const char *name)
 	return NULL;
 }
 
-static struct known *
+struct known *
 known_find(const struct sites *sites, const char *domain)
 {
 	struct known *known;
@@ -129,9 +99,43 @@ bind_bounds(const struct sites *sites, struct entry *entry)
 	set_bounds(sites, entry);
 }
 
+void
+entry_is_changed(struct sites *sites, struct entry *entry, bool changed)
+{
+	if (changed && !entry->changed)
+		TAILQ_INSERT_TAIL(&sites->changed, entry, change);
+	else if (!changed && entry->changed)
+		TAILQ_REMOVE(&sites->changed, entry, change);
+	entry->changed = changed;
+}
+
+void
+known_is_changed(struct sites *sites, struct known *known, bool changed)
+{
+	if (changed && !known->changed)
+		TAILQ_INSERT_TAIL(&sites->changed_domains, known, change);
+	else if (!changed && known->changed)
+		TAILQ_REMOVE(&sites->changed_domains, known, change);
+	known->changed = changed;
+}
+
+void
+sites_forget(struct sites *sites, const char *kind, const char *name)
+{
+	const size_t size = strlen(name) + 1;
+	struct forgotten *forgotten = xcalloc(1, sizeof(*forgotten) + size);
+
+	forgotten->kind = kind;
+	memcpy(forgotten->name, name, size);
+	STAILQ_INSERT_TAIL(&sites->forgotten, forgotten, link);
+}
+
 static void
 known_drop(struct sites *sites, struct known *known)
 {
+	known_is_changed(sites, known, false);
+	if (known->stored)
+		sites_forget(sites, "domain", known->name);
 	LIST_REMOVE(known, bucket);
 	LIST_REMOVE(known, sibling);
 	TAILQ_REMOVE(&sites->domain_ages, known, age);
@@ -144,6 +148,9 @@ entry_drop(struct sites *sites, struct entry *entry)
 {
 	while (!LIST_EMPTY(&entry->domains))
 		known_drop(sites, LIST_FIRST(&entry->domains));
+	entry_is_changed(sites, entry, false);
+	if (entry->stored)
+		sites_forget(sites, "site", entry->site.name);
 	LIST_REMOVE(entry, bucket);
 	TAILQ_REMOVE(&sites->ages, entry, age);
 	sites->count--;
@@ -176,7 +183,7 @@ make_room(struct sites *sites, msec_t now)
 		entry_drop(sites, oldest);
 }
 
-static struct entry *
+struct entry *
 entry_get(struct sites *sites, const char *name, msec_t now)
 {
 	struct entry *entry = entry_find(sites, name);
@@ -273,8 +280,15 @@ sites_learn(struct sites *sites, const char *domain, const char *name, msec_t no
 	known = known_find(sites, domain);
 	LIST_REMOVE(known, sibling);
 	bind_domain(sites, known, entry);
+	known_is_changed(sites, known, true);
 	entry_settle(sites, before, now);
 	return &entry->site;
+}
+
+void
+sites_changed(struct sites *sites, struct site *site)
+{
+	entry_is_changed(sites, (struct entry *)site, true);
 }
 
 void
@@ -318,6 +332,9 @@ sites_new(const struct conf *conf)
 	sites->conf = conf;
 	TAILQ_INIT(&sites->ages);
 	TAILQ_INIT(&sites->domain_ages);
+	TAILQ_INIT(&sites->changed);
+	TAILQ_INIT(&sites->changed_domains);
+	STAILQ_INIT(&sites->forgotten);
 	return sites;
 }
 
@@ -336,9 +353,16 @@ sites_reload(struct sites *sites, const struct conf *conf)
 void
 sites_free(struct sites *sites)
 {
+	struct forgotten *forgotten;
+
 	if (sites == NULL)
 		return;
 	while (!TAILQ_EMPTY(&sites->ages))
 		entry_drop(sites, TAILQ_FIRST(&sites->ages));
+	while ((forgotten = STAILQ_FIRST(&sites->forgotten)) != NULL) {
+		STAILQ_REMOVE_HEAD(&sites->forgotten, link);
+		free(forgotten);
+	}
+	loop_timer_free(sites->timer);
 	free(sites);
 }

@@ -8,7 +8,9 @@
 #include <stddef.h>
 
 #include "core/conf.h"
+#include "core/loop.h"
 #include "queue/site.h"
+#include "queue/store.h"
 
 #define SITES_MAX   20000 /* beside those in use */
 #define DOMAINS_MAX 100000
@@ -18,6 +20,11 @@ struct sites;
 struct sites *sites_new(const struct conf *conf);
 void sites_reload(struct sites *sites, const struct conf *conf);
 void sites_free(struct sites *sites);
+/* Takes up what the store remembers, and from now on has it remember what changes. Both borrowed.
+ */
+void sites_keep(struct sites *sites, struct loop *loop, struct store *store, msec_t now);
+/* Writes what has changed; then nothing more. Before the store is closed. */
+void sites_stop(struct sites *sites);
 
 /* What serves the domain. It stays where it is as long as it is held; of others the least recently
  * used goes when there are too many. */
@@ -28,6 +35,8 @@ struct site *sites_peek(const struct sites *sites, const char *domain);
 struct site *sites_find(const struct sites *sites, const char *name);
 /* The domain is served by the site of that name. */
 struct site *sites_learn(struct sites *sites, const char *domain, const char *name, msec_t now);
+/* What is known of it is not what was written any more. */
+void sites_changed(struct sites *sites, struct site *site);
 void sites_hold(struct sites *sites, struct site *site);
 void sites_release(struct sites *sites, struct site *site);
 const struct site_bounds *sites_bounds(const struct site *site);

@@ -96,7 +96,7 @@
 #define SLOW_TABLES (LANE_TABLES | (1u << TABLE_DOMAIN))
 #define HISTORY_TABLES                                                                             \
 	((1u << TABLE_META) | (1u << TABLE_SUMMARY) | (1u << TABLE_OUTCOME) |                      \
-	 (1u << TABLE_INDEX) | (1u << TABLE_ENDED) | (1u << TABLE_ACT))
+	 (1u << TABLE_INDEX) | (1u << TABLE_ENDED) | (1u << TABLE_ACT) | (1u << TABLE_SITE))
 
 static const unsigned shares[QUEUE_LANES] = {[QUEUE_RETRY] = 50, [QUEUE_FALLBACK] = 25};
 

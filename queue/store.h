@@ -306,6 +306,19 @@ void store_override_set(struct store *store, const char *account,
 /* False when there is none. */
 bool store_load_override(struct store *store, const char *account, struct store_override *out);
 
+/* --- sites: in history --- */
+
+struct store_site_row {
+	const char *name;  /* at most 400 */
+	const void *value; /* NULL deletes */
+	size_t len;        /* at most 1500 */
+};
+/* All in one change; nobody has to wait for it. on_done may be NULL. */
+void store_sites_put(struct store *store, const struct store_site_row *rows, size_t count,
+                     store_on_done *on_done, void *arg);
+typedef void store_on_site(void *arg, const char *name, const uint8_t *value, size_t len);
+void store_each_site(struct store *store, store_on_site *on_site, void *arg);
+
 /* Directives are named octets: name at most 400, value at most 2000. value NULL deletes. */
 void store_directive_put(struct store *store, const char *name, const void *value, size_t len,
                          store_on_done *on_done, void *arg);

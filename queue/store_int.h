@@ -47,6 +47,7 @@ enum table {
 	TABLE_INDEX,   /* history: u8 enum history_by, u64 hash, id -> nothing */
 	TABLE_ENDED,   /* history: u64 when the end of a message became known, id -> nothing */
 	TABLE_ACT,     /* history: id of its own -> act */
+	TABLE_SITE,    /* history: name -> octets */
 	TABLES
 };
 
