@@ -60,13 +60,12 @@ txn_domains_make(struct lane_txn *txn)
 	MDB_cursor *cursor;
 	struct key key;
 	MDB_val k, v;
-	int rc;
 
 	key_text(&key, "domains");
 	if (!has_domains(txn->lane) || txn_get(txn, TABLE_META, &key, &v))
 		return;
 	cursor = txn_cursor(txn, TABLE_MESSAGE);
-	while (cursor && txn->rc == 0 && (rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0) {
+	while (cursor && txn->rc == 0 && mdb_cursor_get(cursor, &k, &v, MDB_NEXT) == 0) {
 		struct store_message *message;
 		struct queue_id id;
 
