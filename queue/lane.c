@@ -37,7 +37,7 @@
 #define GROUP_WEIGHT 4096
 #define GROUP_OCTETS (4u << 20)
 #define RESERVE_MIN  (32u << 20) /* of the map: more than the pages that some groups touch */
-#define REST_MAX     200 /* msec */
+#define REST_MAX     200         /* msec */
 
 static const char *const table_names[TABLES] = {
     [TABLE_META] = "meta",
