@@ -191,8 +191,9 @@ const struct queue_hold *hold_of_recipient(const struct schedule *schedule,
 bool is_hold(const struct queue_hold *hold);
 /* It ends what it is in force for. */
 bool is_end(const struct queue_hold *hold);
-/* Where the message is to wait, as an operator wants; its own lane: there. */
-enum queue_lane lane_wanted(const struct schedule *schedule, const struct store_message *stored);
+/* Where the message is to wait, as an operator wants; otherwise: none does. */
+enum queue_lane lane_wanted(const struct schedule *schedule, const struct store_message *stored,
+                            enum queue_lane otherwise);
 /* The hold that stands before all that is unfinished, or one of several; NULL: none does. Takes a
  * message with its recipients. */
 const struct queue_hold *hold_of_all(const struct schedule *schedule,

@@ -70,10 +70,8 @@ choose_next(struct message *message, msec_t now)
 		wait = 0; /* its time ended within the round */
 	message->chosen = true;
 	message->next_due = schedule_now(message->schedule) + wait;
-	message->target = choose_lane(message, now);
-	const enum queue_lane wanted = lane_wanted(message->schedule, message->stored);
-	if (wanted != message->stored->lane)
-		message->target = wanted;
+	message->target =
+	    lane_wanted(message->schedule, message->stored, choose_lane(message, now));
 }
 
 /* The age that its sender is to be told of, if that has not happened yet; 0: none. */

@@ -442,7 +442,7 @@ void
 message_begin(struct message *message)
 {
 	struct store_message *stored = message->stored;
-	const enum queue_lane wanted = lane_wanted(message->schedule, stored);
+	const enum queue_lane wanted = lane_wanted(message->schedule, stored, stored->lane);
 
 	if (wanted == stored->lane || message->unfinished == 0) {
 		message_cut(message, NULL);
@@ -499,7 +499,8 @@ is_end(const struct queue_hold *hold)
 }
 
 enum queue_lane
-lane_wanted(const struct schedule *schedule, const struct store_message *stored)
+lane_wanted(const struct schedule *schedule, const struct store_message *stored,
+            enum queue_lane otherwise)
 {
 	const struct queue_hold *hold = holds_of_message(schedule->holds, stored);
 
@@ -512,7 +513,7 @@ lane_wanted(const struct schedule *schedule, const struct store_message *stored)
 		if (hold && hold->action == QUEUE_REROUTE)
 			return hold->lane;
 	}
-	return stored->lane;
+	return otherwise;
 }
 
 const struct queue_hold *
