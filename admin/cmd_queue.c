@@ -267,16 +267,17 @@ on_count(void *arg, enum queue_answer got, const struct queue_count *count)
 
 /* What is done to messages: a bounded share, and where to go on. */
 static void
-act(struct request *request, struct queue_order *order)
+act(struct request *request, const struct queue_order *whole)
 {
+	struct queue_order order = *whole;
 	struct queue_id id;
 
 	if (*request_text(request, "after") != '\0') {
-		if (!take_cursor(request, &id, &order->from))
+		if (!take_cursor(request, &id, &order.from))
 			return;
-		order->after = &id;
+		order.after = &id;
 	}
-	queue_act(request_peers(request)->queue, order, on_count, request);
+	queue_act(request_peers(request)->queue, &order, on_count, request);
 }
 
 void
