@@ -352,6 +352,7 @@ schedule_reload(struct schedule *schedule, const struct conf *conf)
 	if (longest_wait(conf) > schedule->longest)
 		schedule->longest = longest_wait(conf);
 	sites_reload(schedule->sites, conf);
+	reply_rules_reload(schedule->replies, conf);
 	lines_settle(schedule); /* they may have more places now */
 	for (size_t i = 0; i < QUEUE_LANES; i++)
 		lane_poke(&schedule->lanes[i]);

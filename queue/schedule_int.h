@@ -12,6 +12,7 @@
 #include "queue/fair.h"
 #include "queue/hold.h"
 #include "queue/proto.h"
+#include "queue/reply_rules.h"
 #include "queue/schedule.h"
 #include "queue/sites.h"
 
@@ -139,6 +140,7 @@ struct schedule {
 	struct ipc_hub *hub;
 	const struct conf *conf;
 	struct holds *holds;
+	struct reply_rules *replies;
 	struct sites *sites;
 	struct loop_timer *site_timer; /* the next line whose site lets one begin later */
 	msec_t site_wake;              /* what it is armed for; 0: nothing */
@@ -214,9 +216,11 @@ void job_to(struct job *job, enum job_state state);
 /* --- schedule_outcome.c --- */
 
 const struct store_recipient *recipient_of(const struct store_message *stored, uint16_t index);
-/* Takes the outcomes of a job in flight (or one that could not even start) to the store. */
+/* Takes the outcomes of a job in flight (or one that could not even start) to the store. rules: as
+ * reply_judge gave them; NULL: nobody was asked. */
 void job_finish(struct job *job, const struct queue_contact *contact,
-                const struct queue_outcome *outcomes, size_t count, struct ipc_from waiting);
+                const struct queue_outcome *outcomes, const struct conf_reply_rule *const *rules,
+                size_t count, struct ipc_from waiting);
 /* Its site waits: it is deferred without an attempt. */
 void job_put_off(struct job *job);
 /* All outcomes of the round are durable. */
@@ -229,13 +233,25 @@ struct ending { /* of what is deferred when its time is over */
 	enum store_state state;
 	char words[80]; /* in front of the last answer */
 };
-/* ending NULL: it is not over. */
-void to_stored(const struct queue_outcome *in, const struct ending *ending,
-               struct store_outcome *out);
+/* rule NULL: none fits; ending NULL: it is not over. */
+void to_stored(const struct queue_outcome *in, const struct conf_reply_rule *rule,
+               const struct ending *ending, struct store_outcome *out);
 /* Appends what an outcome remembers of a reply: one line, cut where the store's record ends. */
 void reply_add(char out[STORE_REPLY_MAX + 1], const struct reply *reply);
 void log_outcome(const struct queue_id *id, const struct store_message *stored,
                  const struct store_outcome *outcome, unsigned attempt);
+
+/* --- schedule_reply.c --- */
+
+/* Asks the reply rules: the fate is then what they say. The rule is borrowed until the next reload;
+ * NULL: none fits. */
+const struct conf_reply_rule *reply_judge(struct schedule *schedule, const char *domain,
+                                          const struct queue_contact *contact,
+                                          struct queue_outcome *outcome);
+/* And what they say of the site. Gives site events. */
+unsigned replies_told(const struct job *job, struct site *site,
+                      const struct conf_reply_rule *const *rules,
+                      const struct queue_outcome *outcomes, size_t count);
 
 /* --- schedule_held.c --- */
 

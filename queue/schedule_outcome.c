@@ -7,7 +7,6 @@
 
 #include "core/log.h"
 #include "core/random.h"
-#include "queue/reply_rules.h"
 
 #define PUT_OFF          "not attempted: "
 #define NULL_SENDER_KEEP (24 * 60 * 60 * 1000)
@@ -289,7 +288,8 @@ ending_of(const struct message *message, msec_t now, struct ending *ending)
 }
 
 void
-to_stored(const struct queue_outcome *in, const struct ending *ending, struct store_outcome *out)
+to_stored(const struct queue_outcome *in, const struct conf_reply_rule *rule,
+          const struct ending *ending, struct store_outcome *out)
 {
 	static const enum store_state states[] = {STORE_DELIVERED, STORE_QUEUED, STORE_BOUNCED};
 
@@ -302,6 +302,13 @@ to_stored(const struct queue_outcome *in, const struct ending *ending, struct st
 		add_cut(out->reply, ending->words);
 		/* A bounce of ours has our code, not that of the last answer. */
 		out->last = ending->state == STORE_BOUNCED ? 0 : (uint16_t)strlen(out->reply);
+	} else if (rule && (in->fate == QUEUE_FAILED) != (in->reply.code >= 500)) {
+		char words[112];
+
+		snprintf(words, sizeof(words), "%s by rule %.60s; last: ",
+		         in->fate == QUEUE_FAILED ? "5.0.0 not tried again" : "tried again",
+		         rule->name);
+		add_cut(out->reply, words);
 	}
 	reply_add(out->reply, &in->reply);
 }
@@ -318,7 +325,8 @@ note_deferral(struct message *message, msec_t not_before)
 /* not_before 0: it was attempted. */
 static void
 finish(struct job *job, const struct queue_contact *contact, const struct queue_outcome *outcomes,
-       size_t count, struct ipc_from waiting, msec_t not_before)
+       const struct conf_reply_rule *const *rules, size_t count, struct ipc_from waiting,
+       msec_t not_before)
 {
 	struct message *message = job->message;
 	struct lane *lane = job->lane;
@@ -345,7 +353,9 @@ finish(struct job *job, const struct queue_contact *contact, const struct queue_
 	job->waiting = waiting;
 	job->ended = 0;
 	for (size_t i = 0; i < count; i++) {
-		to_stored(&outcomes[i], ending, &stored[i]);
+		const struct conf_reply_rule *rule = rules ? rules[i] : NULL;
+
+		to_stored(&outcomes[i], rule, ending, &stored[i]);
 		job->ended += stored[i].state != STORE_QUEUED;
 		log_outcome(&job->id, message->stored, &stored[i], message->attempt);
 		if (stored[i].state != STORE_QUEUED)
@@ -353,7 +363,7 @@ finish(struct job *job, const struct queue_contact *contact, const struct queue_
 		note_deferral(message, not_before);
 		message->slow |= slow;
 		if (contact)
-			message->reply = reply_classify(&outcomes[i].reply, contact->end, NULL);
+			message->reply = reply_classify(&outcomes[i].reply, contact->end, rule);
 	}
 	message->open--;
 	message->finishing++;
@@ -367,9 +377,10 @@ finish(struct job *job, const struct queue_contact *contact, const struct queue_
 
 void
 job_finish(struct job *job, const struct queue_contact *contact,
-           const struct queue_outcome *outcomes, size_t count, struct ipc_from waiting)
+           const struct queue_outcome *outcomes, const struct conf_reply_rule *const *rules,
+           size_t count, struct ipc_from waiting)
 {
-	finish(job, contact, outcomes, count, waiting, 0);
+	finish(job, contact, outcomes, rules, count, waiting, 0);
 }
 
 /* Where the last answer begins in what is kept of a recipient that was put off, maybe again. */
@@ -389,9 +400,6 @@ void
 job_put_off(struct job *job)
 {
 	static const struct ipc_from nobody;
-	static const char *const rules[] = {[SITE_BACKING_OFF] = "back-off",
-	                                    [SITE_BY_RULE] = "reply rule",
-	                                    [SITE_BY_OPERATOR] = "operator"};
 	struct message *message = job->message;
 	struct site *site = job->line->site;
 	struct queue_outcome outcomes[PROTO_JOB_MAX];
@@ -413,8 +421,9 @@ job_put_off(struct job *job)
 			snprintf(text, sizeof(outcomes[i].reply.text), "%s", last);
 		else
 			snprintf(text, sizeof(outcomes[i].reply.text),
-			         PUT_OFF "site %.80s waits until %s (%s)%s%s", site->name, until,
-			         rules[site->paused], last[0] ? "; last: " : "", last);
+			         PUT_OFF "site %.80s waits until %s (%s%s)%s%s", site->name, until,
+			         site->paused == SITE_BY_RULE ? "reply rule " : "", site->why,
+			         last[0] ? "; last: " : "", last);
 	}
-	finish(job, NULL, outcomes, job->count, nobody, site_put_off(site));
+	finish(job, NULL, outcomes, NULL, job->count, nobody, site_put_off(site));
 }

@@ -41,7 +41,7 @@ job_give_up(struct job *job, const char *text)
 		snprintf(outcomes[i].reply.text, sizeof(outcomes[i].reply.text), "%s",
 		         text ? text : last);
 	}
-	job_finish(job, NULL, outcomes, job->count, nobody);
+	job_finish(job, NULL, outcomes, NULL, job->count, nobody);
 }
 
 void
@@ -259,8 +259,7 @@ on_stray_finished(void *arg, enum store_result result)
 
 static void
 finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue_id *id,
-             const struct queue_contact *contact, const struct queue_outcome *outcomes,
-             size_t count)
+             const struct queue_contact *contact, struct queue_outcome *outcomes, size_t count)
 {
 	enum queue_lane where = QUEUE_LANES;
 	struct store_outcome stored[PROTO_JOB_MAX];
@@ -274,11 +273,16 @@ finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue
 		acknowledge(schedule, from, true); /* finished long ago */
 		return;
 	}
-	for (size_t i = 0; i < count; i++) {
-		if (outcomes[i].fate != QUEUE_DEFERRED)
-			to_stored(&outcomes[i], NULL, &stored[ended++]);
-	}
 	struct store_message *message = store_load_message(schedule->store, where, id);
+	for (size_t i = 0; i < count && message; i++) {
+		const struct store_recipient *recipient = recipient_of(message, outcomes[i].index);
+		const struct conf_reply_rule *rule =
+		    recipient
+		        ? reply_judge(schedule, recipient->address.domain, contact, &outcomes[i])
+		        : NULL;
+		if (outcomes[i].fate != QUEUE_DEFERRED)
+			to_stored(&outcomes[i], rule, NULL, &stored[ended++]);
+	}
 	if (!message || ended == 0) {
 		acknowledge(schedule, from, ended == 0);
 		store_message_free(message);
@@ -332,9 +336,13 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 	if (job && job->state == JOB_FINISHING) {
 		job->waiting = from; /* said again while the disk is busy with it */
 	} else if (job && job->state == JOB_IN_FLIGHT && job->message && same) {
+		const struct conf_reply_rule *rules[PROTO_JOB_MAX];
 		unsigned events;
+		for (size_t i = 0; i < count; i++)
+			rules[i] = reply_judge(schedule, job->domain, &contact, &outcomes[i]);
 		struct site *site = site_hear(job, &contact, outcomes, count, &events);
-		job_finish(job, &contact, outcomes, count, from);
+		events |= replies_told(job, site, rules, outcomes, count);
+		job_finish(job, &contact, outcomes, rules, count, from);
 		site_told(schedule, site, events);
 	} else if (job && job->state == JOB_IN_FLIGHT && job->message) {
 		char text[QUEUE_ID_TEXT_SIZE];

@@ -29,6 +29,7 @@ sites_open(struct schedule *schedule)
 {
 	schedule->sites = sites_new(schedule->conf);
 	sites_keep(schedule->sites, schedule->loop, schedule->store, schedule_now(schedule));
+	schedule->replies = reply_rules_new(schedule->conf);
 	schedule->wakes = wakes_new(schedule);
 	schedule->site_timer = loop_timer_new(schedule->loop, on_site_timer, schedule);
 }
@@ -38,6 +39,7 @@ sites_close(struct schedule *schedule)
 {
 	loop_timer_free(schedule->site_timer);
 	wakes_free(schedule->wakes);
+	reply_rules_free(schedule->replies);
 	sites_free(schedule->sites);
 }
 
@@ -182,12 +184,16 @@ void
 site_told(struct schedule *schedule, struct site *site, unsigned events)
 {
 	char until[CLOCK_RFC3339_SIZE], said[sizeof(site->last_reply)];
+	char why[4 * sizeof(site->why)];
 
+	if (events & SITE_PAUSED)
+		events &= ~(
+		    unsigned)SITE_RESUMED; /* a rule's will: it answers, but is to be left alone */
 	if (events & SITE_PAUSED) {
 		clock_rfc3339(site->until, until);
-		log_info("-", "site-paused",
-		         "site=%s until=%s rule=back-off failures=%u last=\"%s\"", site->name,
-		         until, site->failures, log_text(site->last_reply, said, sizeof(said)));
+		log_info("-", "site-paused", "site=%s until=%s rule=%s failures=%u last=\"%s\"",
+		         site->name, until, log_word(site->why, why, sizeof(why)), site->failures,
+		         log_text(site->last_reply, said, sizeof(said)));
 		put_off_all(schedule, site);
 	}
 	if (events & SITE_RESUMED) {

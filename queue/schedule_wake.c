@@ -111,7 +111,8 @@ on_timer(void *arg)
 		const struct site *site = sites_find(wakes->schedule->sites, wake->site);
 
 		next = LIST_NEXT(wake, link);
-		if (site == NULL || site->failing)
+		if (site == NULL || site->failing ||
+		    site_is_paused(site, schedule_now(wakes->schedule)))
 			wake_free(wakes, wake);
 		else if (has_room(wakes->schedule, wake) && !wake_page(wakes->schedule, wake)) {
 			if (wake->woken > 0)

@@ -17,7 +17,9 @@
 #define DAY         (24 * 60 * 60 * 1000)
 #define FEW         8             /* replies: below that there is no percentile */
 #define AWAY        SITE_BACK_OFF /* msec of failing after which its mail is worth waking */
-#define PUT_OFF     100           /* msec between what comes again after a pause */
+#define SLOWER      2000 /* msec between two attempts, to begin with, where one at once is too fast */
+#define SLOWEST     (5 * 60 * 1000)
+#define PUT_OFF     100 /* msec between what comes again after a pause */
 #define PUT_OFF_MAX (10 * 60 * 1000)
 
 void
@@ -36,6 +38,27 @@ limit_of(const struct site *site, const struct site_bounds *bounds)
 	return limit < bounds->most ? limit : bounds->most;
 }
 
+static bool
+is_capped(const struct site_cap *cap, msec_t now)
+{
+	return cap->until > now;
+}
+
+static double
+capped(double limit, const struct site_cap *cap, msec_t now)
+{
+	return is_capped(cap, now) && cap->connections > 0 && cap->connections < limit
+	           ? cap->connections
+	           : limit;
+}
+
+/* As learned, as far as somebody's will allows. */
+static double
+limit_now(const struct site *site, const struct site_bounds *bounds, msec_t now)
+{
+	return capped(capped(limit_of(site, bounds), &site->by_rule, now), &site->by_operator, now);
+}
+
 bool
 site_is_paused(const struct site *site, msec_t now)
 {
@@ -45,7 +68,7 @@ site_is_paused(const struct site *site, msec_t now)
 unsigned
 site_places(const struct site *site, const struct site_bounds *bounds, msec_t now)
 {
-	double limit = limit_of(site, bounds);
+	double limit = limit_now(site, bounds, now);
 
 	if (site_is_paused(site, now))
 		return 0;
@@ -54,23 +77,40 @@ site_places(const struct site *site, const struct site_bounds *bounds, msec_t no
 	return limit < 1 ? 1 : (unsigned)limit;
 }
 
-/* msec for each attempt, at least one. */
+/* msec for each attempt, at least one; without a bound none. */
 static msec_t
-interval_of(const struct site_bounds *bounds)
+interval_of(const struct conf_burst *rate)
 {
-	const msec_t interval = bounds->rate.period / (msec_t)bounds->rate.count;
+	msec_t interval;
 
+	if (rate->count == 0)
+		return 0;
+	interval = rate->period / (msec_t)rate->count;
 	return interval > 0 ? interval : 1;
+}
+
+/* The strictest of those that are in force. */
+static const struct conf_burst *
+rate_now(const struct site *site, const struct site_bounds *bounds, msec_t now)
+{
+	const struct site_cap *caps[] = {&site->by_rule, &site->by_operator};
+	const struct conf_burst *rate = &bounds->rate;
+
+	for (size_t i = 0; i < 2; i++)
+		if (is_capped(caps[i], now) && interval_of(&caps[i]->rate) > interval_of(rate))
+			rate = &caps[i]->rate;
+	return rate;
 }
 
 msec_t
 site_conforms(const struct site *site, const struct site_bounds *bounds, msec_t now)
 {
-	const unsigned burst = bounds->rate.at_once > 0 ? bounds->rate.at_once : 1;
+	const struct conf_burst *rate = rate_now(site, bounds, now);
+	const unsigned burst = rate->at_once > 0 ? rate->at_once : 1;
 
-	if (bounds->rate.count == 0)
+	if (rate->count == 0)
 		return now;
-	return site->next - (msec_t)(burst - 1) * interval_of(bounds);
+	return site->next - (msec_t)(burst - 1) * interval_of(rate);
 }
 
 bool
@@ -83,9 +123,11 @@ site_may_begin(const struct site *site, const struct site_bounds *bounds, msec_t
 void
 site_begin(struct site *site, const struct site_bounds *bounds, msec_t now)
 {
+	const struct conf_burst *rate = rate_now(site, bounds, now);
+
 	site->in_flight++;
-	if (bounds->rate.count > 0)
-		site->next = (site->next > now ? site->next : now) + interval_of(bounds);
+	if (rate->count > 0)
+		site->next = (site->next > now ? site->next : now) + interval_of(rate);
 }
 
 void
@@ -210,12 +252,49 @@ learn_speed(struct site *site, const struct queue_contact *contact, msec_t now)
 /* --- concurrency and back-off --- */
 
 void
-site_pause(struct site *site, enum site_pause why, msec_t until)
+site_pause(struct site *site, enum site_pause kind, const char *why, msec_t until)
 {
-	site->paused = why;
+	site->paused = kind;
 	site->until = until;
+	snprintf(site->why, sizeof(site->why), "%s", why);
 	site->probing = true;
 	site->put_off = 0;
+}
+
+bool
+site_suspend(struct site *site, const char *rule, msec_t until, msec_t now)
+{
+	if (site_is_paused(site, now) && (site->paused == SITE_BY_OPERATOR || site->until >= until))
+		return false;
+	site_pause(site, SITE_BY_RULE, rule, until);
+	return true;
+}
+
+bool
+site_slow_down(struct site *site, const struct site_bounds *bounds, const char *rule, msec_t began,
+               msec_t until, msec_t now)
+{
+	const double limit = limit_now(site, bounds, now);
+	const struct conf_burst rate = *rate_now(site, bounds, now);
+	struct site_cap *cap = &site->by_rule;
+
+	if (began <= site->lowered)
+		return false;
+	site->lowered = now;
+	site->limit = limit >= 2 ? limit / 2 : 1;
+	if (!is_capped(cap, now))
+		memset(cap, 0, sizeof(*cap));
+	cap->connections = (unsigned)site->limit;
+	if (limit < 2 && interval_of(&rate) < SLOWEST / 2)
+		cap->rate = rate.count > 0
+		                ? (struct conf_burst){.at_once = rate.at_once,
+		                                      .count = rate.count,
+		                                      .period = 2 * rate.period}
+		                : (struct conf_burst){.at_once = 1, .count = 1, .period = SLOWER};
+	if (until > cap->until)
+		cap->until = until;
+	snprintf(cap->why, sizeof(cap->why), "%s", rule);
+	return true;
 }
 
 void
@@ -256,7 +335,7 @@ learn_failure(struct site *site, const struct site_bounds *bounds, msec_t began,
 	site->failures++;
 	if (site->paused >= SITE_BY_RULE && site_is_paused(site, now))
 		return 0; /* longer is somebody's will */
-	site_pause(site, SITE_BACKING_OFF, now + site_back_off(site->failures, chance));
+	site_pause(site, SITE_BACKING_OFF, "back-off", now + site_back_off(site->failures, chance));
 	return SITE_PAUSED;
 }
 
@@ -272,7 +351,8 @@ learn_answer(struct site *site, const struct site_bounds *bounds, msec_t now)
 	site->probing = false;
 	if (back_off) /* one that was under way has an answer */
 		site->paused = SITE_NOT_PAUSED;
-	site->limit = limit + 1 / limit;
+	/* What goes well below a cap says nothing of what would go above it. */
+	site->limit = limit_now(site, bounds, now) < limit ? limit : limit + 1 / limit;
 	if (site->limit > bounds->most)
 		site->limit = bounds->most;
 	return away || back_off ? SITE_RESUMED : 0;
@@ -307,5 +387,6 @@ bool
 site_has_state(const struct site *site, const struct site_bounds *bounds, msec_t now)
 {
 	return site->in_flight > 0 || site->slow || site->failing > 0 || site->failures > 0 ||
-	       site_is_paused(site, now) || limit_of(site, bounds) > bounds->start;
+	       site_is_paused(site, now) || is_capped(&site->by_rule, now) ||
+	       is_capped(&site->by_operator, now) || limit_of(site, bounds) > bounds->start;
 }

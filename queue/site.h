@@ -31,6 +31,15 @@ struct site_histogram { /* halved each day */
 };
 
 enum site_pause { SITE_NOT_PAUSED, SITE_BACKING_OFF, SITE_BY_RULE, SITE_BY_OPERATOR };
+#define SITE_WHY_SIZE 224
+
+/* Less than the configuration allows, for a while. */
+struct site_cap {
+	msec_t until;           /* means nothing once it has passed */
+	unsigned connections;   /* at once, at most; 0: no bound */
+	struct conf_burst rate; /* attempts; count 0: no bound */
+	char why[SITE_WHY_SIZE];
+};
 
 struct site {
 	char name[QUEUE_SITE_SIZE];
@@ -44,7 +53,9 @@ struct site {
 	msec_t failing;         /* since when nobody answers; 0: the last one did */
 	enum site_pause paused; /* why: means nothing once until has passed */
 	msec_t until;
-	unsigned put_off; /* what met this pause so far */
+	char why[SITE_WHY_SIZE]; /* "back-off", the rule's name, the operator's words */
+	unsigned put_off;        /* what met this pause so far */
+	struct site_cap by_rule, by_operator;
 	/* rate: when the next attempt would conform if all allowance had been used */
 	msec_t next;
 	/* speed */
@@ -91,7 +102,13 @@ unsigned site_learn(struct site *site, const struct site_bounds *bounds,
                     const struct site_attempt *attempt, unsigned chance, msec_t now);
 /* Nothing happens for so long that it may not be slow any more: as site_learn says. */
 unsigned site_look(struct site *site, msec_t now);
-void site_pause(struct site *site, enum site_pause why, msec_t until);
+void site_pause(struct site *site, enum site_pause kind, const char *why, msec_t until);
+/* A reply rule's: unless somebody's will has paused it for longer already. False: so it is. */
+bool site_suspend(struct site *site, const char *rule, msec_t until, msec_t now);
+/* A reply rule's: half of what it gets, connections first, then their rate. What began before it
+ * was lowered last changes nothing: false. */
+bool site_slow_down(struct site *site, const struct site_bounds *bounds, const char *rule,
+                    msec_t began, msec_t until, msec_t now);
 /* Ends a pause, whatever it is for. */
 void site_resume(struct site *site, msec_t now);
 /* When what met the pause shall come again: not all at once. */

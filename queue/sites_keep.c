@@ -12,7 +12,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-#define FORMAT 1
+#define FORMAT 2
 #define EVERY  (30 * 1000)
 #define BATCH  500
 #define OLD    (INT64_C(30) * 24 * 60 * 60 * 1000) /* not met for so long: forgotten */
@@ -38,7 +38,16 @@ encode(const struct site *site, struct buf *out)
 	wire_put_u32(out, (uint32_t)(site->limit * 1000));
 	wire_put_u8(out, site->probing);
 	wire_put_u8(out, site->slow);
-	wire_put_u8(out, (uint8_t)site->paused);
+	/* An operator's will is a directive. */
+	wire_put_u8(out,
+	            site->paused == SITE_BY_OPERATOR ? SITE_NOT_PAUSED : (uint8_t)site->paused);
+	wire_put_str(out, site->why);
+	wire_put_u64(out, (uint64_t)site->by_rule.until);
+	wire_put_u32(out, site->by_rule.connections);
+	wire_put_u32(out, site->by_rule.rate.at_once);
+	wire_put_u32(out, site->by_rule.rate.count);
+	wire_put_u64(out, (uint64_t)site->by_rule.rate.period);
+	wire_put_str(out, site->by_rule.why);
 	wire_put_u32(out, site->failures);
 	wire_put_u64(out, (uint64_t)site->failing);
 	wire_put_u64(out, (uint64_t)site->until);
@@ -70,7 +79,14 @@ decode(const void *data, size_t len, struct site *out)
 	out->probing = wire_u8(&wire) != 0;
 	out->slow = wire_u8(&wire) != 0;
 	const unsigned paused = wire_u8(&wire);
-	out->paused = paused <= SITE_BY_OPERATOR ? (enum site_pause)paused : SITE_NOT_PAUSED;
+	out->paused = paused < SITE_BY_OPERATOR ? (enum site_pause)paused : SITE_NOT_PAUSED;
+	wire_str(&wire, out->why, sizeof(out->why));
+	out->by_rule.until = (msec_t)wire_u64(&wire);
+	out->by_rule.connections = wire_u32(&wire);
+	out->by_rule.rate.at_once = wire_u32(&wire);
+	out->by_rule.rate.count = wire_u32(&wire);
+	out->by_rule.rate.period = (msec_t)wire_u64(&wire);
+	wire_str(&wire, out->by_rule.why, sizeof(out->by_rule.why));
 	out->failures = wire_u32(&wire);
 	out->failing = (msec_t)wire_u64(&wire);
 	out->until = (msec_t)wire_u64(&wire);

@@ -113,15 +113,70 @@ test_pause(void)
 	begin();
 	for (int i = 0; i < 1000; i++)
 		meet(QUEUE_CONTACT_OK, now, 10);
-	site_pause(&site, SITE_BY_OPERATOR, now + 5000);
+	site_pause(&site, SITE_BY_OPERATOR, "alice", now + 5000);
 	ok(site_places(&site, &bounds, now) == 0, "an operator's pause");
 	meet(QUEUE_CONTACT_OK, now, 10);
 	ok(site_is_paused(&site, now), "is not ended by an answer");
 	now += 5000;
-	site_pause(&site, SITE_BY_OPERATOR, now);
+	site_pause(&site, SITE_BY_OPERATOR, "alice", now);
 	ok(site_places(&site, &bounds, now) == 4, "afterwards a fifth of the last limit");
 	meet(QUEUE_CONTACT_OK, now, 10);
 	ok(site_places(&site, &bounds, now) == 20, "and after an answer all of it");
+}
+
+/* Reply rules: below an operator's will; one at a time, and once for all that was under way. */
+static void
+test_rules(void)
+{
+	begin();
+	ok(site_suspend(&site, "rest", now + 5000, now) && site_is_paused(&site, now) &&
+	       strcmp(site.why, "rest") == 0,
+	   "a rule suspends");
+	ok(!site_suspend(&site, "short", now + 4000, now) && site.until == now + 5000,
+	   "not for less than it is already");
+	ok(site_suspend(&site, "long", now + 6000, now) && site.until == now + 6000, "for more");
+	site_pause(&site, SITE_BY_OPERATOR, "alice", now + 1000);
+	ok(!site_suspend(&site, "long", now + 6000, now) && site.until == now + 1000,
+	   "and not against an operator");
+	begin();
+	for (int i = 0; i < 1000; i++)
+		meet(QUEUE_CONTACT_OK, now, 10);
+	ok(site_slow_down(&site, &bounds, "fast", now, now + 60000, now) &&
+	       site_places(&site, &bounds, now) == 10,
+	   "slower halves");
+	ok(!site_slow_down(&site, &bounds, "fast", now, now + 60000, now) &&
+	       site_places(&site, &bounds, now) == 10,
+	   "once for all that was under way");
+	meet(QUEUE_CONTACT_OK, now, 10);
+	ok(site_places(&site, &bounds, now) == 10, "an answer adds nothing meanwhile");
+	for (int i = 0; i < 3; i++) {
+		now++;
+		site_slow_down(&site, &bounds, "fast", now, now + 60000, now);
+	}
+	ok(site_places(&site, &bounds, now) == 1 && site_may_begin(&site, &bounds, now),
+	   "down to one");
+	now++;
+	site_slow_down(&site, &bounds, "fast", now, now + 60000, now);
+	site_begin(&site, &bounds, now);
+	site_end(&site);
+	ok(site_conforms(&site, &bounds, now) == now + 2000, "and then one in two seconds");
+	now++;
+	site_slow_down(&site, &bounds, "fast", now, now + 60000, now);
+	site_begin(&site, &bounds, now + 2000);
+	site_end(&site);
+	ok(site_conforms(&site, &bounds, now + 2000) == now + 6000, "in four");
+	for (int i = 0; i < 30; i++) {
+		now++;
+		site_slow_down(&site, &bounds, "fast", now, now + 60000, now);
+	}
+	ok(site.by_rule.rate.period < 5 * 60 * 1000, "but some go in any hour");
+	ok(site_has_state(&site, &bounds, now), "which is remembered");
+	now += 60000 + 6000;
+	ok(site_places(&site, &bounds, now) == 1, "afterwards it begins from there,");
+	for (int i = 0; i < 1000; i++)
+		meet(QUEUE_CONTACT_OK, now, 10);
+	ok(site_places(&site, &bounds, now) == 20 && site_conforms(&site, &bounds, now) <= now,
+	   "and grows again");
 }
 
 static void
@@ -300,6 +355,7 @@ main(void)
 	test_concurrency();
 	test_back_off();
 	test_pause();
+	test_rules();
 	test_rate();
 	test_slow();
 	test_histogram();
