@@ -32,7 +32,7 @@ enum argument_type {
 	ARGUMENT_NUMBER,   /* any number above 0, of something: request_number */
 	ARGUMENT_SIZE,     /* "5MiB", as in the configuration: request_size */
 	ARGUMENT_MAILBOX,  /* an address or a domain: request_mailbox */
-	ARGUMENT_SITE,     /* a site's name, or a domain: request_text */
+	ARGUMENT_SITE,     /* a site, or a domain that it serves: request_text or request_site */
 	ARGUMENT_FLAG,     /* true or false: request_flag */
 	ARGUMENT_ADDRESS,  /* request_identity, of the kind ADDRESS */
 	ARGUMENT_IDENTITY, /* an address, a domain or all below one: request_identity */
@@ -66,6 +66,8 @@ uint32_t request_count(const struct request *request, const char *name);
 void request_mailbox(const struct request *request, const char *name, char out[ADDRESS_TEXT_SIZE]);
 uint64_t request_size(const struct request *request, const char *name);
 const struct identity *request_identity(const struct request *request);
+/* The argument "site", a domain in its canonical spelling. */
+void request_site(const struct request *request, char out[QUEUE_SITE_SIZE]);
 bool request_flag(const struct request *request, const char *name);
 uint64_t request_number(const struct request *request, const char *name);
 msec_t request_duration(const struct request *request, const char *name);
@@ -136,6 +138,14 @@ void cmd_reload(struct request *request);
 void cmd_sender_explain(struct request *request);
 void cmd_session_kill(struct request *request);
 void cmd_session_list(struct request *request);
+void cmd_site_limit(struct request *request);
+void cmd_site_list(struct request *request);
+void cmd_site_resume(struct request *request);
+void cmd_site_rules(struct request *request);
+void cmd_site_show(struct request *request);
+void cmd_site_slow(struct request *request);
+void cmd_site_suspend(struct request *request);
+void cmd_site_unlimit(struct request *request);
 void cmd_status(struct request *request);
 void cmd_status_late(struct request *request);
 void cmd_stop(struct request *request);

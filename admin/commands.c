@@ -34,6 +34,10 @@
 	{                                                                                          \
 		"after", ARGUMENT_TEXT, false                                                      \
 	}
+#define SITE                                                                                       \
+	{                                                                                          \
+		"site", ARGUMENT_SITE, true                                                        \
+	}
 #define REASON                                                                                     \
 	{                                                                                          \
 		"reason", ARGUMENT_TEXT, false                                                     \
@@ -80,6 +84,15 @@ const struct command commands[] = {
     {"queue.check",    ROLE_LOOK,    PATIENCE_AUDIT, cmd_queue_check,    NULL, {{"check", ARGUMENT_NUMBER, false}}},
 
     {"trace",          ROLE_LOOK,    PATIENCE,       cmd_trace,          NULL, {{"message", ARGUMENT_MESSAGE, false}, {"message_id", ARGUMENT_LINE, false}, {"address", ARGUMENT_ADDRESS, false}, {"since", ARGUMENT_DURATION, false}, {"limit", ARGUMENT_COUNT, false}, {"after", ARGUMENT_TEXT, false}}},
+
+    {"site.list",      ROLE_LOOK,    PATIENCE,       cmd_site_list,      NULL, {{"after", ARGUMENT_COUNT, false}}},
+    {"site.slow",      ROLE_LOOK,    PATIENCE,       cmd_site_slow,      NULL, {{"after", ARGUMENT_COUNT, false}}},
+    {"site.rules",     ROLE_LOOK,    PATIENCE,       cmd_site_rules,     NULL, {{"after", ARGUMENT_COUNT, false}}},
+    {"site.show",      ROLE_LOOK,    PATIENCE,       cmd_site_show,      NULL, {SITE}},
+    {"site.suspend",   ROLE_OPERATE, PATIENCE,       cmd_site_suspend,   NULL, {SITE, {"for", ARGUMENT_DURATION, true}, REASON}},
+    {"site.resume",    ROLE_OPERATE, PATIENCE,       cmd_site_resume,    NULL, {SITE, REASON}},
+    {"site.limit",     ROLE_OPERATE, PATIENCE,       cmd_site_limit,     NULL, {SITE, {"connections", ARGUMENT_COUNT, false}, {"rate", ARGUMENT_TEXT, false}, {"for", ARGUMENT_DURATION, true}, REASON}},
+    {"site.unlimit",   ROLE_OPERATE, PATIENCE,       cmd_site_unlimit,   NULL, {SITE, REASON}},
 
     {"session.list",   ROLE_LOOK,    PATIENCE,       cmd_session_list,   NULL, {OF_ACCOUNT, {"after", ARGUMENT_NUMBER, false}}},
     {"session.kill",   ROLE_OPERATE, PATIENCE,       cmd_session_kill,   NULL, {OF_ACCOUNT, {"session", ARGUMENT_NUMBER, false}}},

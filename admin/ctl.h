@@ -65,6 +65,11 @@ int ctl_queue_run_check(json_t *request);
 int ctl_trace_run(json_t *request);
 void ctl_account_print_history(const json_t *request, const json_t *result);
 
+void ctl_site_print_list(const json_t *request, const json_t *result);
+void ctl_site_print_rules(const json_t *request, const json_t *result);
+void ctl_site_print(const json_t *request, const json_t *result);
+void ctl_site_prepare_limit(json_t *request);
+
 void ctl_session_print_list(const json_t *request, const json_t *result);
 void ctl_session_prepare_kill(json_t *request);
 void ctl_session_print_killed(const json_t *request, const json_t *result);

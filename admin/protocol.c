@@ -432,6 +432,15 @@ is_site(const char *text)
 	return len > 0 && len < QUEUE_SITE_SIZE && strcspn(text, " \"") == len && is_one_line(text);
 }
 
+void
+request_site(const struct request *request, char out[QUEUE_SITE_SIZE])
+{
+	const char *text = request_text(request, "site");
+	char domain[ADDRESS_DOMAIN_MAX + 1];
+
+	snprintf(out, QUEUE_SITE_SIZE, "%s", domain_canonical(text, domain) ? domain : text);
+}
+
 /* NULL when value is what the argument wants, else what is wrong with it, to follow its name. The
  * code goes to *code. */
 static const char *

@@ -364,9 +364,10 @@ const struct option conf_options[] = {
     {"sites", TYPE_RECORDS, F(sites), "", 0, 0, true,
      "what sites get that are not like others; the first that matches counts", .record = &site},
     {"lanes.rules", TYPE_RECORDS, F(lane_rules), "", 0, 0, true,
-     "where mail waits that could not be delivered; the first rule that matches counts. Behind "
-     "them: "
-     "in fallback if its site is slow or it is older than retry.fallback_after, else in retry",
+     "where mail waits that could not be delivered; the first rule that fits counts, and where "
+     "none "
+     "does it is fallback if the site is slow or the mail older than retry.fallback_after, else "
+     "retry",
      .record = &lane_rule},
     {"lanes.retry_connections", TYPE_COUNT, F(retry_connections), "100", 1, 10000, true,
      "at once for mail in retry, of relay.connections"},

@@ -518,6 +518,7 @@ admin_frame(struct ipc_from from, struct ipc_frame *frame)
 	else if (frame->type == PROTO_CHECK)
 		on_check(from, frame);
 	else if (!settings_frame(program.settings, from, frame) &&
+	         !schedule_site_frame(program.schedule, from, frame) &&
 	         !operate_frame(program.operate, from, frame) &&
 	         !tracer_frame(program.tracer, from, frame))
 		malformed(from, frame);

@@ -14,6 +14,7 @@
 #include "core/buf.h"
 #include "queue/client.h"
 #include "queue/control.h"
+#include "queue/control_site.h"
 #include "queue/id.h"
 #include "queue/trace.h"
 #include "queue/worker.h"
@@ -62,6 +63,11 @@ enum proto_type {
 	                 QUEUE_AGES x u32 messages), u8 more, id next */
 	PROTO_CHECK,  /* call: u64 number -> u8 answer, u64 number, u64 records, u64 bodies, u64
 	                 octets, str doing, u16 n, n x (str where, str what, str todo) */
+	PROTO_SITES,  /* call: u8 slow, u32 first -> u8 answer, u16 n, sites, u8 more */
+	PROTO_SITE,   /* call: str name -> u8 answer, site, u32 domains, u16 n, n x str domain */
+	PROTO_SITE_ORDER,  /* call: u8 action, str site, u64 until, u32 connections, rate, str by,
+	                      str reason -> as PROTO_SITE */
+	PROTO_REPLY_RULES, /* call: u32 first -> u8 answer, u16 n, rules, u8 more */
 };
 
 enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask again */ };
@@ -78,6 +84,8 @@ enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask a
 #define PROTO_EHLO_MAX         255
 #define PROTO_IP_MAX           63
 #define PROTO_ADDRESS_TEXT_MAX 319
+#define PROTO_SITES_PAGE       100
+#define PROTO_RULES_PAGE       50
 
 void proto_put_id(struct buf *buf, const struct queue_id *id);
 void proto_id(struct wire *wire, struct queue_id *out);
@@ -100,6 +108,12 @@ void proto_put_event(struct buf *buf, const struct queue_event *event);
 void proto_event(struct wire *wire, struct queue_event *out);
 void proto_put_place(struct buf *buf, const struct queue_trace_place *place);
 void proto_place(struct wire *wire, struct queue_trace_place *out);
+void proto_put_rate(struct buf *buf, const struct conf_burst *rate);
+void proto_rate(struct wire *wire, struct conf_burst *out);
+void proto_put_site(struct buf *buf, const struct queue_site_view *view);
+void proto_site(struct wire *wire, struct queue_site_view *out);
+void proto_put_reply_rule(struct buf *buf, const struct queue_reply_rule *rule);
+void proto_reply_rule(struct wire *wire, struct queue_reply_rule *out);
 /* A printable string of 1 to max octets; anything else fails the wire. */
 void proto_word(struct wire *wire, char *out, size_t size);
 

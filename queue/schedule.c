@@ -367,6 +367,7 @@ schedule_stop(struct schedule *schedule)
 	loop_timer_cancel(schedule->held_timer);
 	loop_timer_cancel(schedule->site_timer);
 	wakes_stop(schedule->wakes);
+	orders_stop(schedule->orders);
 	sites_stop(schedule->sites);
 }
 

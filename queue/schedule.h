@@ -37,6 +37,9 @@ void schedule_attach_auth(struct schedule *schedule, int fd_take);
 /* Frames and end of a relay's channel. */
 void schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame);
 void schedule_gone(struct schedule *schedule, struct ipc_from peer);
+/* The NOC's questions and orders about sites and reply rules; false: it is something else. */
+bool schedule_site_frame(struct schedule *schedule, struct ipc_from from,
+                         const struct ipc_frame *frame);
 /* Jobs at relays. */
 uint64_t schedule_in_flight(const struct schedule *schedule);
 /* Whether the message is in the window: being attempted, or about to be. */

@@ -145,6 +145,7 @@ struct schedule {
 	struct loop_timer *site_timer; /* the next line whose site lets one begin later */
 	msec_t site_wake;              /* what it is armed for; 0: nothing */
 	struct wakes *wakes;
+	struct orders *orders;
 	bool stopped;
 	msec_t now, mono; /* the schedule's clock, and clock_mono then */
 	msec_t longest;   /* that anything waits, by any configuration since the start */
@@ -302,6 +303,23 @@ void job_stop_asking(struct job *job);
 void egress_open(struct schedule *schedule);
 /* After the last job is gone. */
 void egress_close(struct schedule *schedule);
+/* --- schedule_order.c --- */
+
+#define ORDERS_MAX 1000
+
+/* What operators want of sites. Reads the store's. */
+struct orders *orders_new(struct schedule *schedule);
+void orders_stop(struct orders *orders);
+/* After the store was closed. */
+void orders_free(struct orders *orders);
+/* A domain that was thought to be a site of its own turns out to be served by another: what was
+ * ordered goes with it. */
+void orders_move(struct orders *orders, const struct site *from, const struct site *to);
+/* In force when on_done comes with QUEUE_DONE; a refusal, or what needs no disk, comes from inside
+ * the call. */
+typedef void orders_on_done(void *arg, enum queue_answer answer);
+void orders_change(struct orders *orders, const struct queue_site_order *order,
+                   orders_on_done *on_done, void *arg);
 
 /* --- schedule_relay.c --- */
 

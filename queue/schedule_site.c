@@ -31,6 +31,7 @@ sites_open(struct schedule *schedule)
 	sites_keep(schedule->sites, schedule->loop, schedule->store, schedule_now(schedule));
 	schedule->replies = reply_rules_new(schedule->conf);
 	schedule->wakes = wakes_new(schedule);
+	schedule->orders = orders_new(schedule);
 	schedule->site_timer = loop_timer_new(schedule->loop, on_site_timer, schedule);
 }
 
@@ -38,6 +39,7 @@ void
 sites_close(struct schedule *schedule)
 {
 	loop_timer_free(schedule->site_timer);
+	orders_free(schedule->orders);
 	wakes_free(schedule->wakes);
 	reply_rules_free(schedule->replies);
 	sites_free(schedule->sites);
@@ -159,6 +161,8 @@ site_hear(struct job *job, const struct queue_contact *contact,
 		sites_hold(schedule->sites, site);
 		log_debug("-", "site-learned", "domain=%s site=%s", job->domain, site->name);
 		change_lines(schedule, job->domain, before->name);
+		if (strcmp(before->name, job->domain) == 0)
+			orders_move(schedule->orders, before, site);
 		sites_release(schedule->sites, before);
 	}
 	*events = site_learn(site, sites_bounds(site), &attempt, (unsigned)random_below(2001), now);

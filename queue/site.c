@@ -89,9 +89,8 @@ interval_of(const struct conf_burst *rate)
 	return interval > 0 ? interval : 1;
 }
 
-/* The strictest of those that are in force. */
-static const struct conf_burst *
-rate_now(const struct site *site, const struct site_bounds *bounds, msec_t now)
+const struct conf_burst *
+site_rate(const struct site *site, const struct site_bounds *bounds, msec_t now)
 {
 	const struct site_cap *caps[] = {&site->by_rule, &site->by_operator};
 	const struct conf_burst *rate = &bounds->rate;
@@ -105,7 +104,7 @@ rate_now(const struct site *site, const struct site_bounds *bounds, msec_t now)
 msec_t
 site_conforms(const struct site *site, const struct site_bounds *bounds, msec_t now)
 {
-	const struct conf_burst *rate = rate_now(site, bounds, now);
+	const struct conf_burst *rate = site_rate(site, bounds, now);
 	const unsigned burst = rate->at_once > 0 ? rate->at_once : 1;
 
 	if (rate->count == 0)
@@ -123,7 +122,7 @@ site_may_begin(const struct site *site, const struct site_bounds *bounds, msec_t
 void
 site_begin(struct site *site, const struct site_bounds *bounds, msec_t now)
 {
-	const struct conf_burst *rate = rate_now(site, bounds, now);
+	const struct conf_burst *rate = site_rate(site, bounds, now);
 
 	site->in_flight++;
 	if (rate->count > 0)
@@ -275,7 +274,7 @@ site_slow_down(struct site *site, const struct site_bounds *bounds, const char *
                msec_t until, msec_t now)
 {
 	const double limit = limit_now(site, bounds, now);
-	const struct conf_burst rate = *rate_now(site, bounds, now);
+	const struct conf_burst rate = *site_rate(site, bounds, now);
 	struct site_cap *cap = &site->by_rule;
 
 	if (began <= site->lowered)

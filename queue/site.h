@@ -77,6 +77,9 @@ void site_init(struct site *site, const char *name, msec_t now);
 bool site_may_begin(const struct site *site, const struct site_bounds *bounds, msec_t now);
 /* How many may be under way now, in a pause none. */
 unsigned site_places(const struct site *site, const struct site_bounds *bounds, msec_t now);
+/* The strictest rate that is in force. */
+const struct conf_burst *site_rate(const struct site *site, const struct site_bounds *bounds,
+                                   msec_t now);
 /* When the rate lets the next one begin; now or earlier: it does. */
 msec_t site_conforms(const struct site *site, const struct site_bounds *bounds, msec_t now);
 bool site_is_paused(const struct site *site, msec_t now);

@@ -267,6 +267,12 @@ sites_find(const struct sites *sites, const char *name)
 }
 
 struct site *
+sites_get(struct sites *sites, const char *name, msec_t now)
+{
+	return &entry_get(sites, name, now)->site;
+}
+
+struct site *
 sites_learn(struct sites *sites, const char *domain, const char *name, msec_t now)
 {
 	struct entry *before = (struct entry *)sites_of(sites, domain, now), *entry;
@@ -311,6 +317,25 @@ const struct site_bounds *
 sites_bounds(const struct site *site)
 {
 	return &((const struct entry *)site)->bounds;
+}
+
+const char *
+sites_override(const struct sites *sites, const struct site *site)
+{
+	const size_t at = ((const struct entry *)site)->override;
+
+	return at < sites->conf->sites.count ? sites->conf->sites.list[at].match : "";
+}
+
+void
+sites_each(const struct sites *sites, sites_on_site *on_site, void *arg)
+{
+	struct entry *entry;
+
+	TAILQ_FOREACH(entry, &sites->ages, age)
+	{
+		on_site(arg, &entry->site);
+	}
 }
 
 void

@@ -33,6 +33,8 @@ struct site *sites_of(struct sites *sites, const char *domain, msec_t now);
 struct site *sites_peek(const struct sites *sites, const char *domain);
 /* The site of that name, or of that domain; NULL: it is not known. */
 struct site *sites_find(const struct sites *sites, const char *name);
+/* The site of that name, which is made if it is not known. */
+struct site *sites_get(struct sites *sites, const char *name, msec_t now);
 /* The domain is served by the site of that name. */
 struct site *sites_learn(struct sites *sites, const char *domain, const char *name, msec_t now);
 /* What is known of it is not what was written any more. */
@@ -41,6 +43,11 @@ void sites_hold(struct sites *sites, struct site *site);
 void sites_release(struct sites *sites, struct site *site);
 const struct site_bounds *sites_bounds(const struct site *site);
 
+/* The entry of the configuration that holds for it; "": none. */
+const char *sites_override(const struct sites *sites, const struct site *site);
+/* All that are known. */
+typedef void sites_on_site(void *arg, struct site *site);
+void sites_each(const struct sites *sites, sites_on_site *on_site, void *arg);
 /* The domains that it is known to serve. */
 typedef void sites_on_domain(void *arg, const char *domain);
 void sites_each_domain(const struct site *site, sites_on_domain *on_domain, void *arg);

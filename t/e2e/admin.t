@@ -148,7 +148,7 @@ ok(exists $status->{queue}{$_}, "status: $_") for qw(lanes refusing refusing_why
 my $help = says('--help', 0, qr/\Ausage: /, '--help');
 open my $page, '<', "$Sekisho::TOP/man/sekishoctl.8" or die $!;
 my %manual = map { /^\.It Ic ([a-z]+(?: [a-z]+){0,2})/ ? ($1 => 1) : () } <$page>;
-my %helped = map { /^  (account identity [a-z]+|(?:account|quota|queue|sender|session) [a-z]+|[a-z]+)\b.* {2}/ ? ($1 => 1) : () } split /\n/, $help;
+my %helped = map { /^  (account identity [a-z]+|(?:account|quota|queue|sender|session|site) [a-z]+|[a-z]+)\b.* {2}/ ? ($1 => 1) : () } split /\n/, $help;
 is_deeply([sort keys %manual], [sort keys %helped], 'sekishoctl(8) and --help list the same commands');
 
 # And sekisho-admin(8) of the same requests, arguments and roles as the table that serves them.

@@ -77,12 +77,12 @@ for my $program (@programs) {
 	my $help = `$Sekisho::BUILD/sekishoctl --help` =~ s/^  --json .*//msr;
 	my ($helped, $told) = ({}, {});
 	for (split /\n/, $help) {
-		my ($command, $synopsis) = /^  (account identity [a-z]+|(?:account|quota|queue|sender|session) [a-z]+|[a-z]+)(?= |$)(.*?)(?:  |$)/ or next;
+		my ($command, $synopsis) = /^  (account identity [a-z]+|(?:account|quota|queue|sender|session|site) [a-z]+|[a-z]+)(?= |$)(.*?)(?:  |$)/ or next;
 		$helped->{$command} = join ' ', sort $synopsis =~ /(--[a-z-]+)/g;
 	}
 	my %seen;
 	for (split /\n/, $pages{'sekishoctl 8'}) {
-		my ($command, $arguments) = /^\.It Ic (account identity [a-z]+|(?:account|quota|queue|sender|session) [a-z]+|[a-z]+)(.*)/ or next;
+		my ($command, $arguments) = /^\.It Ic (account identity [a-z]+|(?:account|quota|queue|sender|session|site) [a-z]+|[a-z]+)(.*)/ or next;
 		$seen{$command}{"-$_"} = 1 for $arguments =~ /Fl (-[a-z-]+)/g;
 		$told->{$command} = join ' ', sort keys %{$seen{$command} // {}};
 	}

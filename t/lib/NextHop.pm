@@ -32,7 +32,7 @@ sub new {
 	}
 }
 
-# The keywords of its EHLO, from the next one on; { VERB => "reply" } refuses verbs ("close": without a word), { TLS => [keywords] } are offered after STARTTLS only.
+# The keywords of its EHLO, from the next one on; { VERB => "reply" } refuses verbs ("close": without a word, "silent": never), { TLS => [keywords] } are offered after STARTTLS only.
 sub offers {
 	my ($self, @offers) = @_;
 	my %refuse = map { %$_ } grep { ref } @offers;
@@ -115,6 +115,7 @@ sub serve {
 			$keep->($content), $content = '' if $last && !$refuse{BDAT};
 		}
 		return if ($refuse{$verb} // '') eq 'close';
+		if (($refuse{$verb} // '') eq 'silent') { $more->() while 1 }
 		if ($refuse{$verb}) { $say->($refuse{$verb}); next }
 		if ($verb eq 'EHLO') {
 			my @all = (@$offers, $self->{cert} && !$tls ? 'STARTTLS' : (), $tls ? @{ $secret // [] } : ());

@@ -93,6 +93,48 @@ SPOIL(hold, c->envelope.hold_until = -1)
 SPOIL(message_id, strcpy(c->message_id, "1@pc\r\n"))
 SPOIL(null_recipient, memset(&c->recipients[1].address, 0, sizeof(struct address)))
 
+static void
+test_site(void)
+{
+	static struct queue_site_view site, got;
+	struct buf frame;
+	unsigned taken = 0;
+
+	memset(&site, 0, sizeof(site));
+	strcpy(site.name, "mx.example.net+3f2a");
+	strcpy(site.paused, "operator");
+	memset(site.why, 'w', sizeof(site.why) - 1);
+	site.until = 1800000000000;
+	site.slow = true;
+	site.limit = 7;
+	site.recent = -1;
+	site.rate = (struct conf_burst){1, 10, 60000};
+	site.by_operator.until = 1800000000001;
+	site.by_operator.rate = site.rate;
+	site.reply.p99 = 4095;
+	site.timed_out = 3;
+	strcpy(site.last_reply, "450 4.2.1 busy");
+	buf_init(&frame);
+	proto_put_site(&frame, &site);
+	struct wire wire = wire_from(frame.data, frame.len);
+	proto_site(&wire, &got);
+	ok(wire_done(&wire) && memcmp(&site, &got, sizeof(site)) == 0, "a site arrives as it is");
+	for (size_t i = 0; i < frame.len; i++) {
+		wire = wire_from(frame.data, i);
+		proto_site(&wire, &got);
+		taken += wire_done(&wire);
+	}
+	ok(taken == 0, "none of its beginnings is one");
+	buf_clear(&frame);
+
+	buf_init(&frame);
+	proto_put_rate(&frame, &(struct conf_burst){1, 10, 0});
+	wire = wire_from(frame.data, frame.len);
+	proto_rate(&wire, &got.rate);
+	ok(!wire_ok(&wire), "a rate in no time is none");
+	buf_clear(&frame);
+}
+
 int
 main(void)
 {
@@ -142,5 +184,6 @@ main(void)
 	refuses("a time before time", spoil_hold);
 	refuses("a Message-ID with a line break", spoil_message_id);
 	refuses("nobody", spoil_null_recipient);
+	test_site();
 	return tap_end();
 }

@@ -179,6 +179,32 @@ test_rules(void)
 	   "and grows again");
 }
 
+/* The strictest of configuration, rule and operator, while it lasts. */
+static void
+test_caps(void)
+{
+	const struct site_bounds some = {.start = 5,
+	                                 .most = 20,
+	                                 .probe = 20,
+	                                 .rate = {.at_once = 1, .count = 60, .period = 60000}};
+
+	begin();
+	site.by_operator = (struct site_cap){.until = now + 10000,
+	                                     .connections = 2,
+	                                     .rate = {.at_once = 1, .count = 10, .period = 60000}};
+	ok(site_places(&site, &some, now) == 2, "an operator's limit");
+	ok(site_rate(&site, &some, now)->count == 10, "and rate");
+	site.by_operator.connections = 100;
+	site.by_operator.rate.count = 100;
+	ok(site_places(&site, &some, now) == 5 && site_rate(&site, &some, now)->count == 60,
+	   "never more than the configuration's");
+	site.by_operator.connections = 2;
+	site.by_operator.rate.count = 10;
+	now += 10000;
+	ok(site_places(&site, &some, now) == 5 && site_rate(&site, &some, now)->count == 60,
+	   "which holds again when its time is over");
+}
+
 static void
 test_rate(void)
 {
@@ -356,6 +382,7 @@ main(void)
 	test_back_off();
 	test_pause();
 	test_rules();
+	test_caps();
 	test_rate();
 	test_slow();
 	test_histogram();
