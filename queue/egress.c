@@ -95,19 +95,47 @@ find(const struct egress *egress, const struct in6_addr *source, const char *sit
 	return NULL;
 }
 
-void
-egress_block(struct egress *egress, const char *source, const char *site, msec_t until)
+static bool
+parse(const char *source, struct in6_addr *out)
 {
 	struct sockaddr_storage addr = {.ss_family = AF_INET};
-	struct block *block;
-	struct in6_addr key;
 
 	if (inet_pton(AF_INET, source, &((struct sockaddr_in *)&addr)->sin_addr) != 1) {
 		addr.ss_family = AF_INET6;
 		if (inet_pton(AF_INET6, source, &((struct sockaddr_in6 *)&addr)->sin6_addr) != 1)
-			return;
+			return false;
 	}
-	key = mapped(&addr);
+	*out = mapped(&addr);
+	return true;
+}
+
+const struct conf_pool *
+egress_pool_of(const struct conf_pools *pools, const char *source)
+{
+	struct in6_addr key, other;
+
+	if (!parse(source, &key))
+		return NULL;
+	for (size_t i = 0; i < pools->count; i++) {
+		const struct conf_pool *pool = &pools->list[i];
+
+		for (size_t k = 0; k < pool->sources.count; k++) {
+			other = mapped(&pool->sources.list[k].addr);
+			if (memcmp(&key, &other, sizeof(key)) == 0)
+				return pool;
+		}
+	}
+	return NULL;
+}
+
+void
+egress_block(struct egress *egress, const char *source, const char *site, msec_t until)
+{
+	struct block *block;
+	struct in6_addr key;
+
+	if (!parse(source, &key))
+		return;
 	block = find(egress, &key, site);
 	if (block)
 		drop(egress, block);

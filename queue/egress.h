@@ -18,6 +18,8 @@ void egress_free(struct egress *egress);
 /* Until then nothing leaves for that site from that address, as queue_contact names both. What is
  * no address is ignored. */
 void egress_block(struct egress *egress, const char *source, const char *site, msec_t until);
+/* The pool that the address is in; NULL: none. */
+const struct conf_pool *egress_pool_of(const struct conf_pools *pools, const char *source);
 /* The message's own addresses of the pool, one of each family that the pool has: always the same,
  * but for those that are blocked at the site. pool NULL: any address will do. False when none is
  * left: it must wait. */

@@ -246,11 +246,11 @@ void log_outcome(const struct queue_id *id, const struct store_message *stored,
 
 /* Asks the reply rules: the fate is then what they say. The rule is borrowed until the next reload;
  * NULL: none fits. */
-const struct conf_reply_rule *reply_judge(struct schedule *schedule, const char *domain,
-                                          const struct queue_contact *contact,
+const struct conf_reply_rule *reply_judge(struct schedule *schedule, const struct queue_id *id,
+                                          const char *domain, const struct queue_contact *contact,
                                           struct queue_outcome *outcome);
 /* And what they say of the site. Gives site events. */
-unsigned replies_told(const struct job *job, struct site *site,
+unsigned replies_told(const struct job *job, struct site *site, const struct queue_contact *contact,
                       const struct conf_reply_rule *const *rules,
                       const struct queue_outcome *outcomes, size_t count);
 

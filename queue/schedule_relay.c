@@ -277,9 +277,9 @@ finish_stray(struct schedule *schedule, struct ipc_from from, const struct queue
 	for (size_t i = 0; i < count && message; i++) {
 		const struct store_recipient *recipient = recipient_of(message, outcomes[i].index);
 		const struct conf_reply_rule *rule =
-		    recipient
-		        ? reply_judge(schedule, recipient->address.domain, contact, &outcomes[i])
-		        : NULL;
+		    recipient ? reply_judge(schedule, id, recipient->address.domain, contact,
+		                            &outcomes[i])
+		              : NULL;
 		if (outcomes[i].fate != QUEUE_DEFERRED)
 			to_stored(&outcomes[i], rule, NULL, &stored[ended++]);
 	}
@@ -339,9 +339,10 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 		const struct conf_reply_rule *rules[PROTO_JOB_MAX];
 		unsigned events;
 		for (size_t i = 0; i < count; i++)
-			rules[i] = reply_judge(schedule, job->domain, &contact, &outcomes[i]);
+			rules[i] =
+			    reply_judge(schedule, &job->id, job->domain, &contact, &outcomes[i]);
 		struct site *site = site_hear(job, &contact, outcomes, count, &events);
-		events |= replies_told(job, site, rules, outcomes, count);
+		events |= replies_told(job, site, &contact, rules, outcomes, count);
 		job_finish(job, &contact, outcomes, rules, count, from);
 		site_told(schedule, site, events);
 	} else if (job && job->state == JOB_IN_FLIGHT && job->message) {

@@ -6,10 +6,23 @@
 
 #include "core/log.h"
 
-const struct conf_reply_rule *
-reply_judge(struct schedule *schedule, const char *domain, const struct queue_contact *contact,
-            struct queue_outcome *outcome)
+/* Whether the message may leave for that site from another address than the one that was blocked.
+ */
+static bool
+has_another_source(const struct schedule *schedule, const struct queue_id *id,
+                   const struct queue_contact *contact, msec_t now)
 {
+	const struct conf_pool *pool = egress_pool_of(&schedule->conf->egress, contact->source);
+	struct queue_egress egress;
+
+	return pool && egress_choose(schedule->egress, pool, id, contact->site, now, &egress);
+}
+
+const struct conf_reply_rule *
+reply_judge(struct schedule *schedule, const struct queue_id *id, const char *domain,
+            const struct queue_contact *contact, struct queue_outcome *outcome)
+{
+	const msec_t now = schedule_now(schedule);
 	const struct conf_reply_rule *rule =
 	    outcome->fate == QUEUE_DELIVERED
 	        ? NULL
@@ -26,6 +39,11 @@ reply_judge(struct schedule *schedule, const char *domain, const struct queue_co
 	case CONF_REPLY_BOUNCE:
 		outcome->fate = QUEUE_FAILED;
 		break;
+	case CONF_REPLY_BLOCK:
+		egress_block(schedule->egress, contact->source, contact->site, now + rule->period);
+		if (has_another_source(schedule, id, contact, now))
+			outcome->fate = QUEUE_DEFERRED;
+		break;
 	default:
 		break; /* by its code */
 	}
@@ -40,8 +58,8 @@ first_step(const struct conf *conf)
 }
 
 static unsigned
-obey(const struct job *job, struct site *site, const struct conf_reply_rule *rule,
-     const struct queue_outcome *outcome)
+obey(const struct job *job, struct site *site, const struct queue_contact *contact,
+     const struct conf_reply_rule *rule, const struct queue_outcome *outcome)
 {
 	const struct schedule *schedule = job->lane->schedule;
 	const msec_t now = schedule_now(job->lane->schedule);
@@ -55,6 +73,7 @@ obey(const struct job *job, struct site *site, const struct conf_reply_rule *rul
 		return 0;
 	case CONF_REPLY_BLOCK:
 		return outcome->fate == QUEUE_DEFERRED &&
+		               !has_another_source(schedule, &job->id, contact, now) &&
 		               site_suspend(site, rule->name, now + first_step(schedule->conf), now)
 		           ? SITE_PAUSED
 		           : 0;
@@ -64,23 +83,26 @@ obey(const struct job *job, struct site *site, const struct conf_reply_rule *rul
 }
 
 unsigned
-replies_told(const struct job *job, struct site *site, const struct conf_reply_rule *const *rules,
-             const struct queue_outcome *outcomes, size_t count)
+replies_told(const struct job *job, struct site *site, const struct queue_contact *contact,
+             const struct conf_reply_rule *const *rules, const struct queue_outcome *outcomes,
+             size_t count)
 {
 	unsigned events = 0;
 
 	for (size_t i = 0; i < count; i++) {
-		char id[QUEUE_ID_TEXT_SIZE], word[4 * 256];
+		char id[QUEUE_ID_TEXT_SIZE], word[4 * 256], source[4 * 64];
 		bool is_told = rules[i] == NULL;
 
 		for (size_t k = 0; k < i && !is_told; k++)
 			is_told = rules[k] == rules[i];
 		if (is_told)
 			continue;
-		log_info(queue_id_format(&job->id, id), "reply-rule", "rule=%s site=%s action=%s",
+		log_info(queue_id_format(&job->id, id), "reply-rule",
+		         "rule=%s site=%s action=%s source=%s",
 		         log_word(rules[i]->name, word, sizeof(word)), site->name,
-		         reply_action_name(rules[i]->action));
-		events |= obey(job, site, rules[i], &outcomes[i]);
+		         reply_action_name(rules[i]->action),
+		         log_word(contact->source, source, sizeof(source)));
+		events |= obey(job, site, contact, rules[i], &outcomes[i]);
 	}
 	return events;
 }
