@@ -337,9 +337,10 @@ const struct option conf_options[] = {
     {"classes", TYPE_CLASSES, F(classes), "", 0, 0, true,
      "other classes of accounts: a name, and below it what differs from quota"},
     {"queue.disk_reserve", TYPE_SIZE, F(disk_reserve), "4GiB", 0, 1024 * TIB, true,
-     "refuse mail below this much free space, or 10 %, whichever is smaller"},
+     "refuse mail below this much free space, or 10 %, whichever is smaller; larger mail, whose "
+     "size is announced, sooner"},
     {"queue.map_size", TYPE_SIZE, F(map_size), "64GiB", 16 * MIB, 16 * TIB, false,
-     "of each database, sparse"},
+     "of each database, sparse: new mail is refused when one is 90 % full of it"},
     {"retry.schedule", TYPE_DURATIONS, F(retry_schedule),
      "2min, 5min, 10min, 15min, 30min, 1h, 2h, 4h", 100, DAYS(7), true,
      "waits between attempts; the last one repeats"},

@@ -3,9 +3,9 @@
  *
  * A point is PLACE.STEP. Places: fresh, retry, fallback, history (their data files), segment and
  * large (bodies), bodies and large-dir (their directories), body (a file that came through a
- * socket: msa's end of a large body). Steps: make, write, sync, and meta, the write that makes an
- * LMDB commit true. At the armed point, after `skip` passes, the process is killed before or after
- * the step, or the step fails with an errno `times` times. */
+ * socket: msa's end of a large body). Steps: make, write, sync, remove, and meta, the write that
+ * makes an LMDB commit true. At the armed point, after `skip` passes, the process is killed before
+ * or after the step, or the step fails with an errno `times` times. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -132,6 +132,16 @@ write_step(int fd)
 	return control && fcntl(fd, F_GETFL) & O_DSYNC ? "meta" : "write";
 }
 
+/* Of a body's own file, by its name. */
+static const char *
+place_named(const char *path)
+{
+	return control == NULL                 ? NULL
+	       : strncmp(path, "seg-", 4) == 0 ? "segment"
+	       : strlen(path) == 26            ? "large"
+	                                       : NULL;
+}
+
 #define OPEN(name, path, call)                                                                     \
 	mode_t mode = 0;                                                                           \
 	if (flags & (O_CREAT | O_TMPFILE)) {                                                       \
@@ -140,11 +150,7 @@ write_step(int fd)
 		mode = (mode_t)va_arg(args, int);                                                  \
 		va_end(args);                                                                      \
 	}                                                                                          \
-	const char *where = NULL;                                                                  \
-	if (control && (flags & O_EXCL))                                                           \
-		where = strncmp(path, "seg-", 4) == 0 ? "segment"                                  \
-		        : strlen(path) == 26          ? "large"                                    \
-		                                      : NULL;                                               \
+	const char *where = flags & O_EXCL ? place_named(path) : NULL;                             \
 	uint32_t action = at(where, "make");                                                       \
 	if (action == KILL_BEFORE)                                                                 \
 		die();                                                                             \
@@ -193,6 +199,13 @@ close(int fd)
 	if (fd >= 0 && fd < FDS)
 		place_of[fd] = NULL;
 	return real(fd);
+}
+
+int
+unlinkat(int directory, const char *path, int flags)
+{
+	REAL(unlinkat);
+	STEP(int, place_named(path), "remove", real(directory, path, flags));
 }
 
 ssize_t

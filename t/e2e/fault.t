@@ -9,18 +9,15 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
-use Sekisho;
 use Errno qw(EIO ENOSPC);
+use Fault;
+use Sekisho;
 use Test::More;
-use Time::HiRes qw(time sleep);
 
 plan skip_all => 'the fault layer and the address sanitizer both want to be loaded first' if $Sekisho::BUILD =~ /san/;
-my $control = File::Temp->new(TEMPLATE => 'sekisho-fault-XXXXXX', TMPDIR => 1);
-binmode $control;
-chmod 0666, "$control";
-syswrite $control, "\0" x 64;
 my ($later_port, $refusing_port, $turning_port, $silent_port) = map { Sekisho::free_port() } 1 .. 4;
-my $s = Sekisho->new(clock => 1, no_start => 1, env => { LD_PRELOAD => "$Sekisho::BUILD/fault.so", SEKISHO_FAULT => "$control" });
+my $fault = Fault->new(no_start => 1);
+my $s = $fault->service;
 $s->{extra} = "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nroutes:\n  later.example: \"127.0.0.1:$later_port\"\n"
 	. "  refusing.example: \"127.0.0.1:$refusing_port\"\n  turning.example: \"127.0.0.1:$turning_port\"\n"
 	. "  silent.example: \"127.0.0.1:$silent_port\"\n"
@@ -29,47 +26,17 @@ $s->write_conf;
 $s->start;
 my $me = 'alice@example.test';
 $s->account($me);
-my %action = (before => 1, after => 2, fail => 3);
-
-sub state_of_fault { sysseek $control, 0, 0; sysread $control, my $c, 64; return unpack 'LLlLLLLL', $c }
-sub fired { return (state_of_fault())[6] }
-sub steps { return (state_of_fault())[7] }
-sub disarm { sysseek $control, 0, 0; syswrite $control, pack 'L', 0 }
-
-sub arm {
-	my ($point, $action, %opt) = @_;
-	disarm();
-	sysseek $control, 4, 0;
-	syswrite $control, pack 'LlLLLL', $action{$action}, $opt{error} // 0, $opt{skip} // 0, $opt{times} // 0, 0, 0;
-	sysseek $control, 32, 0;
-	syswrite $control, pack 'a32', $point;
-	sysseek $control, 0, 0;
-	syswrite $control, pack 'L', 1;
-}
+sub arm { $fault->arm(@_) }
+sub disarm { $fault->disarm }
+sub fired { return $fault->fired }
+sub at_rest { return $fault->at_rest }
 
 sub recent { return join "\n", (split /\n/, $s->log)[-25 .. -1] }
 sub signal_relays { kill $_[0], $s->pids('sekisho-relay') }
 sub large { return "$_[0]\r\n" . "large body\r\n" x 8000 }
 
-# Nothing was written for longer than the queue's tick: nothing is under way.
-sub at_rest {
-	my ($steps, $since) = (steps(), time);
-	return Sekisho::wait_for(30, sub {
-		my $now = steps();
-		($steps, $since) = ($now, time) if $now != $steps;
-		return time - $since > 1.3;
-	});
-}
-
 my $client;
 my (%kept, %gone, $count);
-
-# The share of the cases that is taken, from the given one on.
-sub share {
-	my ($first, @cases) = @_;
-	my $every = $ENV{SEKISHO_FAULTS} // 3;
-	return map { $cases[$_] } grep { $_ % $every == $first % $every } 0 .. $#cases;
-}
 
 # Until msa and queue are both there and agree; the message that shows it is one of the kept.
 sub accepts {
@@ -103,7 +70,7 @@ my @accepting = ( # large, point, action, the reply expected
 	[1, 'fresh.meta',    'after',  250],
 	[1, 'body.write',    'before', 0],   [1, 'body.write',    'after', 0], # msa itself: no reply at all
 );
-for (share(0, @accepting)) {
+for (Fault::share(0, @accepting)) {
 	my ($is_large, $point, $action, $expected) = @$_;
 	my $what = ($is_large ? 'large' : 'small') . ", killed $action $point";
 	ok(accepts(), "$what: ready") or diag recent();
@@ -125,14 +92,21 @@ for (share(0, @accepting)) {
 # --- a disk that fails ---
 
 my @failing = map { my $case = $_; map { [@$case, $_] } EIO, ENOSPC } ( # large, point
+	[0, 'segment.make'], [0, 'bodies.sync'],
 	[0, 'segment.write'], [0, 'segment.sync'], [0, 'fresh.write'], [0, 'fresh.sync'], [0, 'fresh.meta'],
 	[1, 'large.make'], [1, 'large.sync'], [1, 'large-dir.sync'], [1, 'body.write'], [1, 'fresh.write'],
 );
-for (share(1, @failing)) {
+for (Fault::share(1, @failing)) {
 	my ($is_large, $point, $error) = @$_;
 	local $! = $error;
 	my $what = ($is_large ? 'large' : 'small') . ", $point: $!";
 	ok(accepts(), "$what: ready") or diag recent();
+	if ($point =~ /^segment.make|^bodies/) { # the next message shall find no segment that could be appended to
+		kill 'KILL', queue_pid();
+		ok(Sekisho::wait_for(30, sub { $s->advance(11_000); ref $s->json('status')->{queue} }), "$what: started anew");
+		$client = $s->login($me);
+		at_rest();
+	}
 	signal_relays('STOP');
 	my $before = used();
 	my $name = 'case-' . ++$count . '-end';
@@ -171,7 +145,7 @@ my @delivering = ( # point, action, passes before it
 	['fresh.write', 'fail', 0], ['fresh.sync', 'fail', 0], ['fresh.meta', 'fail', 0],
 	['history.write', 'fail', 0], ['history.sync', 'fail', 0], ['history.meta', 'fail', 0],
 );
-for (share(2, @delivering)) {
+for (Fault::share(2, @delivering)) {
 	my ($point, $action, $skip) = @$_;
 	my $what = "outcome, $point $action" . ($skip ? ', of the second commit' : '');
 	ok(accepts(), "$what: ready") or diag recent();
@@ -200,7 +174,7 @@ my @moving = (
 	['retry.write', 'fail', 0], ['retry.meta', 'fail', 0], ['fresh.write', 'fail', 1], ['fresh.meta', 'fail', 1],
 );
 my %moved;
-for (share(0, @moving)) {
+for (Fault::share(0, @moving)) {
 	my ($point, $action, $skip) = @$_;
 	my $what = "move, $point $action" . ($skip ? ', of the second commit' : '');
 	ok(accepts(), "$what: ready") or diag recent();
@@ -238,7 +212,7 @@ for (share(0, @moving)) {
 
 my @releasing = (['fresh.write', 'before'], ['fresh.write', 'after'], ['fresh.sync', 'after'], ['fresh.meta', 'before'], ['fresh.meta', 'after'],
 	['fresh.write', 'fail'], ['fresh.meta', 'fail']);
-for (share(1, @releasing)) {
+for (Fault::share(1, @releasing)) {
 	my ($point, $action) = @$_;
 	my $what = "release, $point $action";
 	ok(accepts(), "$what: ready") or diag recent();
@@ -287,7 +261,7 @@ my @made = (['segment.make', 'before', 0], ['segment.make', 'after', 0], ['segme
 	['bodies.sync', 'before', 0], ['bodies.sync', 'after', 0], ['bodies.sync', 'fail', 0]);
 my $bounced = 0;
 for my $lane ('fresh', 'retry') {
-	for ($lane eq 'retry' ? share(2, @made, @steps) : share(1, @steps)) {
+	for ($lane eq 'retry' ? Fault::share(2, @made, @steps) : Fault::share(1, @steps)) {
 		my ($point, $action, $skip) = @$_;
 		$point =~ s/LANE/$lane/;
 		my $what = "bounce in $lane, $point $action";
@@ -328,7 +302,7 @@ waitpid $refusing, 0;
 
 my $silent = start_refusing($silent_port, '-e');
 my $relayed = 0;
-for (share(0, @steps)) {
+for (Fault::share(0, @steps)) {
 	my ($point, $action, $skip) = @$_;
 	$point =~ s/LANE/fresh/;
 	my $what = "delivery without confirmation, $point $action";
