@@ -362,6 +362,7 @@ proto_put_job(struct buf *buf, const struct queue_job *job)
 	wire_put_bytes(buf, job->prefix, job->prefix_len);
 	wire_put_u64(buf, job->body_offset);
 	wire_put_u64(buf, job->body_size);
+	wire_put_u64(buf, job->body_checksum);
 	wire_put_u16(buf, (uint16_t)job->recipient_count);
 	for (size_t i = 0; i < job->recipient_count; i++) {
 		const struct queue_recipient *recipient = &job->recipients[i];
@@ -394,6 +395,7 @@ proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *o
 	                                             out->prefix_len);
 	out->body_offset = wire_u64(&wire);
 	out->body_size = wire_u64(&wire);
+	out->body_checksum = wire_u64(&wire);
 	size_t count = wire_u16(&wire);
 	if (count == 0 || count > PROTO_JOB_MAX)
 		wire.failed = true;

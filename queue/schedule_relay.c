@@ -90,6 +90,7 @@ job_hand_out(struct job *job, const struct queue_egress *egress)
 	    .prefix_len = stored->prefix_len,
 	    .body_offset = stored->body.offset,
 	    .body_size = stored->body.size,
+	    .body_checksum = stored->body.checksum,
 	    .recipients = recipients,
 	    .recipient_count = job->count,
 	    .egress = *egress,

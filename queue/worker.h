@@ -54,6 +54,7 @@ struct queue_job { /* lives until queue_job_done or on_abandon returns; so does 
 	size_t prefix_len;
 	int body_fd; /* read-only, closed by this module */
 	uint64_t body_offset, body_size;
+	uint64_t body_checksum; /* XXH3-64: what reads otherwise must not be sent */
 	struct queue_recipient *recipients;
 	size_t recipient_count;
 	struct queue_egress egress;

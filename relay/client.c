@@ -89,6 +89,9 @@ client_new(const struct client_opts *opts)
 
 	client->opts = *opts;
 	client->kick = loop_timer_new(opts->loop, on_kick, client);
+	client->hash = XXH3_createState();
+	if (client->hash == NULL)
+		abort();
 	return client;
 }
 
@@ -257,6 +260,8 @@ client_free(struct client *client)
 	client->conn = NULL;
 	loop_timer_free(client->kick);
 	client->kick = NULL;
+	XXH3_freeState(client->hash);
+	client->hash = NULL;
 	client->dead = true;
 	loop_defer(client->opts.loop, free, client);
 }

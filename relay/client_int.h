@@ -4,6 +4,7 @@
 #define RELAY_CLIENT_INT_H
 
 #include <netinet/in.h>
+#include <xxhash.h>
 
 #include "core/conn.h"
 #include "relay/client.h"
@@ -92,6 +93,7 @@ struct client {
 	bool chunk;          /* the content goes as one (BDAT), not by DATA */
 	struct data_out out; /* means nothing in a chunk */
 	uint64_t sent;       /* octets of the body file read so far */
+	XXH3_state_t *hash;  /* of them */
 	struct reply last; /* why the last address did not do; code 0 with words without a reply */
 	bool may_change;   /* some host was not reached, or refused for now: what the others lack is
 	                      not the last word */

@@ -300,6 +300,7 @@ transaction_begin(struct client *client)
 	client->mail_sent = client->mail_answered = false;
 	client->rcpt_sent = client->rcpt_answered = 0;
 	client->sent = 0;
+	XXH3_64bits_reset(client->hash);
 	for (size_t i = 0; i < client->job->recipient_count; i++) {
 		client->accepted[i] = false;
 		if (client->settled[i] || client->tried[i] || client->todo_count == room)
@@ -325,8 +326,23 @@ sink(void *arg, const uint8_t *data, size_t len)
 	conn_write(client->conn, data, len);
 }
 
-/* Writes content while the connection takes it; its end when all is out. Less than
- * CONN_OUTPUT_HIGH waits at any time, so that an early answer is read. */
+/* Ends the attempt without the end of the content: the server must not take half a message. */
+static void
+body_unreadable(struct client *client, const char *error)
+{
+	const struct queue_job *job = client->job;
+	char id[QUEUE_ID_TEXT_SIZE];
+	struct reply words;
+
+	log_error(queue_id_format(&job->id, id), "body-unreadable", "offset=%llu error=\"%s\"",
+	          (unsigned long long)(job->body_offset + client->sent), error);
+	client_words(&words, "4.3.0", "our copy of the message could not be read");
+	settle_rest(client, QUEUE_DEFERRED, &words);
+	client_finish(client, DROP);
+}
+
+/* Writes content while the connection takes it; its end when all is out, and is what was written.
+ * Less than CONN_OUTPUT_HIGH waits at any time, so that an early answer is read. */
 static void
 pump(struct client *client)
 {
@@ -341,16 +357,13 @@ pump(struct client *client)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
-			char id[QUEUE_ID_TEXT_SIZE];
-			struct reply words;
-			log_error(queue_id_format(&job->id, id), "body-unreadable",
-			          "offset=%llu error=\"%s\"",
-			          (unsigned long long)(job->body_offset + client->sent),
-			          n ? strerror(errno) : "file too short");
-			client_words(&words, "4.3.0", "our copy of the message could not be read");
-			settle_rest(client, QUEUE_DEFERRED, &words);
-			client_finish(client,
-			              DROP); /* no dot: the server must not take half a message */
+			body_unreadable(client, n ? strerror(errno) : "file too short");
+			return;
+		}
+		XXH3_64bits_update(client->hash, block, (size_t)n);
+		if (client->sent + (uint64_t)n == job->body_size &&
+		    XXH3_64bits_digest(client->hash) != job->body_checksum) {
+			body_unreadable(client, "not what was written");
 			return;
 		}
 		if (client->chunk)

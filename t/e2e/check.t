@@ -1,15 +1,18 @@
 #!/usr/bin/perl
 # Setup: a service with mail that waits; between two starts somebody flips bits in its spool.
 # Expectation: queue check finds nothing wrong with what was written, also while mail comes and goes, and each flipped bit, by name; the service starts
-# and goes on with all the rest.
+# and goes on with all the rest. No next hop takes a body that is not what was written, however it comes.
 use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
+use NextHop;
 use Sekisho;
 use Test::More;
 
-my $s = Sekisho->new(conf => "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nroutes: { later.example: \"127.0.0.1:1\", \"*\": \"127.0.0.1:PORT\" }\n",
+my $later = Sekisho::free_port();
+my $hop = NextHop->new(port => $later)->offers({ RCPT => '450 4.2.1 later' });
+my $s = Sekisho->new(conf => "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nroutes: { later.example: \"127.0.0.1:$later\", \"*\": \"127.0.0.1:PORT\" }\n",
 	no_start => 1);
 $s->{extra} =~ s/PORT/$s->{ports}{sink}/;
 $s->write_conf;
@@ -78,6 +81,17 @@ is(scalar @{$s->json('queue', 'check')->{faults} // []}, 3, 'to programs, too');
 $client = $s->login($me);
 ok(send_to('carol@example.org', "after\r\n"), 'mail is taken');
 ok(Sekisho::wait_for(30, sub { grep { /^after\r?$/m } $s->delivered }), 'and delivered');
+my $read = 0;
+for my $offers ([], ['CHUNKING']) {
+	my $how = $offers->[0] // 'DATA';
+	$hop->offers(@$offers);
+	$s->ctl('queue', 'flush', '--all');
+	$read += 2;
+	ok(Sekisho::wait_for(30, sub { my $n = () = $s->log =~ /^.* (?:$id{small}|$id{large}) attempt .* fate=deferred .*our copy of the message could not be read/mg; $n == $read }),
+		"$how: what is not what was written is tried") or diag $s->log;
+	ok(Sekisho::wait_for(30, sub { grep { /^good\r?$/m } $hop->taken }), "$how: the good one is taken");
+	is_deeply([grep { /nmistakable-[12]/ } $hop->taken], [], "$how: and what was not written is not");
+}
 undef $client;
 $s->stop;
 done_testing;
