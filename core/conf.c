@@ -152,6 +152,8 @@ static const struct option site_fields[] = {
     {"probe", TYPE_COUNT, F(probe), "20", 1, 100, true,
      "percent of its connections that are tried after a pause, until one is answered"},
     {"rate", TYPE_BURST, F(rate), "off", 1, 1000000, true, "attempts"},
+    {"session_recipients", TYPE_COUNT, F(session_recipients), "0", 0, 100000, true,
+     "recipients on one connection, at most; 0 is as many as the host takes"},
 };
 #undef F
 static const struct record site = {"a site",

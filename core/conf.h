@@ -110,6 +110,7 @@ struct conf_site {              /* what one site, or all that serve certain doma
 	uint64_t start;         /* at once, to begin with */
 	uint64_t probe;         /* percent of that are tried after a pause */
 	struct conf_burst rate; /* attempts */
+	uint64_t session_recipients; /* on one connection; 0: no bound */
 };
 struct conf_sites { /* the first that matches counts */
 	struct conf_site *list;

@@ -270,6 +270,10 @@ void message_end(struct message *message, struct store_outcome *outcomes, size_t
 
 void sites_open(struct schedule *schedule);
 void sites_close(struct schedule *schedule);
+/* Where the lane's mail for the domain goes. */
+struct site *site_for(struct lane *lane, const char *domain);
+/* Its line; NULL: there is none. */
+struct line *line_for(const struct lane *lane, const char *domain);
 /* Whether the line's site lets one more job of this lane begin. */
 bool line_may_begin(struct line *line);
 /* How many of the site's places are this lane's. */

@@ -94,6 +94,7 @@ job_hand_out(struct job *job, const struct queue_egress *egress)
 	    .recipients = recipients,
 	    .recipient_count = job->count,
 	    .egress = *egress,
+	    .session_recipients = sites_bounds(job->line->site)->session_recipients,
 	    .by_fallback_host = lane->lane == QUEUE_FALLBACK,
 	};
 	struct buf frame;

@@ -45,6 +45,44 @@ sites_close(struct schedule *schedule)
 	sites_free(schedule->sites);
 }
 
+/* The host that takes what waits in fallback for the domain, instead of the site that serves it. */
+static bool
+goes_by_fallback_host(const struct lane *lane, const char *domain, char site[QUEUE_SITE_SIZE])
+{
+	const struct conf_route *host = &lane->schedule->conf->fallback_host, *route;
+
+	if (lane->lane != QUEUE_FALLBACK || !host->host || !host->host[0])
+		return false;
+	route = conf_route(lane->schedule->conf, domain);
+	if (route && !route->mx)
+		return false;
+	/* As the relay names it. */
+	snprintf(site, QUEUE_SITE_SIZE, "%.255s:%u", host->host, host->port);
+	return true;
+}
+
+struct site *
+site_for(struct lane *lane, const char *domain)
+{
+	struct sites *sites = lane->schedule->sites;
+	const msec_t now = schedule_now(lane->schedule);
+	char site[QUEUE_SITE_SIZE];
+
+	return goes_by_fallback_host(lane, domain, site) ? sites_named(sites, site, now)
+	                                                 : sites_of(sites, domain, now);
+}
+
+struct line *
+line_for(const struct lane *lane, const char *domain)
+{
+	const struct site *known = sites_peek(lane->schedule->sites, domain);
+	char site[QUEUE_SITE_SIZE];
+
+	if (goes_by_fallback_host(lane, domain, site))
+		return line_find(lane, site);
+	return known ? line_find(lane, known->name) : NULL;
+}
+
 static unsigned
 flying(const struct schedule *schedule, enum queue_lane lane, const struct site *site)
 {
@@ -143,7 +181,7 @@ site_hear(struct job *job, const struct queue_contact *contact,
 	const msec_t now = schedule_now(schedule);
 	struct site *site = job->line->site;
 	struct site_attempt attempt = {.contact = contact, .began = job->began};
-	char reply[STORE_REPLY_MAX + 1] = "";
+	char reply[STORE_REPLY_MAX + 1] = "", instead[QUEUE_SITE_SIZE];
 
 	for (size_t i = 0; i < count; i++) {
 		attempt.delivered += outcomes[i].fate == QUEUE_DELIVERED;
@@ -154,7 +192,8 @@ site_hear(struct job *job, const struct queue_contact *contact,
 		reply_add(reply, &outcomes[count - 1].reply);
 	attempt.reply = reply;
 	sites_hold(schedule->sites, site);
-	if (contact->site[0] && strcmp(contact->site, site->name) != 0) {
+	if (contact->site[0] && strcmp(contact->site, site->name) != 0 &&
+	    !goes_by_fallback_host(job->lane, job->domain, instead)) {
 		struct site *before = site;
 
 		site = sites_learn(schedule->sites, job->domain, contact->site, now);

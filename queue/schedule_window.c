@@ -56,7 +56,7 @@ static struct line *
 line_get(struct lane *lane, const char *domain)
 {
 	struct schedule *schedule = lane->schedule;
-	struct site *site = sites_of(schedule->sites, domain, schedule_now(schedule));
+	struct site *site = site_for(lane, domain);
 	struct line *line = line_find(lane, site->name);
 	if (line)
 		return line;
@@ -577,7 +577,6 @@ is_crowded(const struct message *message, bool reserve)
 	for (size_t i = 0; i < message->stored->recipient_count; i++) {
 		const struct store_recipient *recipient = &message->stored->recipients[i];
 		const char *name = recipient->address.domain;
-		const struct site *site;
 		const struct line *line;
 		const struct queue_hold *hold;
 		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0))
@@ -586,8 +585,7 @@ is_crowded(const struct message *message, bool reserve)
 		if (is_hold(hold) || is_end(hold))
 			continue;
 		last = name;
-		site = sites_peek(lane->schedule->sites, name);
-		line = site ? line_find(lane, site->name) : NULL;
+		line = line_for(lane, name);
 		if (!line ||
 		    (line->load.pending < jobs_free && line->load.recipients <= recipients_free))
 			return false;

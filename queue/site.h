@@ -20,10 +20,11 @@
 #define SITE_REPLIES      32               /* the last ones, which the p90 is of */
 #define SITE_BUCKETS      22 /* 0, 1, 2–3, 4–7 … msec; the last: 2^20 and more */
 
-struct site_bounds {            /* what the configuration says of it */
-	unsigned start, most;   /* attempts at once: to begin with, and at most */
-	unsigned probe;         /* percent of its last limit that are tried after a pause */
-	struct conf_burst rate; /* attempts; count 0: no bound */
+struct site_bounds {                 /* what the configuration says of it */
+	unsigned start, most;        /* attempts at once: to begin with, and at most */
+	unsigned probe;              /* percent of its last limit that are tried after a pause */
+	struct conf_burst rate;      /* attempts; count 0: no bound */
+	unsigned session_recipients; /* on one connection; 0: no bound */
 };
 
 struct site_histogram { /* halved each day */

@@ -79,6 +79,7 @@ set_bounds(const struct sites *sites, struct entry *entry)
 	    .most = (unsigned) override.connections,
 	    .probe = (unsigned) override.probe,
 	    .rate = override.rate,
+	    .session_recipients = (unsigned) override.session_recipients,
 	};
 }
 
@@ -248,6 +249,12 @@ sites_of(struct sites *sites, const char *domain, msec_t now)
 	sites->domain_count++;
 	bind_domain(sites, known, entry);
 	return &entry->site;
+}
+
+struct site *
+sites_named(struct sites *sites, const char *name, msec_t now)
+{
+	return &entry_get(sites, name, now)->site;
 }
 
 struct site *

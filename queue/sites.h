@@ -29,7 +29,9 @@ void sites_stop(struct sites *sites);
 /* What serves the domain. It stays where it is as long as it is held; of others the least recently
  * used goes when there are too many. */
 struct site *sites_of(struct sites *sites, const char *domain, msec_t now);
-/* The same; NULL: nothing is known of the domain. */
+/* The site of that name, whatever it serves. */
+struct site *sites_named(struct sites *sites, const char *name, msec_t now);
+/* What serves the domain; NULL: nothing is known of the domain. */
 struct site *sites_peek(const struct sites *sites, const char *domain);
 /* The site of that name, or of that domain; NULL: it is not known. */
 struct site *sites_find(const struct sites *sites, const char *name);

@@ -345,7 +345,11 @@ static void
 test_overrides(void)
 {
 	struct conf_site list[] = {
-	    {.match = "mx.example", .connections = 3, .start = 9, .probe = 50},
+	    {.match = "mx.example",
+	     .connections = 3,
+	     .start = 9,
+	     .probe = 50,
+	     .session_recipients = 100},
 	    {.match = "*.carrier.example",
 	     .connections = 0,
 	     .start = 1,
@@ -359,7 +363,7 @@ test_overrides(void)
 
 	ok(got->start == 2 && got->most == 7 && got->rate.count == 0, "what fits all");
 	got = sites_bounds(sites_learn(sites, "a.example", "mx.example+3f2a", START));
-	ok(got->most == 3 && got->start == 3 && got->probe == 50,
+	ok(got->most == 3 && got->start == 3 && got->probe == 50 && got->session_recipients == 100,
 	   "by the site's name, the start at most the most");
 	got = sites_bounds(sites_learn(sites, "b.example", "mail.example:2525", START));
 	ok(got->most == 7, "a host with its port");
