@@ -3,7 +3,7 @@
 # test clock; the service is restarted in between.
 # Expectation: the two domains are one site for every command. What an operator orders of a site holds at once, over a restart and until its time, for all
 # that it serves, and is on record; what waits comes when it ends. The lists say what holds and why; a slow site is ranked, and recovers; each reply rule
-# counts, also over a reload. Whoever may only look changes nothing.
+# counts, also over a reload.
 use strict;
 use warnings;
 use FindBin;
