@@ -7,7 +7,7 @@
 #include <stdbool.h>
 
 /* Exit statuses besides 0; those of sysexits(3) where it has one. */
-#define CTL_REFUSED     1  /* refused, not found, or an audit that does not add up, a check that finds a fault */
+#define CTL_REFUSED     1  /* refused, not found, or an audit or check that finds a fault */
 #define CTL_USAGE       64 /* the command line is wrong; nothing was asked */
 #define CTL_UNAVAILABLE 69 /* no service, or no answer in time: whether it was done is unknown */
 #define CTL_DENIED      77 /* who asks has not the role for it */

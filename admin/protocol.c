@@ -240,9 +240,10 @@ request_queue_done(struct request *request, enum queue_answer got)
 		request_refuse(request, "invalid", "the queue refuses the argument");
 		break;
 	case QUEUE_LIMIT:
-		request_refuse(request, "refused",
-		               "as many holds and directives as there may be are in force; sekishoctl queue "
-		               "holds shows them, queue release ends one");
+		request_refuse(
+		    request, "refused",
+		    "as many holds and directives as there may be are in force; sekishoctl queue "
+		    "holds shows them, queue release ends one");
 		break;
 	case QUEUE_DOWN:
 		request_refuse(request, "unavailable",

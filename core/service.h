@@ -41,7 +41,8 @@ enum service_file {
 	SERVICE_CERTIFICATE, /* PEM chain, read-only */
 	SERVICE_KEY,         /* PEM private key, read-only: for sekisho-keys alone */
 	SERVICE_CA,          /* relay.ca_file, read-only, if there is one */
-	SERVICE_PASSWORD,    /* of the route whose place in conf->routes is the index; that count: of fallback.host */
+	SERVICE_PASSWORD,  /* of the route whose place in conf->routes is the index; that count: of
+	                      fallback.host */
 	SERVICE_DIRECTORY, /* the child's own directory; service_run has already made it the working
 	                      directory */
 };
