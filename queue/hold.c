@@ -16,10 +16,11 @@
  * recipient's domain and nothing else, are found by their name, however many there are; each
  * message is compared with all others, so these are few. */
 
-#define FORMAT  3
-#define BUCKETS 1024
-#define LOOK    60000 /* msec: the wall clock may be set before a hold ends */
-#define AGAIN   5000  /* after a failed write */
+#define FORMAT        3
+#define FORMAT_SINGLE 1 /* what the first versions wrote */
+#define BUCKETS       1024
+#define LOOK          60000 /* msec: the wall clock may be set before a hold ends */
+#define AGAIN         5000  /* after a failed write */
 
 enum kind { BY_MESSAGE, BY_ACCOUNT, BY_DOMAIN, BY_LOOK, BY_LOOK_AT_RECIPIENTS, KINDS };
 
@@ -138,21 +139,85 @@ directive_name(const struct queue_selector *selector, char out[QUEUE_SELECTOR_TE
 	snprintf(out, QUEUE_SELECTOR_TEXT_SIZE + 8, "hold %s", queue_selector_text(selector, name));
 }
 
+/* Holds from when a selector was one of three conditions. */
+static bool
+read_single(struct wire *wire, struct queue_hold *hold)
+{
+	enum { MESSAGE = 1, ACCOUNT, DOMAIN };
+	struct queue_selector *selector = &hold->selector;
+	const unsigned kind = wire_u8(wire);
+	struct queue_id id;
+	char name[sizeof(selector->account)];
+
+	memset(hold, 0, sizeof(*hold));
+	hold->action = QUEUE_HOLD;
+	proto_id(wire, &id);
+	wire_str(wire, name, sizeof(name));
+	if (kind == MESSAGE) {
+		selector->has_message = true;
+		selector->message = id;
+	} else if (kind == ACCOUNT || kind == DOMAIN) {
+		snprintf(kind == ACCOUNT ? selector->account : selector->recipient, sizeof(name),
+		         "%s", name);
+	}
+	hold->since = (msec_t)wire_u64(wire);
+	hold->until = (msec_t)wire_u64(wire);
+	wire_str(wire, hold->by, sizeof(hold->by));
+	wire_str(wire, hold->reason, sizeof(hold->reason));
+	return wire_done(wire) && !queue_selector_is_all(selector) &&
+	       queue_selector_is_good(selector);
+}
+
+static void
+put(struct holds *holds, const struct queue_hold *hold, store_on_done *on_done, void *arg)
+{
+	char name[QUEUE_SELECTOR_TEXT_SIZE + 8];
+	struct buf value;
+
+	directive_name(&hold->selector, name);
+	buf_init(&value);
+	wire_put_u8(&value, FORMAT);
+	proto_put_hold(&value, hold);
+	store_directive_put(holds->store, name, value.data, value.len, on_done, arg);
+	buf_clear(&value);
+}
+
+static void
+on_renamed(void *arg, enum store_result result)
+{
+	(void)arg;
+	if (result != STORE_OK) /* it is in force, and the next start tries again */
+		log_error("-", "hold-change-failed",
+		          "what=\"a hold of an older version\" by=\"start\" error=%s",
+		          store_result_text(result));
+}
+
 static void
 on_directive(void *arg, const char *name, const uint8_t *value, size_t len)
 {
 	struct holds *holds = arg;
 	struct wire wire = wire_from(value, len);
 	struct queue_hold hold;
+	unsigned format;
 
 	if (strncmp(name, "hold ", 5) != 0)
 		return;
-	if (wire_u8(&wire) == FORMAT) {
+	format = wire_u8(&wire);
+	if (format == FORMAT) {
 		proto_hold(&wire, &hold);
 		if (wire_done(&wire)) {
 			enter(holds, &hold);
 			return;
 		}
+	} else if (format == FORMAT_SINGLE && read_single(&wire, &hold)) {
+		char now[QUEUE_SELECTOR_TEXT_SIZE + 8];
+
+		enter(holds, &hold);
+		put(holds, &hold, on_renamed, NULL);
+		directive_name(&hold.selector, now);
+		if (strcmp(now, name) != 0) /* a release must find it */
+			store_directive_put(holds->store, name, NULL, 0, on_renamed, NULL);
+		return;
 	}
 	log_error("-", "hold-unreadable", "name=\"%.64s\"", name);
 }
@@ -468,8 +533,6 @@ void
 holds_put(struct holds *holds, const struct queue_hold *hold, holds_on_done *on_done, void *arg)
 {
 	struct change *change;
-	char name[QUEUE_SELECTOR_TEXT_SIZE + 8];
-	struct buf value;
 
 	const bool looks = kind_of(&hold->selector) >= BY_LOOK;
 	const unsigned in_looks = holds->of[BY_LOOK] + holds->of[BY_LOOK_AT_RECIPIENTS];
@@ -482,12 +545,7 @@ holds_put(struct holds *holds, const struct queue_hold *hold, holds_on_done *on_
 	}
 	change = change_new(holds, hold->by, on_done, arg);
 	change->hold = *hold;
-	directive_name(&hold->selector, name);
-	buf_init(&value);
-	wire_put_u8(&value, FORMAT);
-	proto_put_hold(&value, hold);
-	store_directive_put(holds->store, name, value.data, value.len, on_stored, change);
-	buf_clear(&value);
+	put(holds, hold, on_stored, change);
 }
 
 void
