@@ -19,23 +19,10 @@ $s->write_conf;
 $s->start;
 my ($me, $bob) = ('alice@example.test', 'bob@example.test');
 $s->account($me, $bob);
-my %client;
 
-sub send_one {
-	my ($account, $body, @to) = @_;
-	$client{$account} //= $s->login($account);
-	my $said = $client{$account}->send_mail($account, \@to, $body);
-	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
-	if (!$id) { fail("accepted for @to"); diag $said }
-	return $id;
-}
-
-sub elapse { my ($ms) = @_; $s->advance($ms); %client = () } # sessions time out
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 sub state_of { my ($m) = @_; return join ' ', map { $_->{state} } @{ $m->{rcpt} // [] } }
-sub becomes { my ($id, $state, $what) = @_; ok(Sekisho::wait_for(20, sub { state_of(show($id)) eq $state }), $what) or diag explain show($id) }
-sub lane_is { my ($id, $lane, $what) = @_; ok(Sekisho::wait_for(20, sub { my $m = show($id); ($m->{lane} // '') eq $lane && $m->{state} eq 'deferred' }), $what) or diag explain show($id) }
-sub listed { return map { $_->{id} } @{ ($s->json('queue', 'list', @_) // {})->{messages} // [] } }
+sub becomes { my ($id, $state, $what) = @_; ok(Sekisho::wait_for(20, sub { state_of($s->show($id)) eq $state }), $what) or diag explain $s->show($id) }
+sub lane_is { my ($id, $lane, $what) = @_; ok(Sekisho::wait_for(20, sub { my $m = $s->show($id); ($m->{lane} // '') eq $lane && $m->{state} eq 'deferred' }), $what) or diag explain $s->show($id) }
 sub in_force { return map { "$_->{action} $_->{what}" } @{ $s->json('queue', 'holds')->{holds} } }
 sub says { my ($what, $status, $pattern, @words) = @_; my $said = $s->ctl(@words); is($? >> 8, $status, "$what: status") or diag $said; like($said, $pattern, $what) }
 
@@ -51,32 +38,31 @@ sub restart_queue {
 	$s->advance(11_000);
 	kill 'KILL', $old;
 	ok(Sekisho::wait_for(20, sub { my ($new) = $s->pids('sekisho-queue'); $new && $new != $old && $s->json('queue', 'audit') }), 'queue is back');
-	%client = ();
 }
 
 # --- bounces ---
 
-my $waits = send_one($me, 'waits', 'carol@slow.example');
+my $waits = $s->submit($me, 'waits', 'carol@slow.example');
 lane_is($waits, 'retry', 'deferred');
 says('bounce what is there and what comes', 0, qr/^bounced: 1 recipients of 1 messages$/m, 'queue', 'bounce', '--recipient', 'slow.example', '--for', '2h', '--yes', '--reason', 'closed');
 becomes($waits, 'bounced', 'what was there');
 is_deeply([in_force()], ['bounce recipient slow.example'], 'listed');
 says('for people', 0, qr/^recipient slow\.example +\S+ +\d\S+ +bounce .* closed$/m, 'queue', 'holds');
-my $m = send_one($me, 'comes', 'carol@example.org', 'carol@slow.example');
+my $m = $s->submit($me, 'comes', 'carol@example.org', 'carol@slow.example');
 becomes($m, 'delivered bounced', 'what comes: only that recipient');
-like(show($m)->{rcpt}[1]{reply}, qr/^5\.7\.0 .*: closed$/, 'with the reason');
-is(show($m)->{rcpt}[1]{attempts}, 0, 'and was not attempted');
+like($s->show($m)->{rcpt}[1]{reply}, qr/^5\.7\.0 .*: closed$/, 'with the reason');
+is($s->show($m)->{rcpt}[1]{attempts}, 0, 'and was not attempted');
 restart_queue();
-becomes(send_one($me, 'comes', 'dave@slow.example'), 'bounced', 'in force after a restart');
+becomes($s->submit($me, 'comes', 'dave@slow.example'), 'bounced', 'in force after a restart');
 says('hold', 0, qr/^held/, 'queue', 'hold', '--account', $bob);
-my $held = send_one($bob, 'held', 'carol@slow.example');
-ok(Sekisho::wait_for(20, sub { show($held)->{state} eq 'held' }), 'a hold comes first');
-is(state_of(show($held)), 'queued', 'held mail is not bounced');
+my $held = $s->submit($bob, 'held', 'carol@slow.example');
+ok(Sekisho::wait_for(20, sub { $s->show($held)->{state} eq 'held' }), 'a hold comes first');
+is(state_of($s->show($held)), 'queued', 'held mail is not bounced');
 says('release', 0, qr/^released/, 'queue', 'release', '--account', $bob);
 becomes($held, 'bounced', 'but when it is released');
-elapse(2 * $hour + $minute);
+$s->advance(2 * $hour + $minute);
 ok(Sekisho::wait_for(90, sub { !in_force() }), 'its time is over');
-$m = send_one($me, 'after', 'carol@slow.example');
+$m = $s->submit($me, 'after', 'carol@slow.example');
 lane_is($m, 'retry', 'and what comes then is attempted');
 like($s->log, qr/ directive rule="bounce recipient slow\.example" until=\S+ by="[^"]+" reason="closed"/, 'the log tells who and why');
 like($s->log, qr/ hold-over what="recipient slow\.example"/, 'and that it is over');
@@ -85,10 +71,10 @@ like($s->log, qr/ hold-over what="recipient slow\.example"/, 'and that it is ove
 
 says('remove', 0, qr/^removed: 0 /m, 'queue', 'remove', '--sender', $bob, '--recipient', 'carol@example.org', '--for', '1h', '--yes');
 my $generated = $s->json('queue', 'audit')->{generated};
-becomes(send_one($bob, 'unwanted', 'carol@example.org', 'dave@example.org'), 'removed delivered', 'what comes is removed');
+becomes($s->submit($bob, 'unwanted', 'carol@example.org', 'dave@example.org'), 'removed delivered', 'what comes is removed');
 is($s->json('queue', 'audit')->{generated}, $generated, 'and nobody is told');
 says('release', 0, qr/^released/, 'queue', 'release', '--sender', $bob, '--recipient', 'carol@example.org');
-becomes(send_one($bob, 'wanted', 'carol@example.org'), 'delivered', 'released: delivered');
+becomes($s->submit($bob, 'wanted', 'carol@example.org'), 'delivered', 'released: delivered');
 
 # --- reroutes ---
 
@@ -96,7 +82,7 @@ says('reroute --dry-run', 0, qr/^would be moved: 1 recipients of 1 messages$/m, 
 says('reroute', 0, qr/^moved: 1 recipients of 1 messages$/m, 'queue', 'reroute', '--site', 'slow.example', '--to', 'fallback', '--for', '1h');
 lane_is($m, 'fallback', 'what was there waits in the other lane');
 says('again', 0, qr/^moved: 0 /m, 'queue', 'reroute', '--site', 'slow.example', '--to', 'fallback');
-my $new = send_one($bob, 'rerouted', 'carol@slow.example');
+my $new = $s->submit($bob, 'rerouted', 'carol@slow.example');
 lane_is($new, 'fallback', 'what comes goes there, too');
 says('release', 0, qr/^released/, 'queue', 'release', '--site', 'slow.example');
 says('and back', 0, qr/^moved: 2 /m, 'queue', 'reroute', '--site', 'slow.example', '--to', 'retry');
@@ -115,15 +101,15 @@ ok($audit->{conserved}, 'conserved');
 
 my $count = $ENV{SEKISHO_MANY} // 400;
 says('hold', 0, qr/^held/, 'queue', 'hold', '--account', $bob);
-send_one($bob, "many-$_", 'carol@example.org') for 1 .. $count;
+$s->submit($bob, "many-$_", 'carol@example.org') for 1 .. $count;
 my $pid = fork // die $!;
 if (!$pid) { $s->ctl('queue', 'reroute', '--account', $bob, '--recipient', 'example.org', '--to', 'fallback'); require POSIX; POSIX::_exit(0) }
-ok(Sekisho::wait_for(20, sub { scalar listed('--account', $bob, '--lane', 'fallback') }), 'a reroute is under way');
+ok(Sekisho::wait_for(20, sub { scalar $s->listed('--account', $bob, '--lane', 'fallback') }), 'a reroute is under way');
 restart_queue();
 waitpid $pid, 0;
 conserved('between', accepted => $audit->{accepted} + $count, queued => $audit->{queued} + $count);
 $s->ctl('queue', 'reroute', '--account', $bob, '--recipient', 'example.org', '--to', 'fallback');
-is(scalar(listed('--lane', 'fallback')), $count, 'begun again, it ends');
+is(scalar($s->listed('--lane', 'fallback')), $count, 'begun again, it ends');
 says('remove', 0, qr/^removed: $count /m, 'queue', 'remove', '--lane', 'fallback', '--yes');
 says('release', 0, qr/^released/, 'queue', 'release', '--account', $bob);
 conserved('in the end', accepted => $audit->{accepted} + $count, removed => $audit->{removed} + $count, queued => $audit->{queued});

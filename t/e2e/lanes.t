@@ -43,16 +43,11 @@ conf(1, '400ms');
 $s->start;
 my $me = 'alice@example.test';
 $s->account($me);
-sub mail {
-	my ($to) = @_;
-	my $c = $s->login($me) or die 'no login';
-	my ($id) = $c->send_mail($me, $to, "x\r\n") =~ /^250 2\.0\.0 Queued as (\w+)/ or die "not taken: $to";
-	return $id;
-}
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
+sub mail { return $s->submit($me, "x
+", @_) }
 sub in_lane {
 	my ($id, $lane, $attempts, $what) = @_;
-	ok(Sekisho::wait_for(20, sub { my $m = show($id); ($m->{lane} // '') eq $lane && ($m->{attempts} // 0) == $attempts }), $what) or diag explain show($id);
+	ok(Sekisho::wait_for(20, sub { my $m = $s->show($id); ($m->{lane} // '') eq $lane && ($m->{attempts} // 0) == $attempts }), $what) or diag explain $s->show($id);
 }
 
 # --- rules ---
@@ -77,7 +72,7 @@ in_lane($grey, 'fallback', 4, 'and in fallback for its age');
 
 my @slow = map {
 	my $id = mail('c@slow.example');
-	Sekisho::wait_for(20, sub { my $m = show($id); ($m->{lane} // 'fresh') ne 'fresh' });
+	Sekisho::wait_for(20, sub { my $m = $s->show($id); ($m->{lane} // 'fresh') ne 'fresh' });
 	$s->advance(1000);
 	$id;
 } 1 .. 3;

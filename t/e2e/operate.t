@@ -22,23 +22,9 @@ $s->write_conf;
 $s->start;
 my ($me, $bob) = ('alice@example.test', 'bob@example.test');
 $s->account($me, $bob);
-my %client;
 
-sub send_one {
-	my ($account, $body, @to) = @_;
-	$client{$account} //= $s->login($account);
-	my $said = $client{$account}->send_mail($account, \@to, $body);
-	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
-	if (!$id) { fail("accepted for @to"); diag $said }
-	return $id;
-}
-
-sub elapse { my ($ms) = @_; $s->advance($ms); %client = () } # sessions time out
-
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 sub state_of { my ($m) = @_; return join ' ', map { $_->{state} } @{ $m->{rcpt} // [] } }
 sub arrived { my ($what) = @_; return scalar(grep { /^\Q$what\E\r?$/m } $s->delivered) }
-sub listed { return map { $_->{id} } @{ ($s->json('queue', 'list', @_) // {})->{messages} // [] } }
 sub says { my ($what, $status, $pattern, @words) = @_; my $said = $s->ctl(@words); is($? >> 8, $status, "$what: status") or diag $said; like($said, $pattern, $what) }
 
 sub conserved {
@@ -60,16 +46,15 @@ sub restart_queue {
 	$s->advance(11_000);
 	kill 'KILL', $old;
 	ok(Sekisho::wait_for(20, sub { my ($new) = $s->pids('sekisho-queue'); $new && $new != $old && $s->json('queue', 'audit') }), 'queue is back');
-	%client = ();
 }
 
 # --- holds ---
 
 says('hold of an account', 0, qr/^held: account alice\@example\.test, until it is released$/m, 'queue', 'hold', '--account', 'Alice@Example.test', '--reason', 'looks odd');
-my $held = send_one($me, 'held-account', 'carol@example.org');
-my $free = send_one($bob, 'free-account', 'carol@example.org');
+my $held = $s->submit($me, 'held-account', 'carol@example.org');
+my $free = $s->submit($bob, 'free-account', 'carol@example.org');
 ok(Sekisho::wait_for(20, sub { arrived('free-account') }), 'mail of another account goes');
-my $m = show($held);
+my $m = $s->show($held);
 is($m->{state}, 'held', 'mail of the held one is accepted and held');
 is($m->{rule}, 'hold account alice@example.test', 'and says by what');
 is($m->{attempts}, 0, 'not attempted');
@@ -77,63 +62,63 @@ is($m->{holds}[0]{reason}, 'looks odd', 'the reason');
 like($m->{holds}[0]{by}, qr/\w/, 'and who');
 like($s->log, qr/\b$held held rule="hold account alice\@example\.test"/, 'the log says so too');
 restart_queue();
-is(show($held)->{state}, 'held', 'held after a restart');
-is_deeply([listed('--state', 'held')], [$held], 'queue list --state held');
+is($s->show($held)->{state}, 'held', 'held after a restart');
+is_deeply([$s->listed('--state', 'held')], [$held], 'queue list --state held');
 says('hold of a domain', 0, qr/^held: recipient refused\.example, until \d{4}-/m, 'queue', 'hold', '--recipient', 'REFUSED.example', '--for', '2h');
 says('queue holds', 0, qr/^account alice\@example\.test +\S+ +- +\S.* looks odd.*^recipient refused\.example/ms, 'queue', 'holds');
-my $both = send_one($bob, 'half-held', 'carol@example.org', 'carol@refused.example');
-my $other = send_one($bob, 'domain-held', 'carol@refused.example');
+my $both = $s->submit($bob, 'half-held', 'carol@example.org', 'carol@refused.example');
+my $other = $s->submit($bob, 'domain-held', 'carol@refused.example');
 ok(Sekisho::wait_for(20, sub { arrived('half-held') }), 'a held domain: other recipients get theirs');
-ok(Sekisho::wait_for(20, sub { show($both)->{state} eq 'held' }), 'the rest is held');
-is(state_of(show($both)), 'delivered queued', 'and queued');
-is_deeply([sort(listed('--recipient', 'refused.example'))], [sort $both, $other], 'queue list --recipient');
-is_deeply([listed('--account', $me)], [$held], 'queue list --account');
-is_deeply([sort(listed('--lane', 'fresh', '--account', $bob))], [sort $both, $other], 'queue list --lane with --account');
-is_deeply([listed('--lane', 'retry')], [], 'queue list --lane retry');
+ok(Sekisho::wait_for(20, sub { $s->show($both)->{state} eq 'held' }), 'the rest is held');
+is(state_of($s->show($both)), 'delivered queued', 'and queued');
+is_deeply([sort($s->listed('--recipient', 'refused.example'))], [sort $both, $other], 'queue list --recipient');
+is_deeply([$s->listed('--account', $me)], [$held], 'queue list --account');
+is_deeply([sort($s->listed('--lane', 'fresh', '--account', $bob))], [sort $both, $other], 'queue list --lane with --account');
+is_deeply([$s->listed('--lane', 'retry')], [], 'queue list --lane retry');
 says('no such state', 1, qr/there are: queued active paced deferred held/, 'queue', 'list', '--state', 'nonsense');
 says('release of what is not held', 1, qr/no such hold/, 'queue', 'release', '--account', $bob);
-elapse(2 * $hour + $minute);
+$s->advance(2 * $hour + $minute);
 ok(Sekisho::wait_for(20, sub { arrived('half-held') == 2 && arrived('domain-held') == 1 }), 'the time of the hold is over: delivered');
 unlike($s->ctl('queue', 'holds'), qr/refused/, 'and it is gone');
-elapse(5 * 24 * $hour);
+$s->advance(5 * 24 * $hour);
 restart_queue();
-is(show($held)->{state}, 'held', 'five days later it is still held, and has not expired');
+is($s->show($held)->{state}, 'held', 'five days later it is still held, and has not expired');
 is(arrived('held-account'), 0, 'not attempted');
 says('release', 0, qr/^released: account alice\@example\.test$/m, 'queue', 'release', '--account', $me);
 ok(Sekisho::wait_for(20, sub { arrived('held-account') }), 'released: delivered at once');
 conserved('after the holds', accepted => 5, delivered => 5, queued => 0, generated => 0);
 
 # A hold of one message while it waits for its turn.
-$held = send_one($me, 'deferred', 'carol@slow.example');
-ok(Sekisho::wait_for(20, sub { show($held)->{state} eq 'deferred' }), 'deferred') or diag explain show($held);
+$held = $s->submit($me, 'deferred', 'carol@slow.example');
+ok(Sekisho::wait_for(20, sub { $s->show($held)->{state} eq 'deferred' }), 'deferred') or diag explain $s->show($held);
 says('hold of a message', 0, qr/^held: message $held/m, 'queue', 'hold', $held);
-elapse(10 * $minute);
-is(show($held)->{attempts}, 1, 'held: its time passes without an attempt');
-is(show($held)->{state}, 'held', 'held');
+$s->advance(10 * $minute);
+is($s->show($held)->{attempts}, 1, 'held: its time passes without an attempt');
+is($s->show($held)->{state}, 'held', 'held');
 says('release', 0, qr/^released/m, 'queue', 'release', $held);
-ok(Sekisho::wait_for(20, sub { show($held)->{attempts} == 2 && show($held)->{state} eq 'deferred' }), 'released: attempted');
+ok(Sekisho::wait_for(20, sub { $s->show($held)->{attempts} == 2 && $s->show($held)->{state} eq 'deferred' }), 'released: attempted');
 
 # --- flush ---
 
-my @late = map { send_one($me, "late-$_", 'carol@slow.example') } 1 .. 3;
+my @late = map { $s->submit($me, "late-$_", 'carol@slow.example') } 1 .. 3;
 at_rest();
-is(scalar(listed('--state', 'deferred')), 4, 'four are deferred');
+is(scalar($s->listed('--state', 'deferred')), 4, 'four are deferred');
 says('flush --dry-run', 0, qr/^would be due now: 4 recipients of 4 messages$/m, 'queue', 'flush', '--all', '--dry-run');
-is(show($late[0])->{attempts}, 1, 'and nothing happened');
+is($s->show($late[0])->{attempts}, 1, 'and nothing happened');
 $s->ctl('queue', 'hold', $late[2]);
 says('flush: held mail is left alone', 0, qr/^would be due now: 3 recipients of 3 messages$/m, 'queue', 'flush', '--all', '--dry-run');
 says('flush of a held one', 0, qr/^due now: 0 /m, 'queue', 'flush', $late[2]);
 $s->ctl('queue', 'release', $late[2]);
 at_rest();
-is(show($late[2])->{attempts}, 1, 'and waits for its time after the release');
+is($s->show($late[2])->{attempts}, 1, 'and waits for its time after the release');
 says('flush of one', 0, qr/^due now: 1 recipients of 1 messages$/m, 'queue', 'flush', $late[0]);
-ok(Sekisho::wait_for(20, sub { show($late[0])->{attempts} == 2 }), 'it was attempted');
+ok(Sekisho::wait_for(20, sub { $s->show($late[0])->{attempts} == 2 }), 'it was attempted');
 at_rest();
-is(show($late[1])->{attempts}, 1, 'and no other');
+is($s->show($late[1])->{attempts}, 1, 'and no other');
 says('flush of a domain', 0, qr/^due now: 4 /m, 'queue', 'flush', '--recipient', 'slow.example', '--reason', 'it is back');
-ok(Sekisho::wait_for(20, sub { show($late[1])->{attempts} == 2 && show($held)->{attempts} == 3 }), 'all were attempted');
+ok(Sekisho::wait_for(20, sub { $s->show($late[1])->{attempts} == 2 && $s->show($held)->{attempts} == 3 }), 'all were attempted');
 at_rest();
-is(show($late[0])->{attempts}, 3, 'once');
+is($s->show($late[0])->{attempts}, 3, 'once');
 says('flush of another account', 0, qr/^due now: 0 /m, 'queue', 'flush', '--account', $bob);
 
 # --- removal ---
@@ -141,25 +126,25 @@ says('flush of another account', 0, qr/^due now: 0 /m, 'queue', 'flush', '--acco
 says('remove --dry-run', 0, qr/^would be removed: 1 recipients of 1 messages$/m, 'queue', 'remove', $late[0], '--dry-run');
 says('remove needs --yes', 64, qr/--yes/, 'queue', 'remove', $late[0]);
 says('remove', 0, qr/^removed: 1 recipients of 1 messages$/m, 'queue', 'remove', $late[0], '--yes', '--reason', 'asked for');
-$m = show($late[0]);
+$m = $s->show($late[0]);
 is(state_of($m), 'removed', 'removed');
 like($m->{rcpt}[0]{reply}, qr/^removed by \S.*: asked for$/, 'by whom and why');
 says('remove again', 0, qr/^removed: 0 /m, 'queue', 'remove', $late[0], '--yes');
-my $mixed = send_one($bob, 'mixed', 'carol@slow.example', 'dave@hang.example');
+my $mixed = $s->submit($bob, 'mixed', 'carol@slow.example', 'dave@hang.example');
 at_rest();
 says('remove a domain', 0, qr/^removed: 4 recipients of 4 messages$/m, 'queue', 'remove', '--recipient', 'slow.example', '--yes');
-is(state_of(show($mixed)), 'removed queued', 'only its recipients');
+is(state_of($s->show($mixed)), 'removed queued', 'only its recipients');
 conserved('nobody is notified', accepted => 11, delivered => 5, removed => 5, queued => 1, generated => 0);
 
 # What is being attempted is left alone.
 my $listener = IO::Socket::INET->new(Listen => 16, LocalAddr => '127.0.0.1', LocalPort => $hang_port, ReuseAddr => 1) or die $!;
 $s->ctl('queue', 'flush', $mixed);
-ok(Sekisho::wait_for(20, sub { show($mixed)->{state} eq 'active' }), 'it is being attempted');
+ok(Sekisho::wait_for(20, sub { $s->show($mixed)->{state} eq 'active' }), 'it is being attempted');
 says('remove what is being attempted', 0, qr/^removed: 0 .*^left alone, because they are being attempted: 1$/ms, 'queue', 'remove', '--account', $bob, '--yes');
 says('hold what is being attempted', 0, qr/^held/, 'queue', 'hold', '--account', $bob);
-is(show($mixed)->{state}, 'active', 'what is under way ends');
+is($s->show($mixed)->{state}, 'active', 'what is under way ends');
 close $listener;
-ok(Sekisho::wait_for(20, sub { show($mixed)->{state} eq 'held' }), 'and is held then') or diag explain show($mixed);
+ok(Sekisho::wait_for(20, sub { $s->show($mixed)->{state} eq 'held' }), 'and is held then') or diag explain $s->show($mixed);
 says('remove what is held', 0, qr/^removed: 1 /m, 'queue', 'remove', '--account', $bob, '--yes');
 says('release', 0, qr/^released/m, 'queue', 'release', '--account', $bob);
 conserved('after the removals', accepted => 11, delivered => 5, removed => 6, queued => 0);
@@ -168,8 +153,8 @@ conserved('after the removals', accepted => 11, delivered => 5, removed => 6, qu
 
 my $many = $ENV{SEKISHO_MANY} // 600;
 says('hold', 0, qr/^held/, 'queue', 'hold', '--account', $me);
-send_one($me, "many-$_", 'carol@example.org') for 1 .. $many;
-is(scalar(listed('--state', 'held')), $many, "$many are held");
+$s->submit($me, "many-$_", 'carol@example.org') for 1 .. $many;
+is(scalar($s->listed('--state', 'held')), $many, "$many are held");
 is($s->json('queue', 'remove', '--account', $me, '--dry-run')->{recipients}, $many, 'counted');
 my $pid = fork // die $!;
 if (!$pid) { $s->ctl('queue', 'remove', '--account', $me, '--yes'); require POSIX; POSIX::_exit(0) }
@@ -181,6 +166,6 @@ $s->ctl('queue', 'remove', '--account', $me, '--yes');
 conserved('begun again, it ends', accepted => 11 + $many, delivered => 5, removed => 6 + $many, queued => 0);
 says('release', 0, qr/^released/m, 'queue', 'release', '--account', $me);
 is(scalar(grep { /^many-/m } $s->delivered), 0, 'nobody got any of it');
-ok(send_one($me, 'last', 'carol@example.org'), 'and new mail');
+ok($s->submit($me, 'last', 'carol@example.org'), 'and new mail');
 ok(Sekisho::wait_for(20, sub { arrived('last') }), 'goes at once');
 done_testing;

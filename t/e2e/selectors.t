@@ -19,21 +19,8 @@ $s->write_conf;
 $s->start;
 my ($me, $bob) = ('alice@example.test', 'bob@example.test');
 $s->account($me, $bob);
-my %client;
 
-sub send_one {
-	my ($account, $body, @to) = @_;
-	$client{$account} //= $s->login($account);
-	my $said = $client{$account}->send_mail($account, \@to, $body);
-	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
-	if (!$id) { fail("accepted for @to"); diag $said }
-	return $id;
-}
-
-sub elapse { my ($ms) = @_; $s->advance($ms); %client = () } # sessions time out
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 sub state_of { my ($m) = @_; return join ' ', map { $_->{state} } @{ $m->{rcpt} // [] } }
-sub listed { return map { $_->{id} } @{ ($s->json('queue', 'list', @_) // {})->{messages} // [] } }
 sub says { my ($what, $status, $pattern, @words) = @_; my $said = $s->ctl(@words); is($? >> 8, $status, "$what: status") or diag $said; like($said, $pattern, $what) }
 
 sub conserved {
@@ -55,21 +42,20 @@ sub restart_queue {
 	$s->advance(11_000);
 	kill 'KILL', $old;
 	ok(Sekisho::wait_for(20, sub { my ($new) = $s->pids('sekisho-queue'); $new && $new != $old && $s->json('queue', 'audit') }), 'queue is back');
-	%client = ();
 }
 
 # --- what each condition selects ---
 
 my $big = join "\n", ('x' x 70) x 100;
 my %id = (
-	small => send_one($me, 'small', 'carol@slow.example'),
-	big   => send_one($me, $big, 'dave@busy.example'),
-	both  => send_one($bob, 'both', 'carol@slow.example', 'Dave@busy.example'),
-	one   => send_one($bob, 'one', 'erin@slow.example'),
+	small => $s->submit($me, 'small', 'carol@slow.example'),
+	big   => $s->submit($me, $big, 'dave@busy.example'),
+	both  => $s->submit($bob, 'both', 'carol@slow.example', 'Dave@busy.example'),
+	one   => $s->submit($bob, 'one', 'erin@slow.example'),
 );
 deferred('the first', values %id);
-elapse($hour);
-$id{late} = send_one($bob, 'late', 'dave@busy.example');
+$s->advance($hour);
+$id{late} = $s->submit($bob, 'late', 'dave@busy.example');
 deferred('the last', values %id);
 
 my @stories = ( # condition, messages, recipients
@@ -96,7 +82,7 @@ my @stories = ( # condition, messages, recipients
 );
 for (@stories) {
 	my ($which, $messages, $recipients) = @$_;
-	is_deeply([sort(listed(@$which))], [sort map { $id{$_} } @$messages], "queue list @$which");
+	is_deeply([sort($s->listed(@$which))], [sort map { $id{$_} } @$messages], "queue list @$which");
 	for my $verb (qw(hold bounce remove)) {
 		my $count = $s->json('queue', $verb, @$which, '--dry-run');
 		is("$count->{messages} $count->{recipients}", @$messages . " $recipients", "queue $verb @$which --dry-run");
@@ -118,7 +104,7 @@ conserved('nothing was done', accepted => 6, queued => 6, generated => 0);
 # --- a bounce ---
 
 says('bounce', 0, qr/^bounced: 1 recipients of 1 messages$/m, 'queue', 'bounce', $id{both}, '--recipient', 'busy.example', '--yes', '--reason', 'that host is closed for good');
-my $m = show($id{both});
+my $m = $s->show($id{both});
 is(state_of($m), 'queued bounced', 'only the recipient that was meant');
 like($m->{rcpt}[1]{reply}, qr/^5\.7\.0 .*: that host is closed for good$/, 'the reason');
 my ($notice) = ('');
@@ -135,29 +121,29 @@ conserved('after the acts', accepted => 6, bounced => 1, removed => 2, queued =>
 # --- a hold with conditions ---
 
 says('hold', 0, qr/^held: sender \Q$bob\E recipient example\.org larger 4KiB, until it is released$/m, 'queue', 'hold', '--sender', $bob, '--recipient', 'example.org', '--larger', '4KiB');
-my $held = send_one($bob, $big, 'carol@example.org', 'carol@example.com');
-send_one($bob, 'bob-small', 'carol@example.org');
-send_one($me, "alice-big\n$big", 'carol@example.org');
+my $held = $s->submit($bob, $big, 'carol@example.org', 'carol@example.com');
+$s->submit($bob, 'bob-small', 'carol@example.org');
+$s->submit($me, "alice-big\n$big", 'carol@example.org');
 ok(Sekisho::wait_for(20, sub { my $all = join "\n", $s->delivered; $all =~ /^bob-small/m && $all =~ /^alice-big/m }), 'what it does not mean goes');
-ok(Sekisho::wait_for(20, sub { state_of(show($held)) eq 'queued delivered' && show($held)->{state} eq 'held' }), 'of a message only the recipient that it means waits') or diag explain show($held);
-is(show($held)->{rule}, "hold sender $bob recipient example.org larger 4KiB", 'and says for what');
+ok(Sekisho::wait_for(20, sub { state_of($s->show($held)) eq 'queued delivered' && $s->show($held)->{state} eq 'held' }), 'of a message only the recipient that it means waits') or diag explain $s->show($held);
+is($s->show($held)->{rule}, "hold sender $bob recipient example.org larger 4KiB", 'and says for what');
 restart_queue();
-is_deeply([listed('--state', 'held')], [$held], 'held after a restart');
+is_deeply([$s->listed('--state', 'held')], [$held], 'held after a restart');
 says('release of another', 1, qr/no such hold/, 'queue', 'release', '--sender', $bob, '--recipient', 'example.org');
 says('release', 0, qr/^released: sender/m, 'queue', 'release', '--sender', $bob, '--recipient', 'example.org', '--larger', '4KiB');
-ok(Sekisho::wait_for(20, sub { state_of(show($held)) eq 'delivered delivered' }), 'released: delivered');
+ok(Sekisho::wait_for(20, sub { state_of($s->show($held)) eq 'delivered delivered' }), 'released: delivered');
 
 # A hold of young mail ends as the mail ages.
 says('hold', 0, qr/^held: younger 1h/m, 'queue', 'hold', '--younger', '1h');
-my $young = send_one($me, 'young', 'carol@example.org');
-ok(Sekisho::wait_for(20, sub { show($young)->{state} eq 'held' }), 'held while it is young');
-elapse($hour + 2 * $minute);
-ok(Sekisho::wait_for(90, sub { state_of(show($young)) eq 'delivered' }), 'and goes when it is not');
+my $young = $s->submit($me, 'young', 'carol@example.org');
+ok(Sekisho::wait_for(20, sub { $s->show($young)->{state} eq 'held' }), 'held while it is young');
+$s->advance($hour + 2 * $minute);
+ok(Sekisho::wait_for(90, sub { state_of($s->show($young)) eq 'delivered' }), 'and goes when it is not');
 says('release', 0, qr/^released/m, 'queue', 'release', '--younger', '1h');
 
 # --- a paced flush ---
 
-my @many = map { send_one($me, "flush-$_", 'carol@slow.example') } 1 .. 20;
+my @many = map { $s->submit($me, "flush-$_", 'carol@slow.example') } 1 .. 20;
 deferred('the backlog', @many);
 says('flush', 0, qr/^due now: 20 recipients of 20 messages$/m, 'queue', 'flush', '--account', $me, '--younger', '30min', '--rate', '1/s');
 my %due = map { $_->{id} => $_->{due} // '' } @{ $s->json('queue', 'list', '--account', $me, '--younger', '30min')->{messages} };
@@ -170,7 +156,7 @@ says('no rate', 64, qr/--rate takes/, 'queue', 'flush', '--all', '--rate', 'fast
 my $count = $ENV{SEKISHO_MANY} // 400;
 my $before = $s->json('queue', 'audit');
 says('hold', 0, qr/^held/, 'queue', 'hold', '--account', $bob);
-send_one($bob, "many-$_", 'carol@example.org') for 1 .. $count;
+$s->submit($bob, "many-$_", 'carol@example.org') for 1 .. $count;
 my $pid = fork // die $!;
 if (!$pid) { $s->ctl('queue', 'bounce', '--account', $bob, '--smaller', '4KiB', '--recipient', 'example.org', '--yes'); require POSIX; POSIX::_exit(0) }
 ok(Sekisho::wait_for(20, sub { my $a = $s->json('queue', 'audit'); $a && $a->{bounced} > $before->{bounced} }), 'a bounce is under way');

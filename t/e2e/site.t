@@ -32,18 +32,13 @@ $s->start;
 my $me = 'alice@example.test';
 $s->account($me);
 
-sub mail {
-	my ($to) = @_;
-	my $c = $s->login($me) or die 'no login';
-	my ($id) = $c->send_mail($me, $to, "x\r\n") =~ /^250 2\.0\.0 Queued as (\w+)/ or die "not taken: $to";
-	return $id;
-}
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
-sub gone { my (@ids) = @_; return Sekisho::wait_for(30, sub { @ids == grep { show($_)->{finished} } @ids }) }
+sub mail { return $s->submit($me, "x
+", @_) }
+sub gone { my (@ids) = @_; return Sekisho::wait_for(30, sub { @ids == grep { $s->show($_)->{finished} } @ids }) }
 sub put_off { # until it was not attempted; its reply
 	my ($id) = @_;
 	my $m;
-	Sekisho::wait_for(20, sub { $m = show($id); $m->{finished} || ($m->{lane} // '') ne 'fresh' });
+	Sekisho::wait_for(20, sub { $m = $s->show($id); $m->{finished} || ($m->{lane} // '') ne 'fresh' });
 	return $m->{last_reply};
 }
 sub site { my $m = $s->json('site', 'show', $_[0]); return ref $m ? $m : {} }
@@ -99,10 +94,10 @@ $m = $s->json('site', 'limit', 'one.example', '--connections', '1', '--rate', '2
 is("$m->{site} $m->{limit} $m->{rate}{count} $m->{rate}{seconds}", 'h2.hosts 1 2 60', 'limited');
 like($m->{by_operator}{why}, qr/^limited by .+: asked to$/, 'by whom and why');
 my @paced = map { mail("e$_\@two.example") } 1 .. 3;
-ok(Sekisho::wait_for(20, sub { 1 == grep { show($_)->{finished} } @paced }), 'one goes');
+ok(Sekisho::wait_for(20, sub { 1 == grep { $s->show($_)->{finished} } @paced }), 'one goes');
 is(site('one.example')->{waiting}, 2, 'the others are in line');
 $s->advance(31_000);
-ok(Sekisho::wait_for(20, sub { 2 == grep { show($_)->{finished} } @paced }), 'the next half a minute later');
+ok(Sekisho::wait_for(20, sub { 2 == grep { $s->show($_)->{finished} } @paced }), 'the next half a minute later');
 $m = $s->json('site', 'limit', 'h2.hosts', '--clear');
 is($m->{by_operator}, undef, 'back to normal');
 ok(gone(@paced), 'and the rest goes at once');

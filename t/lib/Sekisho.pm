@@ -272,6 +272,28 @@ sub json {
 	return eval { decode_json($text) };
 }
 
+# What is known of a message.
+sub show {
+	my ($self, $id) = @_;
+	my $m = $self->json('queue', 'show', $id);
+	return ref $m ? $m : {};
+}
+
+# The ids that "queue list" gives.
+sub listed {
+	my ($self, @args) = @_;
+	return map { $_->{id} } @{ ($self->json('queue', 'list', @args) // {})->{messages} // [] };
+}
+
+# Sends a message, in the account's last session if that lives; its id.
+sub submit {
+	my ($self, $account, $body, @to) = @_;
+	my $c = $self->{clients}{$account};
+	$c = $self->{clients}{$account} = $self->login($account) || die "no login for $account" if !$c || ($c->cmd('NOOP') // '') !~ /^250/;
+	my $said = $c->send_mail($account, \@to, $body);
+	return $said =~ /^250 2\.0\.0 Queued as (\w+)/ ? $1 : die "not accepted for @to: $said";
+}
+
 sub account {
 	my ($self, @names) = @_;
 	for my $name (@names) {
