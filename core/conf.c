@@ -373,9 +373,11 @@ const struct option conf_options[] = {
      "retry",
      .record = &lane_rule},
     {"lanes.retry_connections", TYPE_COUNT, F(retry_connections), "100", 1, 10000, true,
-     "at once for mail in retry, of relay.connections"},
+     "at once for mail in retry, of relay.connections; at most half of them to sites that "
+     "have not answered"},
     {"lanes.fallback_connections", TYPE_COUNT, F(fallback_connections), "50", 1, 10000, true,
-     "at once for mail in fallback, of relay.connections"},
+     "at once for mail in fallback, of relay.connections; at most half of them to sites that "
+     "have not answered"},
     {"history.keep", TYPE_DURATION, F(history_keep), "30d", MINUTES(1), DAYS(3650), true,
      "how long what became of a message is known after its end"},
     {"history.size", TYPE_SIZE, F(history_size), "4GiB", 16 * MIB, 16 * TIB, true,

@@ -49,6 +49,7 @@ struct line { /* of jobs for one site in one lane; exists while it has one */
 	struct lane *lane;
 	struct site *site;
 	bool is_ready;
+	bool answers; /* its site does; when it was settled last */
 	int64_t rank; /* among the turns: its first job's */
 	struct load load;
 	struct job_queue pending; /* in order of rank */
@@ -117,6 +118,7 @@ struct lane {
 	struct ipc_from relay;
 	unsigned offered, in_flight; /* places: by the relay; taken */
 	unsigned slow_in_flight;
+	struct load silent;    /* of all lines whose sites do not answer, or nobody has met */
 	LIST_HEAD(, job) jobs; /* in flight and finishing */
 	LIST_HEAD(, line) lines[BUCKETS];
 	LIST_HEAD(, account) accounts[BUCKETS];
@@ -272,6 +274,8 @@ void sites_open(struct schedule *schedule);
 void sites_close(struct schedule *schedule);
 /* Where the lane's mail for the domain goes. */
 struct site *site_for(struct lane *lane, const char *domain);
+/* The same, as far as it is known; NULL: it is not. */
+struct site *site_peek(const struct lane *lane, const char *domain);
 /* Its line; NULL: there is none. */
 struct line *line_for(const struct lane *lane, const char *domain);
 /* Whether the line's site lets one more job of this lane begin. */

@@ -5,7 +5,13 @@
  *
  * Fresh mail is not dragged: of a site's places at least half are fresh mail's alone, however much
  * is tried again there. What is due for a site that waits does not stand in line: it is put off as
- * if its attempt had failed, so a dead site's backlog takes no room in the window. */
+ * if its attempt had failed, so a dead site's backlog takes no room in the window.
+ *
+ * A site that is silent costs a place for as long as a timeout, and until it has failed a few times
+ * nobody knows it from one that answers: after a start without memory, that may be thousands. So in
+ * retry and fallback one that has not answered yet, or did not the last time, has one place, and
+ * all of them together half of the places and of the window. The other half is for who answers. In
+ * fresh they start like any other: most of what nobody has met there is well. */
 
 #include <stdio.h>
 #include <string.h>
@@ -72,15 +78,22 @@ site_for(struct lane *lane, const char *domain)
 	                                                 : sites_of(sites, domain, now);
 }
 
+struct site *
+site_peek(const struct lane *lane, const char *domain)
+{
+	const struct sites *sites = lane->schedule->sites;
+	char site[QUEUE_SITE_SIZE];
+
+	return goes_by_fallback_host(lane, domain, site) ? sites_find(sites, site)
+	                                                 : sites_peek(sites, domain);
+}
+
 struct line *
 line_for(const struct lane *lane, const char *domain)
 {
-	const struct site *known = sites_peek(lane->schedule->sites, domain);
-	char site[QUEUE_SITE_SIZE];
+	const struct site *site = site_peek(lane, domain);
 
-	if (goes_by_fallback_host(lane, domain, site))
-		return line_find(lane, site);
-	return known ? line_find(lane, known->name) : NULL;
+	return site ? line_find(lane, site->name) : NULL;
 }
 
 static unsigned
@@ -100,7 +113,7 @@ line_places(const struct line *line)
 
 	if (line->lane->lane == QUEUE_FRESH || places < 2)
 		return places;
-	return places / 2;
+	return site_answers(line->site) ? places / 2 : 1;
 }
 
 bool

@@ -63,6 +63,7 @@ line_get(struct lane *lane, const char *domain)
 	line = xcalloc(1, sizeof(*line));
 	line->lane = lane;
 	line->site = site;
+	line->answers = site_answers(site);
 	sites_hold(schedule->sites, site);
 	TAILQ_INIT(&line->pending);
 	TAILQ_INIT(&line->flight);
@@ -125,12 +126,29 @@ take_turn(struct line *line)
 		TAILQ_INSERT_HEAD(turns, line, turn);
 }
 
+/* Its load counts where its site has come to belong. */
+static void
+judge(struct line *line)
+{
+	struct load *silent = &line->lane->silent;
+	const struct load *load = &line->load;
+	const bool answers = site_answers(line->site);
+
+	if (answers == line->answers)
+		return;
+	line->answers = answers;
+	silent->in_flight += answers ? -load->in_flight : load->in_flight;
+	silent->pending += answers ? -load->pending : load->pending;
+	silent->recipients += answers ? -load->recipients : load->recipients;
+}
+
 void
 line_settle(struct line *line)
 {
 	const struct job *first = TAILQ_FIRST(&line->pending);
 	const bool ready = first && line_may_begin(line);
 
+	judge(line);
 	if (line->is_ready && (!ready || first->rank != line->rank)) {
 		TAILQ_REMOVE(&line->lane->turns, line, turn);
 		line->is_ready = false;
@@ -185,6 +203,8 @@ count_job(struct job *job, bool in)
 	if (job->state != JOB_PENDING && job->state != JOB_IN_FLIGHT)
 		return;
 	count(&job->line->load, job, in);
+	if (!job->line->answers)
+		count(&job->lane->silent, job, in);
 	if (job->account)
 		count(&job->account->load, job, in);
 	if (job->state == JOB_IN_FLIGHT)
@@ -324,6 +344,8 @@ lane_next(const struct lane *lane)
 	const unsigned free_places = lane->in_flight < places ? places - lane->in_flight : 0;
 	/* Slow sites share a quarter of what fresh mail has. */
 	const bool slow = lane->lane != QUEUE_FRESH || lane->slow_in_flight * 4 < places;
+	/* And silent ones half of what other mail has. */
+	const bool silent = lane->lane == QUEUE_FRESH || lane->silent.in_flight * 2 < places;
 	struct line *line;
 	struct job *job;
 
@@ -332,7 +354,8 @@ lane_next(const struct lane *lane)
 		return NULL;
 	TAILQ_FOREACH(line, &lane->turns, turn)
 	{
-		if (line->load.in_flight >= free_places || (line->site->slow && !slow))
+		if (line->load.in_flight >= free_places || (line->site->slow && !slow) ||
+		    (!line->answers && !silent))
 			continue;
 		TAILQ_FOREACH(job, &line->pending, queue)
 		{
@@ -552,6 +575,22 @@ is_account_crowded(const struct message *message, unsigned jobs_free, size_t rec
 	       (account->load.pending >= jobs_free || account->load.recipients > recipients_free);
 }
 
+/* Whether it is for a site that does not answer, of which there is enough in the window. What waits
+ * for the end of a pause is no matter: it leaves at once. */
+static bool
+is_silent_crowd(const struct lane *lane, const char *domain)
+{
+	const struct lane_window *window = &windows[lane->lane];
+	const struct site *site;
+
+	if (lane->lane == QUEUE_FRESH || (lane->silent.pending * 2 < window->messages &&
+	                                  lane->silent.recipients * 2 < window->recipients))
+		return false;
+	site = site_peek(lane, domain);
+	return !site ||
+	       (!site_answers(site) && !site_is_paused(site, schedule_now(lane->schedule)));
+}
+
 /* Whether every domain it still has to go to, or its account, holds as many pending jobs, or
  * recipients in them, as the window (with the reserve, if it may be used) has room for. The message
  * itself does not count. An account beyond its share still gets in what is for a domain without a
@@ -585,6 +624,8 @@ is_crowded(const struct message *message, bool reserve)
 		if (is_hold(hold) || is_end(hold))
 			continue;
 		last = name;
+		if (is_silent_crowd(lane, name))
+			continue;
 		line = line_for(lane, name);
 		if (!line ||
 		    (line->load.pending < jobs_free && line->load.recipients <= recipients_free))

@@ -65,6 +65,12 @@ site_is_paused(const struct site *site, msec_t now)
 	return site->paused != SITE_NOT_PAUSED && site->until > now;
 }
 
+bool
+site_answers(const struct site *site)
+{
+	return site->limit > 0 && site->failing == 0;
+}
+
 unsigned
 site_places(const struct site *site, const struct site_bounds *bounds, msec_t now)
 {

@@ -84,6 +84,8 @@ const struct conf_burst *site_rate(const struct site *site, const struct site_bo
 /* When the rate lets the next one begin; now or earlier: it does. */
 msec_t site_conforms(const struct site *site, const struct site_bounds *bounds, msec_t now);
 bool site_is_paused(const struct site *site, msec_t now);
+/* Somebody has met it, and the last who tried had an answer. */
+bool site_answers(const struct site *site);
 /* Each begin has one end. */
 void site_begin(struct site *site, const struct site_bounds *bounds, msec_t now);
 void site_end(struct site *site);

@@ -40,11 +40,13 @@ test_concurrency(void)
 
 	begin();
 	ok(site_places(&site, &bounds, now) == 5, "five at once to begin with");
+	ok(!site_answers(&site), "nobody has met it");
 	for (int i = 0; i < 5; i++)
 		meet(QUEUE_CONTACT_OK, now, 10);
 	ok(site_places(&site, &bounds, now) == 5, "four answers and a bit are not yet one more");
 	meet(QUEUE_CONTACT_OK, now, 10);
 	ok(site_places(&site, &bounds, now) == 6, "the sixth is");
+	ok(site_answers(&site), "it answers");
 	for (int i = 0; i < 1000; i++)
 		meet(QUEUE_CONTACT_OK, now, 10);
 	ok(site_places(&site, &bounds, now) == 20, "never more than the most");
@@ -53,6 +55,7 @@ test_concurrency(void)
 	now += 1000;
 	meet(QUEUE_CONTACT_FAILED, now - 500, -1);
 	ok(site_places(&site, &bounds, now) == 10, "a failure to connect halves it");
+	ok(!site_answers(&site), "and it does not answer");
 	for (int i = 0; i < 19; i++)
 		meet(QUEUE_CONTACT_FAILED, now - 500, -1);
 	ok(site_places(&site, &bounds, now) == 10, "once for all that was under way then");
