@@ -38,7 +38,8 @@ sub fate {
 	Sekisho::wait_for(20, sub { $m = $s->json('queue', 'show', $id); $m = {} if !ref $m; $m->{finished} || ($m->{lane} // '') ne 'fresh' });
 	return "$m->{rcpt}[0]{state} $m->{rcpt}[0]{reply}";
 }
-sub blocked { return $s->log =~ / reply-rule rule=blocklisted site=\S+ action=block source=(\S+)/g }
+# In order; a notification that is under way when an address is blocked meets it once more.
+sub blocked { my %seen; return grep { !$seen{$_}++ } $s->log =~ / reply-rule rule=blocklisted site=\S+ action=block source=(\S+)/g }
 
 my $no = { RCPT => '554 5.7.1 listed at spamhaus' };
 $hop->offers($no);
