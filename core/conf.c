@@ -331,6 +331,8 @@ const struct option conf_options[] = {
      {"own", "any"}},
     {"quota.priority", TYPE_COUNT, F(standard.priority), "0", 0, 9, true,
      "highest priority that mail may ask for (MT-PRIORITY); what asks for more gets that"},
+    {"quota.weight", TYPE_COUNT, F(standard.weight), "1", 1, CONF_WEIGHT_MAX, true,
+     "share of what is sent on, while others' mail waits too: twice the weight, twice as much"},
     {"quota.pool", TYPE_LABEL, F(standard.pool), "default", 0, 0, true,
      "pool of egress that its mail leaves from; default, where egress names none of that name, is "
      "any address"},

@@ -56,6 +56,7 @@ struct conf_burst {
 	msec_t period;
 };
 #define CONF_CLASS_SIZE 32
+#define CONF_WEIGHT_MAX 100
 struct conf_class {          /* a plan: what accounts of that class may do */
 	char *name;          /* NULL of "standard" */
 	uint64_t recipients; /* a day */
@@ -65,6 +66,7 @@ struct conf_class {          /* a plan: what accounts of that class may do */
 	bool any_sender;            /* may send as anybody, not only as what it was granted */
 	char pool[CONF_CLASS_SIZE]; /* whose addresses its mail leaves from, see conf_pool */
 	uint64_t priority;          /* the highest MT-PRIORITY (RFC 6710), 0 to 9 */
+	uint64_t weight;            /* its mail's share beside that of other accounts */
 };
 struct conf_classes {
 	struct conf_class *list;

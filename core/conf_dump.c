@@ -64,9 +64,9 @@ print_class(const struct conf_class *class, struct buf *out)
 	conf_print_burst(&class->burst_recipients, out);
 	buf_add_str(out, "\", burst_messages: \"");
 	conf_print_burst(&class->burst_messages, out);
-	buf_printf(out, "\", priority: %llu, pool: %s, senders: %s }",
-	           (unsigned long long)class->priority, class->pool,
-	           class->any_sender ? "any" : "own");
+	buf_printf(out, "\", priority: %llu, weight: %llu, pool: %s, senders: %s }",
+	           (unsigned long long)class->priority, (unsigned long long)class->weight,
+	           class->pool, class->any_sender ? "any" : "own");
 }
 
 static void

@@ -271,7 +271,8 @@ apply_class(struct reader *reader, const char *name, const struct node *map)
 			conf_mistake_at(
 			    reader, key, path,
 			    "unknown key; a class has recipients, messages, window, "
-			    "burst_recipients, burst_messages, priority, pool and senders");
+			    "burst_recipients, burst_messages, priority, weight, pool and "
+			    "senders");
 			continue;
 		}
 		const char *wrong = again ? "set a second time"

@@ -126,6 +126,7 @@ encode_value(const void *base, const struct option *option, struct buf *out)
 			encode_burst(&class->burst_messages, out);
 			wire_put_u8(out, class->any_sender);
 			wire_put_u8(out, (uint8_t) class->priority);
+			wire_put_u8(out, (uint8_t) class->weight);
 			wire_put_str(out, class->pool);
 		}
 		break;
@@ -320,7 +321,9 @@ decode_value(const struct option *option, struct wire *wire, void *base)
 				return false;
 			class->any_sender = wire_u8(wire) != 0;
 			class->priority = wire_u8(wire);
-			if (class->priority > 9 || !decode_label(wire, class->pool))
+			class->weight = wire_u8(wire);
+			if (class->priority > 9 || class->weight < 1 ||
+			    class->weight > CONF_WEIGHT_MAX || !decode_label(wire, class->pool))
 				return false;
 		}
 		return true;

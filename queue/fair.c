@@ -9,16 +9,22 @@ int64_t
 fair_cost(unsigned recipients, uint64_t octets)
 {
 	return (int64_t)recipients * FAIR_RECIPIENT +
-	       (int64_t)(octets / (FAIR_OCTETS / FAIR_RECIPIENT));
+	       (int64_t)(octets * FAIR_RECIPIENT / FAIR_OCTETS);
 }
 
 int64_t
-fair_enter(const struct fair *fair, struct fair_account *account, int64_t cost)
+fair_enter(const struct fair *fair, struct fair_account *account, int64_t cost, unsigned weight)
 {
 	if (account->last < fair->now)
 		account->last = fair->now;
-	account->last += cost;
+	account->last += cost / weight;
 	return account->last;
+}
+
+int64_t
+fair_reweigh(const struct fair *fair, int64_t tag, unsigned was, unsigned is)
+{
+	return tag > fair->now ? fair->now + (tag - fair->now) * was / is : tag;
 }
 
 void

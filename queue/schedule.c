@@ -43,7 +43,8 @@
  * time has come a change puts it among what is due; from then on it is like other mail.
  *   - Priority (RFC 6710) is a head start in that order, of HEAD_START for each step: what 20 mails
  * to one recipient cost. Virtual time goes on with whatever is served, so of each account fewer
- * than 20 for each step come before what was there earlier, and nothing starves.
+ * than 20 (as often as it has weight) for each step come before what was there earlier, and nothing
+ * starves.
  *   - A round interrupted by a crash is repeated for the recipients that have not ended; the due
  * time does not change within a round. */
 
@@ -338,6 +339,7 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct
 		TAILQ_INIT(&lane->turns);
 		lane->timer = loop_timer_new(loop, on_lane_timer, lane);
 	}
+	weights_reload(schedule);
 	held_open(schedule);
 	holds_know_sites(holds, schedule_site, schedule);
 	sites_open(schedule);
@@ -353,6 +355,7 @@ schedule_reload(struct schedule *schedule, const struct conf *conf)
 		schedule->longest = longest_wait(conf);
 	sites_reload(schedule->sites, conf);
 	reply_rules_reload(schedule->replies, conf);
+	weights_reload(schedule);
 	lines_settle(schedule); /* they may have more places now */
 	for (size_t i = 0; i < QUEUE_LANES; i++)
 		lane_poke(&schedule->lanes[i]);

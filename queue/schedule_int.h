@@ -38,7 +38,12 @@ struct load { /* that something has in its lane */
 
 struct account { /* one account in one lane; exists while it has a job */
 	LIST_ENTRY(account) bucket;
+	struct lane *lane;
 	struct fair_account fair;
+	unsigned weight;
+	char class[CONF_CLASS_SIZE]; /* which it follows from; see schedule_weight.c */
+	uint32_t asked;              /* the question to auth about that; 0: none */
+	msec_t told;                 /* when it was last answered, monotonic; 0: never */
 	struct load load;
 	char name[];
 };
@@ -157,6 +162,7 @@ struct schedule {
 	struct lane lanes[QUEUE_LANES];
 	struct egress *egress;
 	struct ipc_link *auth;
+	bool is_weighted;              /* not all classes weigh the same */
 	struct quota *quota;           /* whose clock is believed */
 	struct loop_timer *held_timer; /* the next look at what senders hold */
 	msec_t held_wake;              /* what it is armed for; 0: nothing */
@@ -209,6 +215,8 @@ struct line *line_find(const struct lane *lane, const char *site);
 void line_settle(struct line *line);
 /* What goes to the relay next; NULL: nothing may, or there is no place. */
 struct job *lane_next(const struct lane *lane);
+/* It has another weight: what of it is pending comes to another place. */
+void account_weigh(struct account *account, unsigned weight);
 struct job *job_new(struct lane *lane, struct message *message, const struct queue_id *id,
                     const char *domain);
 void job_free(struct job *job);
@@ -311,6 +319,17 @@ void job_stop_asking(struct job *job);
 void egress_open(struct schedule *schedule);
 /* After the last job is gone. */
 void egress_close(struct schedule *schedule);
+
+/* --- schedule_weight.c --- */
+
+/* It is new; class as its message was accepted with. */
+void account_begin(struct account *account, const char *class);
+/* A job of it comes: asks what class it has, if that is not known of late. */
+void account_ask(struct account *account);
+void account_stop_asking(struct account *account);
+/* The configuration is another. */
+void weights_reload(struct schedule *schedule);
+
 /* --- schedule_order.c --- */
 
 #define ORDERS_MAX 1000

@@ -84,14 +84,17 @@ account_find(const struct lane *lane, const char *name)
 }
 
 static struct account *
-account_get(struct lane *lane, const char *name)
+account_get(struct lane *lane, const struct store_message *stored)
 {
+	const char *name = stored->account;
 	struct account *account = account_find(lane, name);
 	const size_t size = strlen(name) + 1;
 	if (account)
 		return account;
 	account = xcalloc(1, sizeof(*account) + size);
 	memcpy(account->name, name, size);
+	account->lane = lane;
+	account_begin(account, stored->class);
 	LIST_INSERT_HEAD(&lane->accounts[name_bucket(name)], account, bucket);
 	return account;
 }
@@ -107,6 +110,7 @@ account_settle(struct account *account)
 {
 	if (account == NULL || !is_idle(&account->load))
 		return;
+	account_stop_asking(account);
 	LIST_REMOVE(account, bucket);
 	free(account);
 }
@@ -226,24 +230,73 @@ job_take_out(struct job *job)
 	job->state = JOB_NEW;
 }
 
+/* By its tag. */
 static void
-join_line(struct job *job)
+take_place(struct job *job)
 {
-	const struct store_message *stored = job->message->stored;
 	struct job_queue *pending = &job->line->pending;
 	struct job *before = TAILQ_LAST(pending, job_queue);
 
-	if (job->tag == 0) {
-		job->tag = fair_enter(&job->lane->fair, &job->account->fair,
-		                      fair_cost(job->count, stored->body.size));
-		job->rank = job->tag - (int64_t)stored->envelope.priority * HEAD_START;
-	}
+	job->rank = job->tag - (int64_t)job->message->stored->envelope.priority * HEAD_START;
 	while (before && before->rank > job->rank)
 		before = TAILQ_PREV(before, job_queue, queue);
 	if (before)
 		TAILQ_INSERT_AFTER(pending, before, job, queue);
 	else
 		TAILQ_INSERT_HEAD(pending, job, queue);
+}
+
+static void
+join_line(struct job *job)
+{
+	if (job->tag == 0) {
+		account_ask(job->account);
+		job->tag = fair_enter(&job->lane->fair, &job->account->fair,
+		                      fair_cost(job->count, job->message->stored->body.size),
+		                      job->account->weight);
+	}
+	take_place(job);
+}
+
+static void
+line_weigh(struct line *line, const struct account *account, unsigned weight)
+{
+	struct job_queue moved = TAILQ_HEAD_INITIALIZER(moved);
+	struct job *job, *next;
+
+	for (job = TAILQ_FIRST(&line->pending); job; job = next) {
+		next = TAILQ_NEXT(job, queue);
+		if (job->account != account)
+			continue;
+		job->tag = fair_reweigh(&line->lane->fair, job->tag, account->weight, weight);
+		TAILQ_REMOVE(&line->pending, job, queue);
+		TAILQ_INSERT_TAIL(&moved, job, queue);
+	}
+	if (TAILQ_EMPTY(&moved))
+		return;
+	while ((job = TAILQ_FIRST(&moved)) != NULL) {
+		TAILQ_REMOVE(&moved, job, queue);
+		take_place(job);
+	}
+	line_settle(line);
+}
+
+void
+account_weigh(struct account *account, unsigned weight)
+{
+	struct lane *lane = account->lane;
+	struct line *line, *next;
+
+	if (weight == account->weight)
+		return;
+	for (size_t i = 0; i < BUCKETS; i++) {
+		for (line = LIST_FIRST(&lane->lines[i]); line; line = next) {
+			next = LIST_NEXT(line, bucket);
+			line_weigh(line, account, weight);
+		}
+	}
+	account->fair.last = fair_reweigh(&lane->fair, account->fair.last, account->weight, weight);
+	account->weight = weight;
 }
 
 void
@@ -256,7 +309,7 @@ job_to(struct job *job, enum job_state state)
 	if (!job->line && (state == JOB_PENDING || state == JOB_IN_FLIGHT)) {
 		job->line = line_get(job->lane, job->domain);
 		if (job->message)
-			job->account = account_get(job->lane, job->message->stored->account);
+			job->account = account_get(job->lane, job->message->stored);
 	}
 	job->state = state;
 	line = job->line;

@@ -18,6 +18,7 @@ static size_t count;
 static unsigned clock_;
 static struct fair fair;
 static struct fair_account accounts[1000];
+static unsigned weights[1000];
 
 static void
 begin(void)
@@ -26,14 +27,15 @@ begin(void)
 	clock_ = 0;
 	fair = (struct fair){0};
 	for (size_t i = 0; i < sizeof(accounts) / sizeof(accounts[0]); i++)
-		accounts[i] = (struct fair_account){0};
+		accounts[i] = (struct fair_account){0}, weights[i] = 1;
 }
 
 static void
 come(unsigned who, unsigned recipients, uint64_t octets)
 {
-	waiting[count++] = (struct job){
-	    fair_enter(&fair, &accounts[who], fair_cost(recipients, octets)), who, clock_++};
+	waiting[count++] = (struct job){fair_enter(&fair, &accounts[who],
+	                                           fair_cost(recipients, octets), weights[who]),
+	                                who, clock_++};
 }
 
 static unsigned
@@ -50,6 +52,16 @@ serve(void)
 	fair_serve(&fair, waiting[best].tag);
 	waiting[best] = waiting[--count];
 	return who;
+}
+
+static void
+weigh(unsigned who, unsigned weight)
+{
+	for (size_t i = 0; i < count; i++)
+		if (waiting[i].who == who)
+			waiting[i].tag = fair_reweigh(&fair, waiting[i].tag, weights[who], weight);
+	accounts[who].last = fair_reweigh(&fair, accounts[who].last, weights[who], weight);
+	weights[who] = weight;
 }
 
 /* How many are served until one of that account is. */
@@ -138,5 +150,32 @@ main(void)
 	fair_serve(&fair, 100 * FAIR_RECIPIENT);
 	fair_serve(&fair, waiting[0].tag);
 	ok(fair.now == 100 * FAIR_RECIPIENT, "virtual time does not run backwards");
+
+	begin();
+	weights[1] = 4;
+	for (unsigned i = 0; i < 500; i++) {
+		come(0, 1, 0);
+		come(1, 1, 0);
+	}
+	served[0] = served[1] = 0;
+	good = true;
+	for (unsigned i = 0; i < 400; i++) {
+		served[serve()]++;
+		good = good && served[1] + 4 >= 4 * served[0] && served[1] <= 4 * served[0] + 4;
+	}
+	ok(good && served[1] == 320, "one of weight 4 beside one of weight 1 has four of five");
+	weigh(0, 100);
+	weigh(1, 1);
+	served[0] = served[1] = 0;
+	for (unsigned i = 0; i < 101; i++)
+		served[serve()]++;
+	ok(served[0] == 100 && served[1] == 1, "another weight holds for what waits already");
+
+	begin();
+	weights[0] = 100;
+	for (unsigned i = 0; i < 100; i++)
+		come(0, 1, 0);
+	come(1, 1, 0);
+	ok(until(1) <= 101, "the heaviest is before the lightest, but not for long");
 	return tap_end();
 }

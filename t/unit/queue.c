@@ -766,6 +766,7 @@ main(void)
 	TAILQ_INIT(&program.early);
 	conf.standard.recipients = 5;
 	conf.standard.messages = 20;
+	conf.standard.weight = 1;
 	conf.pace_horizon = 90000;
 	conf.map_size = 64u << 20;
 	conf.message_size = 1u << 20;

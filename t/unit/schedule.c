@@ -1,10 +1,11 @@
 /* The schedule over a real store, with relays that keep what they are handed until the test
- * answers: who gets the places while many sites are silent. */
+ * answers: who gets the places while many sites are silent, and whose mail comes first. */
 #include "queue/schedule.h"
 
 #include <limits.h>
 #include <sys/socket.h>
 
+#include "auth/proto.h"
 #include "core/log.h"
 #include "core/service.h"
 #include "queue/worker.h"
@@ -14,13 +15,16 @@
 #define PLACES 20
 
 static msec_t steps[] = {60000};
-static struct conf conf = {.retry_schedule = {steps, 1},
+static struct conf conf = {.standard = {.weight = 1},
+                           .retry_schedule = {steps, 1},
                            .retry_fallback = 4 * 3600 * 1000,
                            .retry_expire = 4 * 24 * 3600 * 1000LL,
                            .pace_horizon = 3600 * 1000,
                            .relay_site_connections = 20,
                            .retry_connections = 100,
                            .fallback_connections = 100};
+static unsigned places = PLACES;
+static const char *class = "standard"; /* that mail is accepted with */
 static struct ipc_hub *hub;
 static struct holds *holds;
 static struct quota *quota;
@@ -85,7 +89,7 @@ begin(const char *name, enum queue_lane lane)
 	holds = holds_new(loop, store, on_holds, NULL);
 	quota = quota_new(loop, store, &conf);
 	schedule = schedule_new(loop, store, hub, holds, quota, &conf);
-	worker = queue_worker_new(loop, lane, PLACES, &worker_events, NULL);
+	worker = queue_worker_new(loop, lane, places, &worker_events, NULL);
 }
 
 static void
@@ -122,7 +126,7 @@ put(const char *to, enum queue_lane lane, msec_t due)
 	struct envelope_recipient recipient = {.address = address("bob", to)};
 	struct store_message_new message = {
 	    .account = to,
-	    .class = "standard",
+	    .class = class,
 	    .from = address("alice", "example.net"),
 	    .recipients = &recipient,
 	    .recipient_count = 1,
@@ -295,6 +299,88 @@ test_window(void)
 	end();
 }
 
+/* sekisho-auth: who was heavy is not, and the other way round. */
+static unsigned questions;
+static struct ipc_hub *auth;
+static void
+on_question(void *arg, struct ipc_from from, struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	char account[64];
+	struct buf reply;
+
+	(void)arg;
+	if (frame->type != AUTH_FRAME_CLASS_OF)
+		abort();
+	wire_str(&wire, account, sizeof(account));
+	buf_init(&reply);
+	wire_put_u8(&reply, 1);
+	wire_put_str(&reply, strcmp(account, "a.heavy") == 0 ? "standard" : "heavy");
+	ipc_hub_reply(auth, from, &reply, -1);
+	buf_clear(&reply);
+	questions++;
+}
+static const struct ipc_hub_events auth_events = {.on_frame = on_question};
+
+/* Of so many that are delivered one after the other, those of the account. */
+static unsigned
+served(unsigned count, const char *account)
+{
+	unsigned sum = 0;
+
+	while (count-- > 0 && wait_for("", 1)) {
+		sum += strcmp(held[0]->domain, account) == 0;
+		answer(held[0]->domain, QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+	}
+	return sum;
+}
+
+static void
+test_weight(void)
+{
+	static struct conf_class heavy = {.name = (char *)"heavy", .weight = 4};
+	const msec_t due = clock_wall() - 10000;
+	int pair[2];
+
+	conf.classes = (struct conf_classes){&heavy, 1};
+	places = 1;
+	begin("weight", QUEUE_FRESH);
+	for (int n = 0; n < 40; n++) {
+		class = "heavy";
+		put("a.heavy", QUEUE_FRESH, due);
+		class = "standard";
+		put("a.light", QUEUE_FRESH, due);
+	}
+	wait_all();
+	connect_relay(QUEUE_FRESH);
+	const unsigned heavies = served(20, "a.heavy");
+	ok(heavies >= 15 && heavies <= 17, "of weight 4 beside 1: four of five");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
+		abort();
+	auth = ipc_hub_new(loop, &auth_events, NULL);
+	schedule_attach_auth(schedule, pair[0]);
+	ipc_hub_attach(auth, SERVICE_QUEUE, 0, pair[1]);
+	put("a.heavy", QUEUE_FRESH, due);
+	put("a.light", QUEUE_FRESH, due);
+	wait_all();
+	connect_relay(QUEUE_FRESH);
+	for (int n = 0; n < 100 && questions < 2; n++)
+		run_audit();
+	served(2, ""); /* those that were next before auth said it */
+	const unsigned lights = served(20, "a.light");
+	ok(questions == 2 && lights >= 15 && lights <= 17,
+	   "their classes are exchanged: what waits already goes by what they are now");
+	heavy.weight = 1;
+	schedule_reload(schedule, &conf);
+	const unsigned even = served(10, "a.light");
+	ok(even >= 4 && even <= 6, "and by what the configuration says now");
+	schedule_stop(schedule);
+	ipc_hub_free(auth);
+	end();
+	conf.classes = (struct conf_classes){0};
+	places = PLACES;
+}
+
 int
 main(void)
 {
@@ -310,6 +396,7 @@ main(void)
 	test_silent(QUEUE_FALLBACK, "fallback");
 	test_failing();
 	test_window();
+	test_weight();
 	loop_timer_free(look);
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
