@@ -249,6 +249,7 @@ take_place(struct job *job)
 static void
 join_line(struct job *job)
 {
+	assert(job->message); /* what has none is at a relay */
 	if (job->tag == 0) {
 		account_ask(job->account);
 		job->tag = fair_enter(&job->lane->fair, &job->account->fair,
