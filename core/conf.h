@@ -113,6 +113,9 @@ struct conf_site {              /* what one site, or all that serve certain doma
 	uint64_t probe;         /* percent of that are tried after a pause */
 	struct conf_burst rate; /* attempts */
 	uint64_t session_recipients; /* on one connection; 0: no bound */
+	uint64_t session_messages;   /* the same; 0: relay.deliveries */
+	unsigned tls;                /* enum conf_tls, of MX hosts */
+	char pool[CONF_CLASS_SIZE];  /* instead of quota.pool; "default": that */
 };
 struct conf_sites { /* the first that matches counts */
 	struct conf_site *list;
@@ -249,6 +252,8 @@ struct conf {
 unsigned conf_msa_count(const struct conf *conf);
 /* The class of that name, "standard" when there is none of that name; never NULL. */
 const struct conf_class *conf_class(const struct conf *conf, const char *name);
+/* The pool of that name; NULL: there is none. */
+const struct conf_pool *conf_pool_named(const struct conf *conf, const char *name);
 /* The pool that mail of a class leaves from; NULL: from whatever address the system chooses. */
 const struct conf_pool *conf_pool(const struct conf *conf, const struct conf_class *class);
 /* Whether an address, which may be an IPv4 one in IPv6 clothes, is in one of the networks. */
@@ -256,6 +261,9 @@ bool conf_networks_hold(const struct conf_networks *networks, const struct socka
 /* Whether "example.org", "*.example.org" (all below it) or "*" fits a domain; both in lower case.
  */
 bool conf_pattern_covers(const char *pattern, const char *domain);
+/* The first of the sites before that place which fits a domain, or the name of a site: its host's,
+ * which stands before what makes it unique. None: that place. */
+size_t conf_site_match(const struct conf *conf, const char *name, size_t before);
 /* The route for a domain in lower case: its own line, else the longest "*.suffix", else "*"; NULL
  * when none fits, which means by MX. */
 const struct conf_route *conf_route(const struct conf *conf, const char *domain);

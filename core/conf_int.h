@@ -83,6 +83,10 @@ struct records {
 	size_t count;
 };
 
+/* core/conf_records.c */
+extern const struct record conf_reply_rule_record, conf_pool_record, conf_site_record,
+    conf_lane_rule_record;
+
 extern const struct option conf_options[];
 extern const size_t conf_option_count;
 extern const char *const conf_levels[]; /* CONF_LEVELS of them */

@@ -629,14 +629,14 @@ repeats_address(const struct conf_addresses *list, const struct conf_addresses *
 }
 
 static void
-check_pool_of(struct reader *reader, const char *key, const struct conf_class *class)
+check_pool_of(struct reader *reader, const char *key, const char *whose, const char *pool)
 {
-	char what[2 * CONF_CLASS_SIZE + 80];
+	char what[512];
 
-	if (strcmp(class->pool, "default") == 0 || conf_pool(&reader->snapshot->conf, class))
+	if (strcmp(pool, "default") == 0 || conf_pool_named(&reader->snapshot->conf, pool))
 		return;
 	snprintf(what, sizeof(what), "%s%segress has no pool %s; name one of egress, or default",
-	         class->name ? class->name : "", class->name ? ": " : "", class->pool);
+	         whose ? whose : "", whose ? ": " : "", pool);
 	blame(reader, key, what);
 }
 
@@ -665,9 +665,12 @@ check_together(struct reader *reader)
 	if (conf->standard.any_sender)
 		blame(reader, "quota.senders",
 		      "would let every account send as anybody; make a class for those that must");
-	check_pool_of(reader, "quota.pool", &conf->standard);
+	check_pool_of(reader, "quota.pool", NULL, conf->standard.pool);
 	for (size_t i = 0; i < conf->classes.count; i++)
-		check_pool_of(reader, "classes", &conf->classes.list[i]);
+		check_pool_of(reader, "classes", conf->classes.list[i].name,
+		              conf->classes.list[i].pool);
+	for (size_t i = 0; i < conf->sites.count; i++)
+		check_pool_of(reader, "sites", conf->sites.list[i].match, conf->sites.list[i].pool);
 	if (conf->header_size > conf->message_size)
 		blame(reader, "limits.header_size", "above limits.message_size; lower it");
 }

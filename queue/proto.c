@@ -371,6 +371,7 @@ proto_put_job(struct buf *buf, const struct queue_job *job)
 	}
 	put_egress(buf, &job->egress);
 	wire_put_u32(buf, job->session_recipients);
+	wire_put_u32(buf, job->session_messages);
 	wire_put_u8(buf, job->by_fallback_host);
 }
 
@@ -412,6 +413,7 @@ proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *o
 	}
 	read_egress(&wire, &out->egress);
 	out->session_recipients = wire_u32(&wire);
+	out->session_messages = wire_u32(&wire);
 	out->by_fallback_host = read_small(&wire, 1);
 	return wire_done(&wire);
 }

@@ -23,17 +23,28 @@
 
 static void ask(struct job *job);
 
+/* A site's pool is for those who leave from where everybody does: a class that has a pool of its
+ * own has it for a reason. */
+static const struct conf_pool *
+pool_for(const struct job *job, const struct conf_class *class)
+{
+	const struct conf *conf = job->lane->schedule->conf;
+	const char *pool = sites_bounds(job->line->site)->pool;
+
+	return pool && strcmp(class->pool, conf->standard.pool) == 0 ? conf_pool_named(conf, pool)
+	                                                             : conf_pool(conf, class);
+}
+
 static void
 choose(struct job *job, const char *class)
 {
 	struct schedule *schedule = job->lane->schedule;
-	const struct conf *conf = schedule->conf;
 	struct queue_egress egress;
 	char words[128];
 
 	job->asking = false;
-	if (egress_choose(schedule->egress, conf_pool(conf, conf_class(conf, class)), &job->id,
-	                  job->line->site->name, schedule_now(schedule), &egress)) {
+	if (egress_choose(schedule->egress, pool_for(job, conf_class(schedule->conf, class)),
+	                  &job->id, job->line->site->name, schedule_now(schedule), &egress)) {
 		job_hand_out(job, &egress);
 		return;
 	}

@@ -79,6 +79,7 @@ job_hand_out(struct job *job, const struct queue_egress *egress)
 		    .orcpt = stored->recipients[at].orcpt,
 		};
 	}
+	const struct site_bounds *bounds = sites_bounds(job->line->site);
 	struct queue_job out = {
 	    .number = job->number,
 	    .id = job->id,
@@ -94,7 +95,8 @@ job_hand_out(struct job *job, const struct queue_egress *egress)
 	    .recipients = recipients,
 	    .recipient_count = job->count,
 	    .egress = *egress,
-	    .session_recipients = sites_bounds(job->line->site)->session_recipients,
+	    .session_recipients = bounds->session_recipients,
+	    .session_messages = bounds->session_messages,
 	    .by_fallback_host = lane->lane == QUEUE_FALLBACK,
 	};
 	struct buf frame;

@@ -25,6 +25,8 @@ struct site_bounds {                 /* what the configuration says of it */
 	unsigned probe;              /* percent of its last limit that are tried after a pause */
 	struct conf_burst rate;      /* attempts; count 0: no bound */
 	unsigned session_recipients; /* on one connection; 0: no bound */
+	unsigned session_messages;   /* the same; 0: relay.deliveries */
+	const char *pool;            /* of the configuration; NULL: what the account's class says */
 };
 
 struct site_histogram { /* halved each day */

@@ -46,18 +46,6 @@ known_find(const struct sites *sites, const char *domain)
 	return NULL;
 }
 
-/* The first override that matches the name, of those before the given one. */
-static size_t
-match(const struct sites *sites, const char *name, size_t before)
-{
-	const struct conf_sites *overrides = &sites->conf->sites;
-	size_t i = 0;
-
-	while (i < before && !conf_pattern_covers(overrides->list[i].match, name))
-		i++;
-	return i;
-}
-
 static unsigned
 at_most(uint64_t value, uint64_t most)
 {
@@ -69,9 +57,12 @@ set_bounds(const struct sites *sites, struct entry *entry)
 {
 	const uint64_t most = sites->conf->relay_site_connections;
 	struct conf_site override = {.start = START, .probe = PROBE};
+	const char *pool = NULL;
 
-	if (entry->override < sites->conf->sites.count)
+	if (entry->override < sites->conf->sites.count) {
 		override = sites->conf->sites.list[entry->override];
+		pool = sites->conf->sites.list[entry->override].pool;
+	}
 	if (override.connections == 0)
 		override.connections = most;
 	entry->bounds = (struct site_bounds){
@@ -80,22 +71,21 @@ set_bounds(const struct sites *sites, struct entry *entry)
 	    .probe = (unsigned) override.probe,
 	    .rate = override.rate,
 	    .session_recipients = (unsigned) override.session_recipients,
+	    .session_messages = (unsigned) override.session_messages,
+	    .pool = pool && strcmp(pool, "default") != 0 ? pool : NULL,
 	};
 }
 
-/* By the host's name, which stands before what makes the site's name unique. */
 static void
 bind_bounds(const struct sites *sites, struct entry *entry)
 {
+	const struct conf *conf = sites->conf;
 	const struct known *known;
-	char host[QUEUE_SITE_SIZE];
 
-	snprintf(host, sizeof(host), "%.*s", (int)strcspn(entry->site.name, "+:"),
-	         entry->site.name);
-	entry->override = match(sites, host, sites->conf->sites.count);
+	entry->override = conf_site_match(conf, entry->site.name, conf->sites.count);
 	LIST_FOREACH(known, &entry->domains, sibling)
 	{
-		entry->override = match(sites, known->name, entry->override);
+		entry->override = conf_site_match(conf, known->name, entry->override);
 	}
 	set_bounds(sites, entry);
 }
@@ -217,7 +207,7 @@ entry_settle(struct sites *sites, struct entry *entry, msec_t now)
 static void
 bind_domain(const struct sites *sites, struct known *known, struct entry *entry)
 {
-	const size_t override = match(sites, known->name, entry->override);
+	const size_t override = conf_site_match(sites->conf, known->name, entry->override);
 
 	known->entry = entry;
 	LIST_INSERT_HEAD(&entry->domains, known, sibling);

@@ -59,6 +59,7 @@ struct queue_job { /* lives until queue_job_done or on_abandon returns; so does 
 	size_t recipient_count;
 	struct queue_egress egress;
 	unsigned session_recipients; /* on one connection, those of other jobs too; 0: no bound */
+	unsigned session_messages;   /* the same; 0: relay.deliveries */
 	bool by_fallback_host;       /* not to MX hosts, but to fallback.host */
 };
 

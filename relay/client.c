@@ -169,7 +169,7 @@ client_suits(const struct client *client, const struct route_result *route,
 
 	return client->route.conf == route->conf && i < route->dns.count &&
 	       !secure_is_doubtful(&job->envelope, route, &route->dns.list[i]) &&
-	       client->tls >= secure_wanted(route->conf, &job->envelope) &&
+	       client->tls >= secure_wanted(route, &job->envelope) &&
 	       is_from(client, &job->egress) && transaction_room(client, job) > 0 &&
 	       !transaction_lacks(client, job, NULL);
 }
@@ -424,7 +424,7 @@ next_address(struct client *client)
 		transaction_defer_rest(client, &client->last, DROP);
 		return;
 	}
-	client->tls = secure_wanted(client->route.conf, &client->job->envelope);
+	client->tls = secure_wanted(&client->route, &client->job->envelope);
 	client->egress = client->job->egress;
 	client->dial = dial_new(&(struct dial_opts){.loop = client->opts.loop,
 	                                            .targets = client->route.dns.list,

@@ -132,9 +132,10 @@ void client_try_in_clear(struct client *client);
 
 /* ---- relay/secure.c; the client may be gone after all but the first two */
 
-/* What TLS a connection is held to: what the route says, unless the sender wants more (REQUIRETLS,
- * RFC 8689) or less of it (TLS-Required: No, if not both); a password is never said in clear. */
-enum conf_tls secure_wanted(const struct conf_route *route, const struct envelope *envelope);
+/* What TLS a connection is held to: what the operator says, unless the sender wants more
+ * (REQUIRETLS, RFC 8689) or less of it (TLS-Required: No, if not both); a password is never said in
+ * clear. */
+enum conf_tls secure_wanted(const struct route_result *route, const struct envelope *envelope);
 /* RFC 8689 wants to be sure that the host is the domain's: DNSSEC says so, or the operator. */
 bool secure_is_doubtful(const struct envelope *envelope, const struct route_result *route,
                         const struct dns_target *target);

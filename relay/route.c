@@ -5,6 +5,8 @@
 #include "core/mem.h"
 
 struct route_lookup {
+	const struct conf *all;
+	char *domain;
 	const struct conf_route *conf;
 	struct dns_lookup *dns;
 	route_on_done *on_done;
@@ -12,13 +14,36 @@ struct route_lookup {
 };
 
 static void
+lookup_free(struct route_lookup *lookup)
+{
+	free(lookup->domain);
+	free(lookup);
+}
+
+/* As the first entry of sites says that fits the site or the domain. What the queue knows of other
+ * domains there does not matter: the first mail is held to it like all others. */
+static enum conf_tls
+tls_of(const struct route_lookup *lookup, const char *site)
+{
+	const struct conf_sites *sites = &lookup->all->sites;
+	size_t i = sites->count;
+
+	if (lookup->conf)
+		return lookup->conf->tls;
+	i = conf_site_match(lookup->all, site, i);
+	i = conf_site_match(lookup->all, lookup->domain, i);
+	return i < sites->count ? (enum conf_tls)sites->list[i].tls : CONF_TLS_MAY;
+}
+
+static void
 on_hosts(void *arg, const struct dns_result *hosts)
 {
 	struct route_lookup *lookup = arg;
-	const struct route_result result = {.conf = lookup->conf, .dns = *hosts};
+	const struct route_result result = {
+	    .conf = lookup->conf, .dns = *hosts, .tls = tls_of(lookup, hosts->site)};
 
 	lookup->on_done(lookup->arg, &result);
-	free(lookup);
+	lookup_free(lookup);
 }
 
 struct route_lookup *
@@ -28,6 +53,8 @@ route_find(struct dns *dns, const struct conf *conf, const char *domain, bool by
 	struct route_lookup *lookup = xcalloc(1, sizeof *lookup);
 	const struct conf_route *route = conf_route(conf, domain);
 
+	lookup->all = conf;
+	lookup->domain = xstrdup(domain);
 	lookup->on_done = on_done;
 	lookup->arg = arg;
 	if ((!route || route->mx) && by_fallback_host && conf->fallback_host.host[0])
@@ -48,5 +75,5 @@ route_cancel(struct route_lookup *lookup)
 	if (!lookup)
 		return;
 	dns_cancel(lookup->dns);
-	free(lookup);
+	lookup_free(lookup);
 }

@@ -8,6 +8,7 @@
 struct route_result {
 	const struct conf_route *conf; /* of a configured host; NULL: MX hosts */
 	const char *password;          /* of conf->user; NULL: there is none to log in */
+	enum conf_tls tls;             /* what the operator wants of a connection */
 	struct dns_result dns;         /* the hosts, or why there is none */
 };
 

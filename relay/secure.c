@@ -10,20 +10,20 @@
 /* What must be true of a connection before mail goes over it: TLS and login, as the route and the
  * sender want them.
  *
- * TLS is opportunistic (RFC 7435) unless the route or the sender wants more: when the handshake
+ * TLS is opportunistic (RFC 7435) unless the operator or the sender wants more: when the handshake
  * fails the same address is tried once more in clear. Whatever is wrong with our login or with a
  * TLS that must be is between the operator and that host, and no mail's fault: deferred, also after
  * a 5xx. */
 
 enum conf_tls
-secure_wanted(const struct conf_route *route, const struct envelope *envelope)
+secure_wanted(const struct route_result *route, const struct envelope *envelope)
 {
-	const enum conf_tls tls = route ? route->tls : CONF_TLS_MAY;
+	const enum conf_tls tls = route->tls;
 
 	if (envelope->requiretls)
 		return tls < CONF_TLS_VERIFY ? CONF_TLS_VERIFY : tls;
 	if (envelope->tls_optional && (tls == CONF_TLS_REQUIRE || tls == CONF_TLS_VERIFY) &&
-	    !route->user[0])
+	    !(route->conf && route->conf->user[0]))
 		return CONF_TLS_MAY;
 	return tls;
 }

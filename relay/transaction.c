@@ -153,8 +153,10 @@ lesser(unsigned bound, unsigned other)
 size_t
 transaction_room(const struct client *client, const struct queue_job *job)
 {
-	const unsigned mails =
-	    lesser((unsigned)client->opts.conf->relay_deliveries, client->limits.mails);
+	const unsigned deliveries = job->session_messages
+	                                ? job->session_messages
+	                                : (unsigned)client->opts.conf->relay_deliveries;
+	const unsigned mails = lesser(deliveries, client->limits.mails);
 	unsigned rcpts = lesser(UINT_MAX, job->session_recipients);
 
 	if (client->mails >= mails || client->rcpts >= rcpts)

@@ -374,8 +374,10 @@ check_routes(const struct check *check, int *ca, int **passwords, size_t *passwo
 		good &= fd >= 0;
 		(*passwords)[(*password_count)++] = fd;
 	}
+	for (size_t i = 0; i < conf->sites.count; i++)
+		verifies |= conf->sites.list[i].tls >= CONF_TLS_VERIFY;
+	verifies |= conf->fallback_host.tls >= CONF_TLS_VERIFY;
 	if (conf->fallback_host.user[0] != '\0') {
-		verifies |= conf->fallback_host.tls >= CONF_TLS_VERIFY;
 		int fd = open_password(check, conf->fallback_host.password_file);
 		good &= fd >= 0;
 		(*passwords)[(*password_count)++] = fd;

@@ -21,7 +21,7 @@ struct generation {
 	int certificate; /* sealed copies, as all files; each child gets a description of its own */
 	int key;
 	msec_t expires; /* wall clock; of the certificate */
-	int ca;         /* relay.ca_file, -1 when there is none and no route needs it */
+	int ca;         /* relay.ca_file, -1 when there is none and nothing needs it */
 	int *passwords; /* of each route with a user, in their order */
 	size_t password_count;
 	struct generation_listener *listeners;

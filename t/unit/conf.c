@@ -322,6 +322,12 @@ test_mistakes(void)
 	refused("classes: {free: {pool: b}}\n",
 	        "f.yaml:1:10: classes: free: egress has no pool b; name one of egress, or default",
 	        "a class with a pool that is none");
+	refused(
+	    "sites: [{match: a.example, pool: b}]\n",
+	    "f.yaml:1:8: sites: a.example: egress has no pool b; name one of egress, or default",
+	    "a site with a pool that is none");
+	refused("sites: [{match: a.example, tls: implicit}]\n",
+	        "tls: \"implicit\" is not one of the words; write one of may, none,", "TLS of a site");
 	refused("quota: {pool: B}\n", "\"B\" is not a name; write at most 31 of", "a pool's name");
 	refused("fallback: {host: {port: 25}}\n", "fallback.host: names no host", "no host");
 	refused("fallback: {host: {host: a.example, user: u, password_file: /p}}\n",

@@ -43,6 +43,9 @@ main(void)
 	ok(room(&client, 0, "a.example") > 0, "the hundredth");
 	client.mails = 100;
 	ok(room(&client, 0, "a.example") == 0, "relay.deliveries, whatever the host would bear");
+	const struct queue_job more = {.session_messages = 101}, fewer = {.session_messages = 99};
+	ok(transaction_room(&client, &more) > 0 && transaction_room(&client, &fewer) == 0,
+	   "what the site's entry says instead");
 	client = (struct client){.opts.conf = &conf, .limits.domains = 1, .domains = 1};
 	strcpy(client.domain, "a.example");
 	ok(room(&client, 0, "a.example") > 0 && room(&client, 0, "b.example") == 0,

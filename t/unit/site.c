@@ -352,21 +352,26 @@ test_overrides(void)
 	     .connections = 3,
 	     .start = 9,
 	     .probe = 50,
-	     .session_recipients = 100},
+	     .session_recipients = 100,
+	     .session_messages = 9,
+	     .pool = "own"},
 	    {.match = "*.carrier.example",
 	     .connections = 0,
 	     .start = 1,
 	     .probe = 20,
 	     .rate = {100, 10, 1000}},
-	    {.match = "*", .connections = 7, .start = 2, .probe = 20},
+	    {.match = "*", .connections = 7, .start = 2, .probe = 20, .pool = "default"},
 	};
 	struct conf conf = {.relay_site_connections = 20, .sites = {list, 3}};
 	struct sites *sites = sites_new(&conf);
 	const struct site_bounds *got = sites_bounds(sites_of(sites, "other.example", START));
 
-	ok(got->start == 2 && got->most == 7 && got->rate.count == 0, "what fits all");
+	ok(got->start == 2 && got->most == 7 && got->rate.count == 0 && got->pool == NULL,
+	   "what fits all");
 	got = sites_bounds(sites_learn(sites, "a.example", "mx.example+3f2a", START));
-	ok(got->most == 3 && got->start == 3 && got->probe == 50 && got->session_recipients == 100,
+	ok(got->most == 3 && got->start == 3 && got->probe == 50 &&
+	       got->session_recipients == 100 && got->session_messages == 9 &&
+	       strcmp(got->pool, "own") == 0,
 	   "by the site's name, the start at most the most");
 	got = sites_bounds(sites_learn(sites, "b.example", "mail.example:2525", START));
 	ok(got->most == 7, "a host with its port");
