@@ -191,12 +191,14 @@ json_hold(const struct queue_hold *hold)
 {
 	char what[QUEUE_SELECTOR_TEXT_SIZE];
 
-	return json_pack(
-	    "{s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "action", queue_action_name(hold->action), "to",
-	    hold->action == QUEUE_REROUTE ? json_string(queue_lane_name(hold->lane)) : json_null(),
-	    "what", json_text(queue_selector_text(&hold->selector, what)), "since",
-	    json_time(hold->since), "until", json_time(hold->until), "by", json_text(hold->by),
-	    "reason", json_text(hold->reason));
+	return json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "action", queue_action_name(hold->action),
+	                 "to",
+	                 hold->action != QUEUE_REROUTE ? json_null()
+	                 : hold->next_hop[0]           ? json_string(hold->next_hop)
+	                                               : json_string(queue_lane_name(hold->lane)),
+	                 "what", json_text(queue_selector_text(&hold->selector, what)), "since",
+	                 json_time(hold->since), "until", json_time(hold->until), "by",
+	                 json_text(hold->by), "reason", json_text(hold->reason));
 }
 
 static void
@@ -302,20 +304,46 @@ cmd_queue_bounce(struct request *request)
 		act(request, &order);
 }
 
+/* A lane, a host or the word for none; false after a refusal. A single word is never a host,
+ * because it is more likely a lane with a slip: "localhost:25" and "[localhost]" are. */
+static bool
+take_goal(struct request *request, struct queue_order *order, char next_hop[CONF_HOST_TEXT_SIZE])
+{
+	const char *to = request_text(request, "to"), *wrong;
+	struct conf_host host;
+	char words[512];
+
+	for (unsigned i = 0; i < QUEUE_LANES; i++)
+		if (strcmp(to, lane_word(i)) == 0) {
+			order->lane = (enum queue_lane)i;
+			return true;
+		}
+	order->next_hop = next_hop;
+	snprintf(next_hop, CONF_HOST_TEXT_SIZE, "%s", QUEUE_NEXT_HOP_DEFAULT);
+	if (strcmp(to, QUEUE_NEXT_HOP_DEFAULT) == 0)
+		return true;
+	wrong = strpbrk(to, ".:[") == NULL ? "is no lane, and no host" : conf_host(to, &host);
+	if (wrong == NULL) {
+		conf_host_text(&host, next_hop);
+		return true;
+	}
+	snprintf(words, sizeof(words),
+	         "%s %s; it takes a lane (fresh, retry, fallback), a host such as "
+	         "relay.example.net:25 or [2001:db8::1]:25, or default: where the configuration "
+	         "sends it",
+	         to, wrong);
+	request_refuse(request, "invalid", words);
+	return false;
+}
+
 void
 cmd_queue_reroute(struct request *request)
 {
+	char next_hop[CONF_HOST_TEXT_SIZE];
 	struct queue_order order;
-	unsigned bit;
 
-	if (!take_order(request, QUEUE_REROUTE, &order))
-		return;
-	bit = bit_of(request, "lane", request_text(request, "to"), lane_word, QUEUE_LANES);
-	if (bit == 0)
-		return;
-	while ((bit & (1u << order.lane)) == 0)
-		order.lane++;
-	act(request, &order);
+	if (take_order(request, QUEUE_REROUTE, &order) && take_goal(request, &order, next_hop))
+		act(request, &order);
 }
 
 void
@@ -393,9 +421,11 @@ on_detail(void *arg, enum queue_answer got, const struct queue_detail *detail)
 
 		json_array_append_new(
 		    recipients,
-		    json_pack("{s:o,s:o,s:o,s:o,s:o}", "address", json_text(view->address), "state",
-		              json_text(view->state), "attempts", json_number(view->attempts),
-		              "when", json_time(view->when), "reply", json_text(view->reply)));
+		    json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "address", json_text(view->address),
+		              "state", json_text(view->state), "attempts",
+		              json_number(view->attempts), "when", json_time(view->when), "reply",
+		              json_text(view->reply), "next_hop",
+		              view->next_hop[0] ? json_string(view->next_hop) : json_null()));
 	}
 	json_object_set_new(result, "rcpt", recipients);
 	holds = json_array();

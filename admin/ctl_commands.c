@@ -191,8 +191,9 @@ const struct ctl_command ctl_commands[] = {
      .prepare = ctl_queue_prepare,
      .run = ctl_queue_run_bounce},
     {.words = "queue reroute",
-     .synopsis = "ID | WHICH --to LANE [--for TIME] [--dry-run] [--reason TEXT]",
-     .help = "waits in another lane, also what comes for a time",
+     .synopsis = "ID | WHICH --to LANE|HOST[:PORT]|default [--for TIME] [--dry-run] "
+                 "[--reason TEXT]",
+     .help = "waits in another lane, or goes to that host; also what comes for a time",
      .command = "queue.reroute",
      .arguments = {"message"},
      .options = {WHICH, "to", "for", "dry-run!", "reason"},

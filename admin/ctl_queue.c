@@ -73,14 +73,26 @@ ctl_queue_print_message(const json_t *request, const json_t *result)
 	                                      {.key = "state", .head = "STATE"},
 	                                      {.key = "attempts", .head = "TRIES", .right = true},
 	                                      {.key = "when", .head = "LAST TRY"},
+	                                      {.key = "next_hop", .head = "NEXT HOP"},
 	                                      {.key = "reply", .head = "REPLY"},
 	                                      {.key = NULL}};
+	json_t *rows = json_object_get(result, "rcpt"), *row;
+	bool rerouted = false;
+	size_t index;
 
 	(void)request;
+	json_array_foreach(rows, index, row)
+	{
+		rerouted |= json_is_string(json_object_get(row, "next_hop"));
+	}
+	if (!rerouted) {
+		columns[4] = columns[5];
+		columns[5].key = NULL;
+	}
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 		ctl_line(fields[i][0], result, fields[i][1]);
 	putchar('\n');
-	ctl_table(columns, json_object_get(result, "rcpt"));
+	ctl_table(columns, rows);
 	if (json_array_size(json_object_get(result, "holds")) > 0) {
 		putchar('\n');
 		ctl_queue_print_holds(request, result);
@@ -263,9 +275,15 @@ ctl_queue_run_bounce(json_t *request)
 int
 ctl_queue_run_reroute(json_t *request)
 {
-	if (json_object_get(request, "to") == NULL)
-		ctl_usage("say where: --to fresh, --to retry or --to fallback");
-	return run_act(request, "moved", "would be moved");
+	const char *to = json_string_value(json_object_get(request, "to"));
+	bool lane;
+
+	if (to == NULL)
+		ctl_usage("say where: --to fresh, --to retry, --to fallback, --to HOST[:PORT], or "
+		          "--to default for where the configuration sends it");
+	lane = strcmp(to, "fresh") == 0 || strcmp(to, "retry") == 0 || strcmp(to, "fallback") == 0;
+	return run_act(request, lane ? "moved" : "rerouted",
+	               lane ? "would be moved" : "would be rerouted");
 }
 
 int

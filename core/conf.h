@@ -283,6 +283,16 @@ bool conf_may_follow(const struct conf *running, const struct conf *next, const 
 
 /* "30s", "10min", "4h" or "2d", as in the file. False when it is none. */
 bool conf_duration(const char *text, msec_t *out);
+/* A host with a port as a route has it: "mx.example.org:25", "192.0.2.1" or "[2001:db8::1]:2525",
+ * 25 without one. NULL, or what is wrong with it. */
+struct conf_host {
+	char name[256]; /* in lower case, or an address, without brackets */
+	uint16_t port;
+};
+#define CONF_HOST_TEXT_SIZE 264
+const char *conf_host(const char *text, struct conf_host *out);
+/* What that reads, port and all. Returns out. */
+char *conf_host_text(const struct conf_host *host, char out[CONF_HOST_TEXT_SIZE]);
 /* "5MiB", "100KiB", or octets. */
 bool conf_size(const char *text, uint64_t *out);
 /* What those read. */

@@ -377,43 +377,66 @@ conf_parse_route_domain(const char *text, struct conf_route *route)
 	             "all below it, or \"*\" for all others";
 }
 
-/* "host:port", "[v6]:port", either without port (25). */
+/* "300.0.2.1" and "10.1" are no names anybody could look up. */
+static bool
+is_host_name(const char *name)
+{
+	const char *last = strrchr(name, '.') != NULL ? strrchr(name, '.') + 1 : name;
+	struct in_addr v4;
+
+	return conf_is_domain(name) &&
+	       (strspn(last, "0123456789") != strlen(last) || inet_pton(AF_INET, name, &v4) == 1);
+}
+
+const char *
+conf_host(const char *text, struct conf_host *out)
+{
+	const bool bracket = text[0] == '[';
+	const char *name = bracket ? text + 1 : text;
+	const size_t len = strcspn(name, bracket ? "]" : ":");
+	const char *rest = name + len;
+	struct in6_addr v6;
+
+	out->port = 25;
+	if (len >= sizeof(out->name))
+		return "is too long";
+	if (bracket && *rest++ != ']')
+		return "misses the closing bracket; write \"[2001:db8::1]:25\"";
+	memcpy(out->name, name, len);
+	out->name[len] = '\0';
+	if (strchr(out->name, ':') != NULL ? inet_pton(AF_INET6, out->name, &v6) != 1
+	                                   : !is_host_name(out->name))
+		return bracket ? "is not an IPv6 address; write \"[2001:db8::1]:25\""
+		               : "is not a host with a port; write \"mx.example.org:25\" or "
+		                 "\"192.0.2.1:25\", or mx for the domain's MX hosts";
+	if (*rest != '\0' && (*rest != ':' || !conf_parse_port(rest + 1, 1, &out->port)))
+		return "has no usable port; write one from 1 to 65535 after the last colon";
+	for (char *c = out->name; *c != '\0'; c++)
+		*c = (char)tolower((unsigned char)*c);
+	return NULL;
+}
+
+char *
+conf_host_text(const struct conf_host *host, char out[CONF_HOST_TEXT_SIZE])
+{
+	const bool v6 = strchr(host->name, ':') != NULL;
+
+	snprintf(out, CONF_HOST_TEXT_SIZE, "%s%s%s:%u", v6 ? "[" : "", host->name, v6 ? "]" : "",
+	         host->port);
+	return out;
+}
+
 const char *
 conf_parse_route_host(const char *text, struct conf_route *route)
 {
-	char host[256];
-	struct in6_addr v6;
-	struct in_addr v4;
-	size_t len = strlen(text), end;
-	route->port = 25;
-	if (len >= sizeof(host))
-		return "is too long";
-	if (text[0] == '[') {
-		const char *close = strchr(text, ']');
-		if (close == NULL)
-			return "misses the closing bracket; write \"[2001:db8::1]:25\"";
-		end = (size_t)(close - text);
-		memcpy(host, text + 1, end - 1);
-		host[end - 1] = '\0';
-		if (inet_pton(AF_INET6, host, &v6) != 1)
-			return "is not an IPv6 address; write \"[2001:db8::1]:25\"";
-		end++;
-	} else {
-		end = strcspn(text, ":");
-		memcpy(host, text, end);
-		host[end] = '\0';
-		/* "300.0.2.1" and "10.1" are no names anybody could look up. */
-		const char *last = strrchr(host, '.') != NULL ? strrchr(host, '.') + 1 : host;
-		if (!conf_is_domain(host) || (strspn(last, "0123456789") == strlen(last) &&
-		                              inet_pton(AF_INET, host, &v4) != 1))
-			return "is not a host with a port; write \"mx.example.org:25\" or "
-			       "\"192.0.2.1:25\", or mx for the domain's MX hosts";
-	}
-	if (text[end] != '\0' &&
-	    (text[end] != ':' || !conf_parse_port(text + end + 1, 1, &route->port)))
-		return "has no usable port; write one from 1 to 65535 after the last colon";
+	struct conf_host host;
+	const char *wrong = conf_host(text, &host);
+
+	route->port = host.port;
+	if (wrong != NULL)
+		return wrong;
 	free(route->host);
-	route->host = xstrdup(host);
+	route->host = xstrdup(host.name);
 	return NULL;
 }
 

@@ -275,6 +275,7 @@ answer_detail(struct ask *ask, struct wire *wire)
 		view->attempts = wire_u32(wire);
 		view->when = (msec_t)wire_u64(wire);
 		wire_str(wire, view->reply, sizeof(view->reply));
+		wire_str(wire, view->next_hop, sizeof(view->next_hop));
 	}
 	if (!wire_done(wire))
 		return -1;
@@ -537,6 +538,7 @@ queue_act(struct ipc_link *link, const struct queue_order *order, queue_on_count
 	wire_put_u64(&frame, (uint64_t)order->expiry);
 	wire_put_u8(&frame, order->dry_run);
 	wire_put_u8(&frame, (uint8_t)order->lane);
+	wire_put_str(&frame, order->next_hop ? order->next_hop : "");
 	wire_put_u32(&frame, order->rate);
 	wire_put_u64(&frame, (uint64_t)order->from);
 	wire_put_u8(&frame, order->after == NULL);

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/conf.h"
 #include "core/ipc.h"
 #include "queue/client.h"
 #include "queue/id.h"
@@ -86,20 +87,26 @@ enum queue_action {
 	                * mail, by whomever, is left alone */
 	QUEUE_REMOVE,  /* ends recipients as removed; those being attempted are left alone */
 	QUEUE_BOUNCE,  /* ends them as bounced, and tells their sender the reason */
-	QUEUE_REROUTE, /* moves messages to a lane; those being attempted are left alone */
+	QUEUE_REROUTE, /* moves messages to a lane, or sends recipients to another next hop; those
+	                * being attempted are left alone */
 	QUEUE_HOLD,    /* until it is released or expiry comes */
 	QUEUE_RELEASE, /* ends what is in force for exactly that selector */
 	QUEUE_ACTIONS
 };
 const char *queue_action_name(enum queue_action action); /* "flush" … */
 
+/* Where recipients go again as the configuration says. */
+#define QUEUE_NEXT_HOP_DEFAULT "default"
+
 /* What is in force: held, nothing it selects is attempted, and what is under way when it begins
  * ends; otherwise the action befalls what is about to be attempted. */
 struct queue_hold {
-	enum queue_action action;       /* REMOVE, BOUNCE, REROUTE or HOLD */
-	enum queue_lane lane;           /* QUEUE_REROUTE: to there */
-	struct queue_selector selector; /* not all */
-	msec_t since, until;            /* wall clock; until 0: until it is released */
+	enum queue_action action;           /* REMOVE, BOUNCE, REROUTE or HOLD */
+	enum queue_lane lane;               /* QUEUE_REROUTE: to there, if next_hop is "" */
+	char next_hop[CONF_HOST_TEXT_SIZE]; /* or to that host, see conf_host; or
+	                                       QUEUE_NEXT_HOP_DEFAULT */
+	struct queue_selector selector;     /* not all */
+	msec_t since, until;                /* wall clock; until 0: until it is released */
 	char by[64], reason[128];
 };
 
@@ -139,6 +146,7 @@ struct queue_recipient_view {
 	unsigned attempts;
 	msec_t when; /* wall clock of the last attempt; 0 before it */
 	char reply[256];
+	char next_hop[CONF_HOST_TEXT_SIZE]; /* where an operator sends it; "": nobody does */
 };
 struct queue_detail {
 	struct queue_entry entry;
@@ -163,6 +171,8 @@ struct queue_order { /* all borrowed for the call */
 	const char *by, *reason;
 	msec_t expiry; /* wall clock; 0: QUEUE_HOLD is in force without end, others now only */
 	enum queue_lane lane;         /* QUEUE_REROUTE */
+	const char *next_hop;         /* as in struct queue_hold. A reroute to a host with expiry
+	                               * changes no message: it holds for as long as it is in force */
 	bool dry_run;                 /* count only */
 	uint32_t rate;                /* QUEUE_FLUSH: messages a second; 0: all at once */
 	const struct queue_id *after; /* go on behind it; NULL at first */

@@ -222,14 +222,20 @@ static void
 add_moment(struct life *life, const struct event *moment)
 {
 	static const char *const kinds[] = {"of a failure", "of a delay", "that it was relayed"};
-	const char *what = moment->kind == EVENT_MOVED    ? "moved"
-	                   : moment->kind == EVENT_NOTICE ? "notified"
-	                                                  : "generated";
+	static const char *const names[] = {[EVENT_MOVED] = "moved",
+	                                    [EVENT_NOTICE] = "notified",
+	                                    [EVENT_ABOUT] = "generated",
+	                                    [EVENT_REROUTED] = "rerouted"};
+	const char *what = names[moment->kind];
 	struct queue_event *event = add_event(life, what, moment->when);
 
 	set_lane(event->lane, moment->lane);
 	if (moment->kind == EVENT_MOVED) {
 		set_lane(event->from, moment->from);
+	} else if (moment->kind == EVENT_REROUTED) {
+		snprintf(event->host, sizeof(event->host), "%.255s",
+		         moment->next_hop[0] ? moment->next_hop : QUEUE_NEXT_HOP_DEFAULT);
+		snprintf(event->text, sizeof(event->text), "%s", moment->why);
 	} else {
 		event->has_other = true;
 		event->other = moment->other;

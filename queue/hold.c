@@ -16,7 +16,8 @@
  * recipient's domain and nothing else, are found by their name, however many there are; each
  * message is compared with all others, so these are few. */
 
-#define FORMAT        3
+#define FORMAT        4
+#define FORMAT_LANES  3 /* reroutes went to lanes only */
 #define FORMAT_SINGLE 1 /* what the first versions wrote */
 #define BUCKETS       1024
 #define LOOK          60000 /* msec: the wall clock may be set before a hold ends */
@@ -203,8 +204,11 @@ on_directive(void *arg, const char *name, const uint8_t *value, size_t len)
 	if (strncmp(name, "hold ", 5) != 0)
 		return;
 	format = wire_u8(&wire);
-	if (format == FORMAT) {
-		proto_hold(&wire, &hold);
+	if (format == FORMAT || format == FORMAT_LANES) {
+		if (format == FORMAT)
+			proto_hold(&wire, &hold);
+		else
+			proto_hold_of_lane(&wire, &hold);
 		if (wire_done(&wire)) {
 			enter(holds, &hold);
 			return;
@@ -439,18 +443,28 @@ holds_words(const struct queue_hold *hold, char out[STORE_REPLY_MAX + 1])
 		         "5.7.0 delivery was ended by the operator of this service%s%s",
 		         hold->reason[0] ? ": " : "", hold->reason);
 	else
-		snprintf(out, STORE_REPLY_MAX + 1, "removed by %s%s%s", hold->by,
+		snprintf(out, STORE_REPLY_MAX + 1, "%s by %s%s%s",
+		         hold->action == QUEUE_REROUTE ? "rerouted" : "removed", hold->by,
 		         hold->reason[0] ? ": " : "", hold->reason);
 	return out;
+}
+
+const char *
+holds_goal(const struct queue_hold *hold)
+{
+	if (hold->action != QUEUE_REROUTE)
+		return "";
+	return hold->next_hop[0] ? hold->next_hop : queue_lane_name(hold->lane);
 }
 
 char *
 holds_name(const struct queue_hold *hold, char out[HOLDS_NAME_SIZE])
 {
+	const char *goal = holds_goal(hold);
 	char what[QUEUE_SELECTOR_TEXT_SIZE];
 
-	snprintf(out, HOLDS_NAME_SIZE, "%s %s", queue_action_name(hold->action),
-	         queue_selector_text(&hold->selector, what));
+	snprintf(out, HOLDS_NAME_SIZE, "%s %s%s%s", queue_action_name(hold->action),
+	         queue_selector_text(&hold->selector, what), goal[0] ? " to " : "", goal);
 	return out;
 }
 

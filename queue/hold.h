@@ -37,10 +37,12 @@ const struct queue_hold *holds_of_recipient(const struct holds *holds,
                                             const struct store_recipient *recipient);
 /* Of two that may be NULL, the one that is obeyed. */
 const struct queue_hold *holds_first(const struct queue_hold *one, const struct queue_hold *other);
-/* What a recipient that it ends is said to have got. Returns out. */
+/* What a recipient that it ends is said to have got, or who reroutes it and why. Returns out. */
 char *holds_words(const struct queue_hold *hold, char out[STORE_REPLY_MAX + 1]);
-/* Its name in the log: "hold account NAME". Returns out. */
-#define HOLDS_NAME_SIZE (QUEUE_SELECTOR_TEXT_SIZE + 8)
+/* Where a reroute goes: the lane's name, or its next hop; of other actions "". */
+const char *holds_goal(const struct queue_hold *hold);
+/* Its name in the log: "hold account NAME", "reroute site NAME to fallback". Returns out. */
+#define HOLDS_NAME_SIZE (QUEUE_SELECTOR_TEXT_SIZE + CONF_HOST_TEXT_SIZE + 16)
 char *holds_name(const struct queue_hold *hold, char out[HOLDS_NAME_SIZE]);
 /* Whether any is of recipients: else they need no look. */
 bool holds_have_recipients(const struct holds *holds);

@@ -272,6 +272,7 @@ on_detail(struct operate *operate, struct ipc_from from, const struct ipc_frame 
 		wire_put_u32(&reply, recipient->attempts);
 		wire_put_u64(&reply, (uint64_t)recipient->when);
 		put_cut(&reply, recipient->reply, sizeof(view->reply));
+		wire_put_str(&reply, recipient->next_hop);
 	}
 	ipc_hub_reply(operate->hub, from, &reply, -1);
 	buf_clear(&reply);
@@ -348,6 +349,7 @@ static void
 act_end(struct act *act)
 {
 	const struct queue_count *count = &act->count;
+	const char *goal = holds_goal(&act->rule);
 	char what[QUEUE_SELECTOR_TEXT_SIZE];
 	struct buf reply;
 
@@ -355,11 +357,11 @@ act_end(struct act *act)
 		return;
 	if (act->rule.action < QUEUE_HOLD && !act->dry_run && (count->messages || act->failed))
 		log_info("-", queue_action_name(act->rule.action),
-		         "what=\"%s\" messages=%u recipients=%u busy=%u failed=%d by=\"%s\" "
+		         "what=\"%s\"%s%s messages=%u recipients=%u busy=%u failed=%d by=\"%s\" "
 		         "reason=\"%s\"",
-		         queue_selector_text(&act->rule.selector, what), count->messages,
-		         count->recipients, count->busy, act->failed, act->rule.by,
-		         act->rule.reason);
+		         queue_selector_text(&act->rule.selector, what), goal[0] ? " to=" : "",
+		         goal, count->messages, count->recipients, count->busy, act->failed,
+		         act->rule.by, act->rule.reason);
 	buf_init(&reply);
 	wire_put_u8(&reply, act->failed ? QUEUE_DOWN : QUEUE_DONE);
 	if (!act->failed) {
@@ -407,6 +409,25 @@ flush_one(struct act *act, const struct store_message *message)
 	return true;
 }
 
+/* Whether the rule sends recipients somewhere, and does not move messages. */
+static bool
+is_to_host(const struct queue_hold *rule)
+{
+	return rule->action == QUEUE_REROUTE && rule->next_hop[0];
+}
+
+/* What a directive sends elsewhere is sent there as long as it is in force, and not changed. */
+static struct schedule_share
+send_one(struct act *act, const struct store_message *whole)
+{
+	const char *next_hop = act->rule.next_hop;
+
+	if (strcmp(next_hop, QUEUE_NEXT_HOP_DEFAULT) == 0)
+		next_hop = "";
+	return schedule_reroute(act->operate->schedule, whole, &act->rule.selector, next_hop,
+	                        act->why, act->dry_run || act->rule.until, on_changed, act);
+}
+
 static struct schedule_share
 reroute_one(struct act *act, const struct store_message *message)
 {
@@ -427,10 +448,11 @@ act_upon(struct act *act, const struct store_message *message)
 	    [QUEUE_REMOVE] = STORE_REMOVED, [QUEUE_BOUNCE] = STORE_BOUNCED};
 	struct operate *operate = act->operate;
 	const bool ends = act->rule.action == QUEUE_REMOVE || act->rule.action == QUEUE_BOUNCE;
+	const bool sends = is_to_host(&act->rule);
 	struct store_message *whole;
 	struct schedule_share share = {0, 0};
 
-	if (!is_selected(operate, &act->rule.selector, message, ends, &whole))
+	if (!is_selected(operate, &act->rule.selector, message, ends || sends, &whole))
 		return;
 	act->open++;
 	if (ends)
@@ -439,6 +461,8 @@ act_upon(struct act *act, const struct store_message *message)
 		                 states[act->rule.action], act->why, act->dry_run, on_changed, act);
 	else if (act->rule.action == QUEUE_FLUSH)
 		share.taken = flush_one(act, message) ? message->unfinished : 0;
+	else if (sends)
+		share = send_one(act, whole);
 	else if (act->rule.action == QUEUE_REROUTE)
 		share = reroute_one(act, message);
 	else
@@ -446,7 +470,7 @@ act_upon(struct act *act, const struct store_message *message)
 		                  ? (uint32_t)match_count(&act->rule.selector, whole, clock_wall(),
 		                                          schedule_site, operate->schedule)
 		                  : message->unfinished;
-	if (share.taken == 0 || act->dry_run)
+	if (share.taken == 0 || act->dry_run || (sends && act->rule.until))
 		act->open--;
 	act->count.messages += share.taken > 0;
 	act->count.recipients += share.taken;
@@ -520,6 +544,7 @@ on_act(struct operate *operate, struct ipc_from from, const struct ipc_frame *fr
 	act->dry_run = wire_u8(&wire) != 0;
 	lane = wire_u8(&wire);
 	act->rule.lane = (enum queue_lane)lane;
+	proto_next_hop(&wire, act->rule.next_hop);
 	act->rate = wire_u32(&wire);
 	act->count.from = (msec_t)wire_u64(&wire);
 	act->from_start = wire_u8(&wire) != 0;

@@ -373,13 +373,14 @@ proto_put_job(struct buf *buf, const struct queue_job *job)
 	wire_put_u32(buf, job->session_recipients);
 	wire_put_u32(buf, job->session_messages);
 	wire_put_u8(buf, job->by_fallback_host);
+	wire_put_str(buf, job->next_hop);
 }
 
 bool
 proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *out)
 {
 	struct wire wire = wire_from(data, len);
-	char domain[ADDRESS_DOMAIN_MAX + 1];
+	char domain[ADDRESS_DOMAIN_MAX + 1], next_hop[CONF_HOST_TEXT_SIZE];
 
 	memset(out, 0, sizeof(*out));
 	out->arena = arena;
@@ -415,6 +416,8 @@ proto_job(const void *data, size_t len, struct arena *arena, struct queue_job *o
 	out->session_recipients = wire_u32(&wire);
 	out->session_messages = wire_u32(&wire);
 	out->by_fallback_host = read_small(&wire, 1);
+	proto_next_hop(&wire, next_hop);
+	out->next_hop = arena_strdup(arena, next_hop);
 	return wire_done(&wire);
 }
 
@@ -517,13 +520,34 @@ proto_put_hold(struct buf *buf, const struct queue_hold *hold)
 	wire_put_u64(buf, (uint64_t)hold->until);
 	wire_put_str(buf, hold->by);
 	wire_put_str(buf, hold->reason);
+	wire_put_str(buf, hold->next_hop);
+}
+
+void
+proto_next_hop(struct wire *wire, char out[CONF_HOST_TEXT_SIZE])
+{
+	char text[CONF_HOST_TEXT_SIZE];
+	struct conf_host host;
+
+	wire_str(wire, out, CONF_HOST_TEXT_SIZE);
+	if (out[0] != '\0' && strcmp(out, QUEUE_NEXT_HOP_DEFAULT) != 0 &&
+	    (conf_host(out, &host) != NULL || strcmp(conf_host_text(&host, text), out) != 0))
+		wire->failed = true;
 }
 
 void
 proto_hold(struct wire *wire, struct queue_hold *out)
 {
+	proto_hold_of_lane(wire, out);
+	proto_next_hop(wire, out->next_hop);
+}
+
+void
+proto_hold_of_lane(struct wire *wire, struct queue_hold *out)
+{
 	const unsigned action = wire_u8(wire), lane = wire_u8(wire);
 
+	out->next_hop[0] = '\0';
 	out->action = (enum queue_action)action;
 	out->lane = (enum queue_lane)lane;
 	if (action < QUEUE_REMOVE || action > QUEUE_HOLD || lane >= QUEUE_LANES)

@@ -12,6 +12,7 @@
 
 #include "core/arena.h"
 #include "core/buf.h"
+#include "core/conf.h"
 #include "queue/client.h"
 #include "queue/control.h"
 #include "queue/control_site.h"
@@ -52,8 +53,8 @@ enum proto_type {
 	                 PROTO_DETAIL_PAGE recipients */
 	PROTO_AUDIT,  /* call: nothing -> u8 answer, audit */
 	PROTO_ACT,    /* call: u8 action, selector, str by, str reason, u64 expiry, u8 dry run, u8
-	                 lane, u32 rate, u64 from, u8 from start, id after -> u8 answer, u32 messages,
-	                 u32    recipients, u32 busy, u8 more, id next, u64 from */
+	                 lane, str next hop, u32 rate, u64 from, u8 from start, id after -> u8 answer,
+	                 u32 messages,    u32    recipients, u32 busy, u8 more, id next, u64 from */
 	PROTO_LIFE,   /* call: id, u32 first event wanted -> u8 answer, life with at most
 	                 PROTO_EVENTS_PAGE events */
 	PROTO_TRACE,  /* call: u8 enum history_by, str what, u64 since, u32 max, place -> u8 answer,
@@ -102,6 +103,10 @@ void proto_put_view(struct buf *buf, const struct queue_quota_view *view);
 void proto_view(struct wire *wire, struct queue_quota_view *out);
 void proto_put_hold(struct buf *buf, const struct queue_hold *hold);
 void proto_hold(struct wire *wire, struct queue_hold *out);
+/* As it was before holds had a next hop: all of it but that. */
+void proto_hold_of_lane(struct wire *wire, struct queue_hold *out);
+/* A host as conf_host_text writes it, QUEUE_NEXT_HOP_DEFAULT or "". */
+void proto_next_hop(struct wire *wire, char out[CONF_HOST_TEXT_SIZE]);
 /* The reader's half of what operate_put_entry writes; in control.c. */
 void proto_entry(struct wire *wire, struct queue_entry *out);
 void proto_put_event(struct buf *buf, const struct queue_event *event);

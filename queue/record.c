@@ -250,6 +250,7 @@ recipient_encode(const struct store_recipient *recipient, struct buf *out)
 	put_cut(out, recipient->host, 255);
 	wire_put_str(out, recipient->peer);
 	wire_put_str(out, recipient->tls);
+	put_cut(out, recipient->next_hop, CONF_HOST_TEXT_SIZE - 1);
 	put_seal(out, start);
 }
 
@@ -280,6 +281,7 @@ recipient_decode(const void *data, size_t len, uint16_t index, struct store_reci
 		wire_str(&wire, out->peer, sizeof(out->peer));
 		wire_str(&wire, out->tls, sizeof(out->tls));
 	}
+	out->next_hop = version >= 7 ? wire_str_new(&wire, CONF_HOST_TEXT_SIZE - 1) : xstrdup("");
 	if (wire_done(&wire) && state <= STORE_REMOVED && lane < QUEUE_LANES &&
 	    envelope_is_notify(out->notify))
 		return true;
@@ -293,7 +295,8 @@ recipient_clear(struct store_recipient *recipient)
 	free(recipient->reply);
 	free(recipient->orcpt);
 	free(recipient->host);
-	recipient->reply = recipient->orcpt = recipient->host = NULL;
+	free(recipient->next_hop);
+	recipient->reply = recipient->orcpt = recipient->host = recipient->next_hop = NULL;
 }
 
 void
@@ -315,15 +318,19 @@ event_encode(const struct event *event, struct buf *out)
 	wire_put_u8(out, (uint8_t)event->from);
 	wire_put_u8(out, (uint8_t)event->action);
 	proto_put_id(out, &event->other);
+	wire_put_str(out, event->next_hop);
+	wire_put_str(out, event->why);
 }
 
 bool
 event_decode(const void *data, size_t len, struct event *out)
 {
 	struct wire wire = wire_from(data, len);
+	const unsigned version = version_of(&wire);
 	unsigned kind, lane, from, action;
 
-	if (version_of(&wire) == 0)
+	memset(out, 0, sizeof(*out));
+	if (version == 0)
 		return false;
 	kind = wire_u8(&wire);
 	out->when = (msec_t)wire_u64(&wire);
@@ -331,6 +338,10 @@ event_decode(const void *data, size_t len, struct event *out)
 	from = wire_u8(&wire);
 	action = wire_u8(&wire);
 	proto_id(&wire, &out->other);
+	if (version >= 7) {
+		wire_str(&wire, out->next_hop, sizeof(out->next_hop));
+		wire_str(&wire, out->why, sizeof(out->why));
+	}
 	out->kind = (enum event_kind)kind;
 	out->lane = (enum queue_lane)lane;
 	out->from = (enum queue_lane)from;

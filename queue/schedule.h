@@ -69,6 +69,13 @@ bool schedule_flush(struct schedule *schedule, const struct store_message *store
  * or about to be, its sender holds it, or nothing of it is left. */
 bool schedule_move(struct schedule *schedule, const struct store_message *stored,
                    enum queue_lane to, bool dry_run, store_on_done *on_done, void *arg);
+/* Sends what the selector's conditions of recipients select to another next hop, from the next
+ * attempt on; as schedule_end. next_hop and why as store_reroute has them. */
+struct schedule_share schedule_reroute(struct schedule *schedule,
+                                       const struct store_message *stored,
+                                       const struct queue_selector *selector, const char *next_hop,
+                                       const char *why, bool dry_run, store_on_done *on_done,
+                                       void *arg);
 /* A match_site; arg is the schedule. */
 const char *schedule_site(void *arg, const char *name);
 

@@ -1,6 +1,6 @@
 #include "queue/schedule_int.h"
 
-/* What operators do to the schedule: holds, removals, bounces, flushes.
+/* What operators do to the schedule: holds, removals, bounces, flushes, other lanes and next hops.
  *
  * A job that is at a relay, or whose outcome is on its way to the disk, is never taken back: the
  * remote may already have accepted. What is only pending leaves its round; when nothing else of the
@@ -324,6 +324,84 @@ schedule_move(struct schedule *schedule, const struct store_message *stored, enu
 	message->moved_arg = arg;
 	round_end(message);
 	return true;
+}
+
+/* --- next hops --- */
+
+struct rerouting {
+	struct message *message; /* in the window, so that nobody begins a round meanwhile */
+	store_on_done *on_done;
+	void *arg;
+};
+
+static void
+on_rerouted(void *arg, enum store_result result)
+{
+	struct rerouting *rerouting = arg;
+	struct message *message = rerouting->message;
+
+	rerouting->on_done(rerouting->arg, result);
+	message->finishing--;
+	if (result == STORE_MISSING)
+		message->unfinished = 0;
+	message->held_back = false; /* what was taken out of the round is due */
+	if (round_is_over(message))
+		round_end(message);
+	free(rerouting);
+}
+
+static void
+reroute(struct message *message, const uint16_t *index, size_t count, const char *next_hop,
+        const char *why, store_on_done *on_done, void *arg)
+{
+	struct rerouting *rerouting = xcalloc(1, sizeof(*rerouting));
+	const struct store_message *stored = message->stored;
+	char id[QUEUE_ID_TEXT_SIZE];
+
+	rerouting->message = message;
+	rerouting->on_done = on_done;
+	rerouting->arg = arg;
+	message->finishing++;
+	log_info(queue_id_format(&stored->id, id), "rerouted", "next_hop=%s recipients=%zu",
+	         next_hop[0] ? next_hop : QUEUE_NEXT_HOP_DEFAULT, count);
+	store_reroute(message->schedule->store, stored->lane, &stored->id, index, count, next_hop,
+	              why, on_rerouted, rerouting);
+}
+
+struct schedule_share
+schedule_reroute(struct schedule *schedule, const struct store_message *stored,
+                 const struct queue_selector *selector, const char *next_hop, const char *why,
+                 bool dry_run, store_on_done *on_done, void *arg)
+{
+	struct message *message = message_find(schedule, &stored->id);
+	bool busy[QUEUE_RECIPIENTS_MAX] = {false}, gone[QUEUE_RECIPIENTS_MAX] = {false};
+	uint16_t index[QUEUE_RECIPIENTS_MAX];
+	struct schedule_share share = {0, 0};
+
+	mark_busy(schedule, message, &stored->id, busy);
+	for (size_t i = 0; i < stored->recipient_count; i++) {
+		const struct store_recipient *recipient = &stored->recipients[i];
+
+		if (!match_recipient(selector, recipient, schedule_site, schedule) ||
+		    strcmp(recipient->next_hop, next_hop) == 0)
+			continue;
+		if (busy[recipient->index]) {
+			share.busy++;
+			continue;
+		}
+		gone[recipient->index] = true;
+		index[share.taken++] = recipient->index;
+	}
+	if (message == NULL && share.taken > 0 && !dry_run) {
+		message = message_load(&schedule->lanes[stored->lane], &stored->id);
+		if (message == NULL) /* a late outcome has just ended it */
+			share.taken = 0;
+	}
+	if (share.taken == 0 || dry_run)
+		return share;
+	reroute(message, index, share.taken, next_hop, why, on_done, arg);
+	withdraw(message, gone);
+	return share;
 }
 
 /* --- flush --- */

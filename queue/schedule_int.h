@@ -82,8 +82,9 @@ struct job {
 	struct line *line; /* NULL while new or finishing */
 	struct account *account; /* the same; and of a job without a message */
 	char *domain;
-	msec_t began; /* in flight; schedule's clock */
-	bool slow;    /* it has one of the places for slow sites */
+	char *next_hop; /* where an operator sends it; "": where the configuration does */
+	msec_t began;   /* in flight; schedule's clock */
+	bool slow;      /* it has one of the places for slow sites */
 	struct queue_id id;
 	uint16_t index[PROTO_JOB_MAX];
 	unsigned count;
@@ -202,6 +203,9 @@ const struct queue_hold *hold_of_recipient(const struct schedule *schedule,
 bool is_hold(const struct queue_hold *hold);
 /* It ends what it is in force for. */
 bool is_end(const struct queue_hold *hold);
+/* The host that the recipient goes to as an operator wants, hold being in force for it or NULL; "":
+ * none does. Borrowed. */
+const char *next_hop_wanted(const struct queue_hold *hold, const struct store_recipient *recipient);
 /* Where the message is to wait, as an operator wants; otherwise: none does. */
 enum queue_lane lane_wanted(const struct schedule *schedule, const struct store_message *stored,
                             enum queue_lane otherwise);
@@ -218,7 +222,7 @@ struct job *lane_next(const struct lane *lane);
 /* It has another weight: what of it is pending comes to another place. */
 void account_weigh(struct account *account, unsigned weight);
 struct job *job_new(struct lane *lane, struct message *message, const struct queue_id *id,
-                    const char *domain);
+                    const char *domain, const char *next_hop);
 void job_free(struct job *job);
 /* Takes it out of where it is and puts it where the state says. One that has been pending before
  * comes to its old place. */
@@ -280,12 +284,12 @@ void message_end(struct message *message, struct store_outcome *outcomes, size_t
 
 void sites_open(struct schedule *schedule);
 void sites_close(struct schedule *schedule);
-/* Where the lane's mail for the domain goes. */
-struct site *site_for(struct lane *lane, const char *domain);
+/* Where the lane's mail for the domain goes; next_hop as a job has it. */
+struct site *site_for(struct lane *lane, const char *domain, const char *next_hop);
 /* The same, as far as it is known; NULL: it is not. */
-struct site *site_peek(const struct lane *lane, const char *domain);
+struct site *site_peek(const struct lane *lane, const char *domain, const char *next_hop);
 /* Its line; NULL: there is none. */
-struct line *line_for(const struct lane *lane, const char *domain);
+struct line *line_for(const struct lane *lane, const char *domain, const char *next_hop);
 /* Whether the line's site lets one more job of this lane begin. */
 bool line_may_begin(struct line *line);
 /* How many of the site's places are this lane's. */

@@ -98,6 +98,7 @@ job_hand_out(struct job *job, const struct queue_egress *egress)
 	    .session_recipients = bounds->session_recipients,
 	    .session_messages = bounds->session_messages,
 	    .by_fallback_host = lane->lane == QUEUE_FALLBACK,
+	    .next_hop = job->next_hop,
 	};
 	struct buf frame;
 	buf_init(&frame);
@@ -154,6 +155,22 @@ is_open(const struct message *message, const uint16_t *index, unsigned count)
 	return true;
 }
 
+/* Where the job went, if nobody has rerouted it since. */
+static const char *
+next_hop_of(const struct message *message, uint16_t index)
+{
+	const struct schedule *schedule = message->schedule;
+	const struct store_message *stored = message->stored;
+	const struct store_recipient *recipient = recipient_of(stored, index);
+
+	return recipient
+	           ? next_hop_wanted(hold_of_recipient(schedule, stored,
+	                                               holds_of_message(schedule->holds, stored),
+	                                               recipient),
+	                             recipient)
+	           : "";
+}
+
 /* A job past its final dot under an earlier channel. */
 static void
 carry(struct lane *lane, struct message **touched, uint64_t number, const struct queue_id *id,
@@ -175,7 +192,7 @@ carry(struct lane *lane, struct message **touched, uint64_t number, const struct
 	}
 	if (message && !is_open(message, index, count))
 		message = NULL;
-	job = job_new(lane, message, id, domain);
+	job = job_new(lane, message, id, domain, message ? next_hop_of(message, index[0]) : "");
 	job->number = number;
 	memcpy(job->index, index, count * sizeof(*index));
 	job->count = count;

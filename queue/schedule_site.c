@@ -51,47 +51,60 @@ sites_close(struct schedule *schedule)
 	sites_free(schedule->sites);
 }
 
-/* The host that takes what waits in fallback for the domain, instead of the site that serves it. */
+/* As the relay names a host that is not looked for. */
+static void
+name_host(const char *host, uint16_t port, char site[QUEUE_SITE_SIZE])
+{
+	snprintf(site, QUEUE_SITE_SIZE, "%.255s:%u", host, port);
+}
+
+/* The host that takes what is for the domain instead of the site that serves it: the one that an
+ * operator named, or what waits in fallback, fallback.host. */
 static bool
-goes_by_fallback_host(const struct lane *lane, const char *domain, char site[QUEUE_SITE_SIZE])
+goes_elsewhere(const struct lane *lane, const char *domain, const char *next_hop,
+               char site[QUEUE_SITE_SIZE])
 {
 	const struct conf_route *host = &lane->schedule->conf->fallback_host, *route;
+	struct conf_host named;
 
+	if (next_hop[0] && conf_host(next_hop, &named) == NULL) {
+		name_host(named.name, named.port, site);
+		return true;
+	}
 	if (lane->lane != QUEUE_FALLBACK || !host->host || !host->host[0])
 		return false;
 	route = conf_route(lane->schedule->conf, domain);
 	if (route && !route->mx)
 		return false;
-	/* As the relay names it. */
-	snprintf(site, QUEUE_SITE_SIZE, "%.255s:%u", host->host, host->port);
+	name_host(host->host, host->port, site);
 	return true;
 }
 
 struct site *
-site_for(struct lane *lane, const char *domain)
+site_for(struct lane *lane, const char *domain, const char *next_hop)
 {
 	struct sites *sites = lane->schedule->sites;
 	const msec_t now = schedule_now(lane->schedule);
 	char site[QUEUE_SITE_SIZE];
 
-	return goes_by_fallback_host(lane, domain, site) ? sites_named(sites, site, now)
-	                                                 : sites_of(sites, domain, now);
+	return goes_elsewhere(lane, domain, next_hop, site) ? sites_named(sites, site, now)
+	                                                    : sites_of(sites, domain, now);
 }
 
 struct site *
-site_peek(const struct lane *lane, const char *domain)
+site_peek(const struct lane *lane, const char *domain, const char *next_hop)
 {
 	const struct sites *sites = lane->schedule->sites;
 	char site[QUEUE_SITE_SIZE];
 
-	return goes_by_fallback_host(lane, domain, site) ? sites_find(sites, site)
-	                                                 : sites_peek(sites, domain);
+	return goes_elsewhere(lane, domain, next_hop, site) ? sites_find(sites, site)
+	                                                    : sites_peek(sites, domain);
 }
 
 struct line *
-line_for(const struct lane *lane, const char *domain)
+line_for(const struct lane *lane, const char *domain, const char *next_hop)
 {
-	const struct site *site = site_peek(lane, domain);
+	const struct site *site = site_peek(lane, domain, next_hop);
 
 	return site ? line_find(lane, site->name) : NULL;
 }
@@ -206,7 +219,7 @@ site_hear(struct job *job, const struct queue_contact *contact,
 	attempt.reply = reply;
 	sites_hold(schedule->sites, site);
 	if (contact->site[0] && strcmp(contact->site, site->name) != 0 &&
-	    !goes_by_fallback_host(job->lane, job->domain, instead)) {
+	    !goes_elsewhere(job->lane, job->domain, job->next_hop, instead)) {
 		struct site *before = site;
 
 		site = sites_learn(schedule->sites, job->domain, contact->site, now);

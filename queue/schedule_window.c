@@ -53,10 +53,10 @@ line_find(const struct lane *lane, const char *site)
 }
 
 static struct line *
-line_get(struct lane *lane, const char *domain)
+line_get(struct lane *lane, const char *domain, const char *next_hop)
 {
 	struct schedule *schedule = lane->schedule;
-	struct site *site = site_for(lane, domain);
+	struct site *site = site_for(lane, domain, next_hop);
 	struct line *line = line_find(lane, site->name);
 	if (line)
 		return line;
@@ -308,7 +308,7 @@ job_to(struct job *job, enum job_state state)
 
 	job_take_out(job);
 	if (!job->line && (state == JOB_PENDING || state == JOB_IN_FLIGHT)) {
-		job->line = line_get(job->lane, job->domain);
+		job->line = line_get(job->lane, job->domain, job->next_hop);
 		if (job->message)
 			job->account = account_get(job->lane, job->message->stored);
 	}
@@ -340,11 +340,13 @@ job_free(struct job *job)
 	else
 		job->lane->schedule->strays--;
 	free(job->domain);
+	free(job->next_hop);
 	free(job);
 }
 
 struct job *
-job_new(struct lane *lane, struct message *message, const struct queue_id *id, const char *domain)
+job_new(struct lane *lane, struct message *message, const struct queue_id *id, const char *domain,
+        const char *next_hop)
 {
 	struct job *job = xcalloc(1, sizeof(*job));
 	job->number = lane->schedule->next_number++;
@@ -352,6 +354,7 @@ job_new(struct lane *lane, struct message *message, const struct queue_id *id, c
 	job->message = message;
 	job->id = *id;
 	job->domain = xstrdup(domain);
+	job->next_hop = xstrdup(next_hop);
 	if (message) {
 		LIST_INSERT_HEAD(&message->jobs, job, sibling);
 		message->open++;
@@ -435,14 +438,22 @@ message_free(struct message *message)
 	free(message);
 }
 
+struct piece { /* a recipient that is to be cut */
+	const struct store_recipient *recipient;
+	const char *next_hop;
+};
+
 static int
 compare_by_domain(const void *a, const void *b)
 {
-	const struct store_recipient *const *x = a, *const *y = b;
-	int order = strcmp((*x)->address.domain, (*y)->address.domain);
+	const struct piece *x = a, *y = b;
+	const struct address *to = &x->recipient->address, *other = &y->recipient->address;
+	int order = strcmp(to->domain, other->domain);
 	if (!order)
-		order = address_is_utf8(&(*x)->address) - address_is_utf8(&(*y)->address);
-	return order ? order : (*x)->index - (*y)->index;
+		order = strcmp(x->next_hop, y->next_hop);
+	if (!order)
+		order = address_is_utf8(to) - address_is_utf8(other);
+	return order ? order : x->recipient->index - y->recipient->index;
 }
 
 /* What is cut for a site that waits is put off at once. */
@@ -466,7 +477,7 @@ void
 message_cut(struct message *message, const bool *taken)
 {
 	struct store_message *stored = message->stored;
-	const struct store_recipient **list = xcalloc(stored->recipient_count + 1, sizeof(*list));
+	struct piece *list = xcalloc(stored->recipient_count + 1, sizeof(*list));
 	size_t count = 0;
 	const struct queue_hold *whole = holds_of_message(message->schedule->holds, stored);
 	struct store_outcome *ends = NULL;
@@ -489,23 +500,25 @@ message_cut(struct message *message, const bool *taken)
 			    hold->action == QUEUE_BOUNCE ? STORE_BOUNCED : STORE_REMOVED;
 			holds_words(hold, ends[end_count++].reply);
 		} else {
-			list[count++] = recipient;
+			list[count++] = (struct piece){recipient, next_hop_wanted(hold, recipient)};
 		}
 	}
 	qsort(list, count, sizeof(*list), compare_by_domain);
 	struct job *job = NULL;
 	bool is_utf8 = false; /* what the job is for */
 	for (size_t i = 0; i < count; i++) {
-		const struct address *address = &list[i]->address;
+		const struct address *address = &list[i].recipient->address;
 		if (!job || job->count == PROTO_JOB_MAX ||
 		    (!stored->envelope.smtputf8 && is_utf8 != address_is_utf8(address)) ||
-		    strcmp(job->domain, address->domain) != 0) {
+		    strcmp(job->domain, address->domain) != 0 ||
+		    strcmp(job->next_hop, list[i].next_hop) != 0) {
 			if (job)
 				job_to(job, JOB_PENDING);
-			job = job_new(message->lane, message, &stored->id, address->domain);
+			job = job_new(message->lane, message, &stored->id, address->domain,
+			              list[i].next_hop);
 			is_utf8 = address_is_utf8(address);
 		}
-		job->index[job->count++] = list[i]->index;
+		job->index[job->count++] = list[i].recipient->index;
 	}
 	if (job)
 		job_to(job, JOB_PENDING);
@@ -575,19 +588,33 @@ is_end(const struct queue_hold *hold)
 	return hold && (hold->action == QUEUE_REMOVE || hold->action == QUEUE_BOUNCE);
 }
 
+const char *
+next_hop_wanted(const struct queue_hold *hold, const struct store_recipient *recipient)
+{
+	if (hold == NULL || hold->action != QUEUE_REROUTE || !hold->next_hop[0])
+		return recipient->next_hop;
+	return strcmp(hold->next_hop, QUEUE_NEXT_HOP_DEFAULT) == 0 ? "" : hold->next_hop;
+}
+
+static bool
+is_to_lane(const struct queue_hold *hold)
+{
+	return hold && hold->action == QUEUE_REROUTE && !hold->next_hop[0];
+}
+
 enum queue_lane
 lane_wanted(const struct schedule *schedule, const struct store_message *stored,
             enum queue_lane otherwise)
 {
 	const struct queue_hold *hold = holds_of_message(schedule->holds, stored);
 
-	if (hold && hold->action == QUEUE_REROUTE)
+	if (is_to_lane(hold))
 		return hold->lane;
 	for (size_t i = 0; i < stored->recipient_count; i++) {
 		if (stored->recipients[i].state != STORE_QUEUED)
 			continue;
 		hold = hold_of_recipient(schedule, stored, NULL, &stored->recipients[i]);
-		if (hold && hold->action == QUEUE_REROUTE)
+		if (is_to_lane(hold))
 			return hold->lane;
 	}
 	return otherwise;
@@ -632,7 +659,7 @@ is_account_crowded(const struct message *message, unsigned jobs_free, size_t rec
 /* Whether it is for a site that does not answer, of which there is enough in the window. What waits
  * for the end of a pause is no matter: it leaves at once. */
 static bool
-is_silent_crowd(const struct lane *lane, const char *domain)
+is_silent_crowd(const struct lane *lane, const char *domain, const char *next_hop)
 {
 	const struct lane_window *window = &windows[lane->lane];
 	const struct site *site;
@@ -640,7 +667,7 @@ is_silent_crowd(const struct lane *lane, const char *domain)
 	if (lane->lane == QUEUE_FRESH || (lane->silent.pending * 2 < window->messages &&
 	                                  lane->silent.recipients * 2 < window->recipients))
 		return false;
-	site = site_peek(lane, domain);
+	site = site_peek(lane, domain, next_hop);
 	return !site ||
 	       (!site_answers(site) && !site_is_paused(site, schedule_now(lane->schedule)));
 }
@@ -659,7 +686,7 @@ is_crowded(const struct message *message, bool reserve)
 	const size_t most = (reserve ? 2 : 1) * window->recipients;
 	const size_t recipients_free = lane->recipients < most ? most - lane->recipients : 0;
 	const struct queue_hold *whole = holds_of_message(lane->schedule->holds, message->stored);
-	const char *last = NULL;
+	const char *last = NULL, *last_hop = "";
 
 	if (is_account_crowded(message, jobs_free, recipients_free)) {
 		if (jobs < window->messages / 8 || recipients_free < window->recipients / 8)
@@ -669,18 +696,22 @@ is_crowded(const struct message *message, bool reserve)
 	}
 	for (size_t i = 0; i < message->stored->recipient_count; i++) {
 		const struct store_recipient *recipient = &message->stored->recipients[i];
-		const char *name = recipient->address.domain;
+		const char *name = recipient->address.domain, *next_hop;
 		const struct line *line;
 		const struct queue_hold *hold;
-		if (recipient->state != STORE_QUEUED || (last && strcmp(last, name) == 0))
+		if (recipient->state != STORE_QUEUED)
 			continue;
 		hold = hold_of_recipient(lane->schedule, message->stored, whole, recipient);
+		next_hop = next_hop_wanted(hold, recipient);
+		if (last && strcmp(last, name) == 0 && strcmp(last_hop, next_hop) == 0)
+			continue;
 		if (is_hold(hold) || is_end(hold))
 			continue;
 		last = name;
-		if (is_silent_crowd(lane, name))
+		last_hop = next_hop;
+		if (is_silent_crowd(lane, name, next_hop))
 			continue;
-		line = line_for(lane, name);
+		line = line_for(lane, name, next_hop);
 		if (!line ||
 		    (line->load.pending < jobs_free && line->load.recipients <= recipients_free))
 			return false;

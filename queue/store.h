@@ -154,6 +154,12 @@ void store_set_due(struct store *store, enum queue_lane lane, const struct queue
 void store_move(struct store *store, const struct queue_id *id, enum queue_lane from,
                 enum queue_lane to, msec_t due, store_on_done *on_done, void *arg);
 
+/* Those of these recipients (by index, ascending) that have not ended go to next_hop from now on, a
+ * host as conf_host_text writes it; "": where the configuration sends them. why is for history. */
+void store_reroute(struct store *store, enum queue_lane lane, const struct queue_id *id,
+                   const uint16_t *index, size_t count, const char *next_hop, const char *why,
+                   store_on_done *on_done, void *arg);
+
 struct store_key { /* a place in the order of due times; all zero is before the first */
 	msec_t due;
 	struct queue_id id;
@@ -189,6 +195,7 @@ struct store_recipient {
 	enum queue_lane lane;
 	char *host;
 	char peer[64], tls[16]; /* its address; "TLSv1.3", "" in clear */
+	char *next_hop;         /* where an operator sends it, see store_reroute */
 };
 struct store_message { /* owns everything in it; free with store_message_free */
 	struct queue_id id;

@@ -1,6 +1,6 @@
 #include "queue/store_int.h"
 
-/* What happens to messages: accepted, attempted, ended, moved. store.c says in which order and why.
+/* What happens to messages: accepted, attempted, ended. store.c says in which order and why.
  * An operation is an op that a lane's writer applies; its prepare, apply and settled run on the
  * writer's thread, its complete on the loop's. */
 
@@ -278,6 +278,7 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 		    .orcpt = xstrdup(in->recipients[i].orcpt ? in->recipients[i].orcpt : ""),
 		    .reply = xstrdup(""),
 		    .host = xstrdup(""),
+		    .next_hop = xstrdup(""),
 		};
 	}
 	if (in->charge) {
@@ -649,125 +650,4 @@ store_set_due(struct store *store, enum queue_lane lane, const struct queue_id *
 	const struct store_batch batch = {.lane = lane, .id = *id, .due = due};
 
 	store_finish(store, &batch, on_done, arg);
-}
-
-struct move {
-	struct op op;
-	LIST_ENTRY(move) link;
-	struct queue_id id;
-	enum queue_lane from, to;
-	msec_t when, due;
-	struct store_message *message; /* as it was in the source */
-};
-
-static enum store_result
-move_read(struct op *op, struct lane_txn *txn)
-{
-	struct move *move = (struct move *)op;
-
-	store_message_free(move->message);
-	move->message = txn_load(txn, &move->id, true);
-	return move->message ? STORE_OK : STORE_MISSING;
-}
-
-static enum store_result
-move_put(struct op *op, struct lane_txn *txn)
-{
-	struct move *move = (struct move *)op;
-	struct store_message next = *move->message;
-	struct key key;
-	MDB_val v;
-
-	key_id(&key, &move->id);
-	if (txn_get(txn, TABLE_MESSAGE, &key, &v))
-		return STORE_EXISTS;
-	if (!txn_has_room(txn, true))
-		return op_fail(op, MDB_MAP_FULL);
-	next.generation++;
-	next.due = move->due;
-	next.held = false;
-	txn_store(txn, &next);
-	txn_event(
-	    txn, &move->id, (uint32_t)next.generation,
-	    &(struct event){
-	        .kind = EVENT_MOVED, .when = move->when, .lane = move->to, .from = move->from});
-	txn_count(txn, COUNTER_MOVED_IN, next.unfinished);
-	return STORE_OK;
-}
-
-static enum store_result
-move_drop(struct op *op, struct lane_txn *txn)
-{
-	struct move *move = (struct move *)op;
-
-	txn_drop(txn, move->message);
-	txn_count(txn, COUNTER_MOVED_OUT, move->message->unfinished);
-	return STORE_OK;
-}
-
-static void
-move_complete(struct op *op)
-{
-	struct move *move = (struct move *)op;
-	struct store *store = op->store;
-
-	if (op->apply == move_read && op->result == STORE_OK) {
-		op->apply = move_put;
-		op->weight = 4 + move->message->recipient_count;
-		store_post(store, &store->lanes[move->to], op);
-		return;
-	}
-	if (op->apply == move_put && op->result == STORE_OK) {
-		store->dirty[move->to] = true;
-		op->apply = move_drop;
-		store_post(store, &store->lanes[move->from], op);
-		return;
-	}
-	if (op->apply == move_drop && op->result != STORE_OK) {
-		if (!store->closing) {
-			op->next = store->again;
-			store->again = op;
-			return;
-		}
-		/* The target has it; recovery will delete what is left in the source. */
-		op->result = STORE_OK;
-	}
-	LIST_REMOVE(move, link);
-	store_tell(op);
-	store_message_free(move->message);
-	free(move);
-}
-
-bool
-store_is_moving(const struct store *store, const struct queue_id *id)
-{
-	const struct move *move;
-
-	LIST_FOREACH(move, &store->moves, link)
-	{
-		if (queue_id_equal(&move->id, id))
-			return true;
-	}
-	return false;
-}
-
-void
-store_move(struct store *store, const struct queue_id *id, enum queue_lane from, enum queue_lane to,
-           msec_t due, store_on_done *on_done, void *arg)
-{
-	struct move *move = xcalloc(1, sizeof(*move));
-
-	assert(from != to && from < QUEUE_LANES && to < QUEUE_LANES);
-	move->id = *id;
-	move->from = from;
-	move->to = to;
-	move->when = clock_wall();
-	move->due = due;
-	move->op.weight = 1;
-	move->op.apply = move_read;
-	move->op.complete = move_complete;
-	move->op.on_done = on_done;
-	move->op.arg = arg;
-	LIST_INSERT_HEAD(&store->moves, move, link);
-	store_post(store, &store->lanes[from], &move->op);
 }

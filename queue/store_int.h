@@ -12,13 +12,15 @@
 #include <sys/queue.h>
 
 #include "core/buf.h"
+#include "core/conf.h"
 #include "queue/history.h"
 #include "queue/store.h"
 #include "smtp/dsn.h"
 
 /* Of environments and records; 1 knew no delay notices, 2 no envelope, 3 not how a message came and
- * whom its attempts met, 4 no checksum of records, 5 not whose class says from where it leaves. */
-#define STORE_FORMAT       6u
+ * whom its attempts met, 4 no checksum of records, 5 not whose class says from where it leaves, 6
+ * no next hop. */
+#define STORE_FORMAT       7u
 #define STORE_SEGMENT_MAX  (65u << 20)
 #define STORE_SEGMENT_ROOM (1u << 20) /* by which it grows */
 #define STORE_ID_SIZE      16u
@@ -99,9 +101,10 @@ bool recipient_decode(const void *data, size_t len, uint16_t index, struct store
 void recipient_clear(struct store_recipient *recipient);
 
 enum event_kind {
-	EVENT_MOVED,  /* to lane, from from */
-	EVENT_NOTICE, /* other was generated about this message: action */
-	EVENT_ABOUT,  /* this message was generated about other */
+	EVENT_MOVED,    /* to lane, from from */
+	EVENT_NOTICE,   /* other was generated about this message: action */
+	EVENT_ABOUT,    /* this message was generated about other */
+	EVENT_REROUTED, /* in lane: to next_hop, as why says */
 	EVENTS
 };
 struct event { /* of a message as a whole */
@@ -110,6 +113,7 @@ struct event { /* of a message as a whole */
 	enum queue_lane lane, from;
 	enum dsn_action action;
 	struct queue_id other;
+	char next_hop[CONF_HOST_TEXT_SIZE], why[STORE_REPLY_MAX + 1];
 };
 void event_encode(const struct event *event, struct buf *out);
 /* False when malformed. */

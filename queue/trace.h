@@ -15,13 +15,14 @@
 
 struct queue_event {   /* in the life of a message; texts are "" where they mean nothing */
 	char what[16]; /* accepted, generated; deferred, delivered, bounced, expired, removed;
-	                  moved; notified; held, released; ended */
+	                  moved, rerouted; notified; held, released; ended */
 	msec_t when;
 	char address[320];                 /* of the recipient that it is about */
 	unsigned attempt;                  /* 0: of none */
 	char lane[12];                     /* where; of moved: to */
 	char from[12];                     /* of moved */
-	char host[256], peer[64], tls[16]; /* whom the attempt met */
+	char host[256], peer[64], tls[16]; /* whom the attempt met; of rerouted:
+	                                      host is the next hop */
 	char text[384];                    /* a reply; by whom, and why */
 	bool has_other;
 	struct queue_id other; /* notified: the notification; generated: what it is about */

@@ -61,6 +61,8 @@ struct queue_job { /* lives until queue_job_done or on_abandon returns; so does 
 	unsigned session_recipients; /* on one connection, those of other jobs too; 0: no bound */
 	unsigned session_messages;   /* the same; 0: relay.deliveries */
 	bool by_fallback_host;       /* not to MX hosts, but to fallback.host */
+	const char *next_hop; /* to that host, whatever the configuration says, as conf_host_text
+	                         writes it; "": as it says */
 };
 
 enum queue_fate {

@@ -135,7 +135,7 @@ on_route(void *arg, const struct route_result *result)
 		return;
 	}
 	route = *result;
-	if (route.conf) {
+	if (route.conf && route.conf->user[0]) {
 		const struct conf_routes *routes = &means->conf->routes;
 		const size_t i = route.conf == &means->conf->fallback_host
 		                     ? routes->count
@@ -158,8 +158,8 @@ on_job(void *arg, struct queue_job *job)
 	attempt->next = relay->attempts;
 	relay->attempts = attempt;
 	means->attempts++;
-	attempt->lookup = route_find(means->dns, means->conf, job->domain, job->by_fallback_host,
-	                             on_route, attempt);
+	attempt->lookup = route_find(means->dns, means->conf, job->domain, job->next_hop,
+	                             job->by_fallback_host, on_route, attempt);
 }
 
 static void

@@ -1,6 +1,8 @@
 #include "relay/route.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <strings.h>
 
 #include "core/mem.h"
 
@@ -46,10 +48,32 @@ on_hosts(void *arg, const struct dns_result *hosts)
 	lookup_free(lookup);
 }
 
-struct route_lookup *
-route_find(struct dns *dns, const struct conf *conf, const char *domain, bool by_fallback_host,
-           route_on_done *on_done, void *arg)
+static bool
+is_route_to(const struct conf_route *route, const struct conf_host *host)
 {
+	return !route->mx && route->port == host->port && strcasecmp(route->host, host->name) == 0;
+}
+
+/* How to speak with a host that an operator named: as some route does with the same one, whose
+ * login it may want, or else as a route does that says no more than the host. */
+static const struct conf_route *
+route_to(const struct conf *conf, const struct conf_host *host)
+{
+	static char nothing[] = "";
+	static const struct conf_route plain = {
+	    .host = nothing, .user = nothing, .password_file = nothing, .tls = CONF_TLS_MAY};
+
+	for (size_t i = 0; i < conf->routes.count; i++)
+		if (is_route_to(&conf->routes.list[i], host))
+			return &conf->routes.list[i];
+	return is_route_to(&conf->fallback_host, host) ? &conf->fallback_host : &plain;
+}
+
+struct route_lookup *
+route_find(struct dns *dns, const struct conf *conf, const char *domain, const char *next_hop,
+           bool by_fallback_host, route_on_done *on_done, void *arg)
+{
+	struct conf_host host;
 	struct route_lookup *lookup = xcalloc(1, sizeof *lookup);
 	const struct conf_route *route = conf_route(conf, domain);
 
@@ -57,6 +81,11 @@ route_find(struct dns *dns, const struct conf *conf, const char *domain, bool by
 	lookup->domain = xstrdup(domain);
 	lookup->on_done = on_done;
 	lookup->arg = arg;
+	if (next_hop[0] && conf_host(next_hop, &host) == NULL) {
+		lookup->conf = route_to(conf, &host);
+		lookup->dns = dns_find_host(dns, host.name, host.port, on_hosts, lookup);
+		return lookup;
+	}
 	if ((!route || route->mx) && by_fallback_host && conf->fallback_host.host[0])
 		route = &conf->fallback_host;
 	if (route && !route->mx) {

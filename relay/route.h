@@ -15,12 +15,14 @@ struct route_result {
 struct route_lookup; /* one question */
 
 typedef void route_on_done(void *arg, const struct route_result *result);
-/* The host that the configuration names for a domain, or else the domain's MX hosts; instead of
- * those the fallback host, when that is wanted and there is one. Calls back
+/* The host next_hop, with what the configuration says of that host, if anything; where it is "" the
+ * host that the configuration names for a domain, or else the domain's MX hosts; instead of those
+ * the fallback host, when that is wanted and there is one. Calls back
  * once, never before it has returned; the result is borrowed for the call, and the lookup is over
  * when it is called. conf is borrowed until then. */
 struct route_lookup *route_find(struct dns *dns, const struct conf *conf, const char *domain,
-                                bool by_fallback_host, route_on_done *on_done, void *arg);
+                                const char *next_hop, bool by_fallback_host, route_on_done *on_done,
+                                void *arg);
 /* No callback follows. NULL is harmless. */
 void route_cancel(struct route_lookup *lookup);
 

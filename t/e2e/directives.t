@@ -93,7 +93,7 @@ says('check', 0, qr/nothing is wrong/, 'queue', 'check');
 says('and back', 0, qr/^moved: 1 /m, 'queue', 'reroute', $m, '--to', 'retry');
 says('check', 0, qr/nothing is wrong/, 'queue', 'check');
 says('nowhere', 64, qr/say where/, 'queue', 'reroute', $m);
-says('no such lane', 1, qr/there are: fresh retry fallback/, 'queue', 'reroute', $m, '--to', 'nowhere');
+says('no such lane', 1, qr/takes a lane \(fresh, retry, fallback\)/, 'queue', 'reroute', $m, '--to', 'nowhere');
 my $audit = $s->json('queue', 'audit');
 ok($audit->{conserved}, 'conserved');
 

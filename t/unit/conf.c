@@ -415,6 +415,37 @@ test_table(void)
 	buf_clear(&errors);
 }
 
+static void
+test_hosts(void)
+{
+	static const char *const good[][2] = {{"mx.example.org", "mx.example.org:25"},
+	                                      {"MX.Example.org:2525", "mx.example.org:2525"},
+	                                      {"[mx.example.org]:587", "mx.example.org:587"},
+	                                      {"192.0.2.1:1", "192.0.2.1:1"},
+	                                      {"[192.0.2.1]", "192.0.2.1:25"},
+	                                      {"[2001:DB8::1]:65535", "[2001:db8::1]:65535"}};
+	static const char *const bad[] = {
+	    "",      "[",       "[]",      ":25",    "[::1", "[::g]",     "::1",
+	    "a:0",   "a:65536", "a:",      "a b",    "a..b", "300.1.1.1", "a@b.c:25",
+	    "[a]25", "[[::1]]", "a:25:25", "[::1]:", "-a.b"};
+	char text[CONF_HOST_TEXT_SIZE], large[600];
+	struct conf_host host;
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		ok(conf_host(good[i][0], &host) == NULL &&
+		       strcmp(conf_host_text(&host, text), good[i][1]) == 0 &&
+		       conf_host(text, &host) == NULL,
+		   "a host");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		ok(conf_host(bad[i], &host) != NULL, "no host");
+	memset(large, 'a', sizeof(large) - 1);
+	large[sizeof(large) - 1] = '\0';
+	ok(conf_host(large, &host) != NULL, "a long one");
+	large[0] = '[';
+	large[sizeof(large) - 2] = ']';
+	ok(conf_host(large, &host) != NULL, "and in brackets");
+}
+
 int
 main(void)
 {
@@ -423,5 +454,6 @@ main(void)
 	test_mistakes();
 	test_bombs();
 	test_table();
+	test_hosts();
 	return tap_end();
 }

@@ -1,5 +1,5 @@
-/* Holds that the first versions wrote, with one condition each, are in force, and end for good when
- * they are released. */
+/* Holds that the first versions wrote, with one condition each, and reroutes from when there were
+ * only lanes to go to, are in force, and end for good when they are released. */
 #include "queue/hold.h"
 
 #include <limits.h>
@@ -64,6 +64,24 @@ write_old(unsigned kind, const char *name, const struct queue_id *id, const char
 	buf_clear(&value);
 }
 
+/* As format 3 was: today's, but for the next hop. */
+static void
+write_lane(void)
+{
+	struct queue_hold hold = {
+	    .action = QUEUE_REROUTE, .lane = QUEUE_FALLBACK, .by = "root", .reason = "why"};
+	struct buf value;
+
+	snprintf(hold.selector.account, sizeof(hold.selector.account), "b@example.org");
+	buf_init(&value);
+	wire_put_u8(&value, 3);
+	proto_put_hold(&value, &hold);
+	waiting++;
+	store_directive_put(store, "hold account b@example.org", value.data, value.len - 4, on_done,
+	                    NULL);
+	buf_clear(&value);
+}
+
 static void
 start(void)
 {
@@ -112,16 +130,21 @@ main(void)
 	snprintf(name, sizeof(name), "hold message %s", queue_id_format(&id, text));
 	write_old(1, "", &id, name);
 	write_old(4, "x", &nobody, "hold what x");
+	write_lane();
 	wait_all();
 
 	start();
 	const struct queue_hold *domain = about(false, "", "example.org");
-	ok(count == 3 && about(false, "a@example.org", "") && about(true, "", "") && domain,
+	ok(count == 4 && about(false, "a@example.org", "") && about(true, "", "") && domain,
 	   "each is in force");
 	ok(domain && domain->action == QUEUE_HOLD && domain->since == 1700000000000 &&
 	       domain->until == 0 && strcmp(domain->by, "root") == 0 &&
 	       strcmp(domain->reason, "why") == 0,
 	   "and is whose, since when and why it was");
+	const struct queue_hold *reroute = about(false, "b@example.org", "");
+	ok(reroute && reroute->action == QUEUE_REROUTE && reroute->lane == QUEUE_FALLBACK &&
+	       reroute->next_hop[0] == '\0' && strcmp(reroute->reason, "why") == 0,
+	   "a reroute goes to its lane");
 	ok(queue_id_equal(&about(true, "", "")->selector.message, &id), "of that message");
 	const struct queue_selector selector = domain->selector;
 	stop();
@@ -134,14 +157,14 @@ main(void)
 	buf_clear(&names);
 
 	start();
-	ok(count == 3, "a restart finds the same");
+	ok(count == 4, "a restart finds the same");
 	answered = QUEUE_DOWN;
 	holds_release(holds, &selector, "root", on_answer, NULL);
 	loop_run(loop);
 	ok(answered == QUEUE_DONE, "one is released");
 	stop();
 	start();
-	ok(count == 2 && !about(false, "", "example.org"), "and does not come back");
+	ok(count == 3 && !about(false, "", "example.org"), "and does not come back");
 	stop();
 
 	loop_free(loop);

@@ -157,14 +157,17 @@ test_fates(void)
 	finish(QUEUE_FRESH, &ids[0], 1, 1, STORE_QUEUED);
 	wait_all();
 	ok(conserved(2 * MANY - 1), "one of two delivered, one deferred");
-	waiting++;
+	waiting += 2;
+	store_reroute(store, QUEUE_FRESH, &ids[0], (const uint16_t[]){0, 1}, 2,
+	              "relay.example.net:25", "why", on_done, NULL);
 	store_move(store, &ids[0], QUEUE_FRESH, QUEUE_RETRY, clock_wall(), on_done, NULL);
 	wait_all();
 	message = store_load_message(store, QUEUE_RETRY, &ids[0]);
-	ok(last == STORE_OK && message && message->generation == 2 &&
+	ok(last == STORE_OK && message && message->generation == 3 &&
+	       strcmp(message->recipients[0].next_hop, "relay.example.net:25") == 0 &&
 	       message->recipient_count == 1 && message->unfinished == 1 &&
 	       message->attempts == 1 && store_find(store, &ids[0], &lane) && lane == QUEUE_RETRY,
-	   "the unfinished recipient moved");
+	   "the unfinished recipient moved, next hop and all");
 	store_message_free(message);
 	message = store_load_message(store, QUEUE_FRESH, &ids[0]);
 	ok(message == NULL && conserved(2 * MANY - 1), "and left");
@@ -451,6 +454,10 @@ put_old_record(uint8_t version, const struct store_message *message)
 		wire_put_str(&record, "ESMTPS");
 		wire_put_u32(&record, 0);
 	}
+	if (version >= 6) {
+		wire_put_str(&record, "");
+		wire_put_str(&record, "");
+	}
 	if (version >= 5)
 		seal(&record);
 	key_id(&key, &message->id);
@@ -494,8 +501,11 @@ test_record_size(void)
 	                                .message_id = name,
 	                                .protocol = "UTF8SMTPSA-----",
 	                                .envelope = asked};
-	struct store_recipient recipient = {
-	    .reply = reply, .orcpt = orcpt, .host = name, .tls = "TLSv1.3--------"};
+	struct store_recipient recipient = {.reply = reply,
+	                                    .orcpt = orcpt,
+	                                    .host = name,
+	                                    .tls = "TLSv1.3--------",
+	                                    .next_hop = name};
 	struct buf record;
 
 	memset(account, 'a', sizeof(account) - 1);
@@ -568,11 +578,12 @@ test_format(void)
 		       strcmp(message->recipients[0].orcpt, knows ? "rfc822;b+2Bb@x" : "") == 0 &&
 		       strcmp(message->message_id, version >= 4 ? "4@pc.example.net" : "") == 0 &&
 		       strcmp(message->recipients[0].host, version >= 4 ? "mx.example.org" : "") ==
-		           0,
+		           0 &&
+		       message->recipients[0].next_hop[0] == '\0',
 		   "a record of an older version is read");
 	}
 	store_message_free(message);
-	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, "\007 a record of a newer version", 30);
+	put_raw(QUEUE_FRESH, TABLE_MESSAGE, &key, "\010 a record of a newer version", 30);
 	store_close(store);
 	store = store_open(loop, &opts, error, sizeof(error));
 	ok(store == NULL && strstr(error, "fresh") && strstr(error, "newer version"),
