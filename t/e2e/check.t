@@ -85,6 +85,7 @@ my $read = 0;
 for my $offers ([], ['CHUNKING']) {
 	my $how = $offers->[0] // 'DATA';
 	$hop->offers(@$offers);
+	Sekisho::wait_for(20, sub { 2 == grep { $s->show($id{$_})->{state} eq 'deferred' } qw(small large) }); # what is not written yet is not flushed
 	$s->ctl('queue', 'flush', '--all');
 	$read += 2;
 	ok(Sekisho::wait_for(30, sub { my $n = () = $s->log =~ /^.* (?:$id{small}|$id{large}) attempt .* fate=deferred .*our copy of the message could not be read/mg; $n == $read }),
