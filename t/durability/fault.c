@@ -22,7 +22,7 @@
 
 enum { KILL_BEFORE = 1, KILL_AFTER, FAIL };
 
-struct control { /* the test writes it with pack 'LLlLLLLLa32' */
+struct control { /* the test writes it with pack 'LLlLLLLLa32L' */
 	atomic_uint armed;
 	uint32_t action;
 	int32_t error;
@@ -31,6 +31,7 @@ struct control { /* the test writes it with pack 'LLlLLLLLa32' */
 	atomic_uint seen, fired;
 	atomic_uint steps; /* all of them, armed or not: a store at rest does not change it */
 	char point[32];
+	atomic_uint past; /* of the steps those that are over */
 };
 
 static struct control *control;
@@ -81,12 +82,18 @@ learn(int fd, const char *path)
 			place_of[fd] = starts[i][1];
 }
 
+static int
+is_step(const char *where)
+{
+	return where != NULL && strcmp(where, "other") != 0;
+}
+
 /* What to do at this step: 0 for nothing. */
 static uint32_t
 at(const char *where, const char *step)
 {
 	char point[32];
-	if (where == NULL || strcmp(where, "other") == 0)
+	if (!is_step(where))
 		return 0;
 	atomic_fetch_add(&control->steps, 1);
 	if (!atomic_load(&control->armed))
@@ -105,25 +112,40 @@ at(const char *where, const char *step)
 	return control->action;
 }
 
+static void
+past(const char *where)
+{
+	if (is_step(where))
+		atomic_fetch_add(&control->past, 1);
+}
+
 /* The sandbox forbids kill(2); a trap ends the process as suddenly. */
-#define die __builtin_trap
+static void
+die(const char *where)
+{
+	past(where);
+	__builtin_trap();
+}
 
 #define REAL(name)                                                                                 \
 	static __typeof__(&name) real;                                                             \
 	if (real == NULL)                                                                          \
 	real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
-#define STEP(type, where, step, call)                                                              \
+#define STEP(type, place, step, call)                                                              \
+	const char *where = place;                                                                 \
 	uint32_t action = at(where, step);                                                         \
 	if (action == KILL_BEFORE)                                                                 \
-		die();                                                                             \
+		die(where);                                                                        \
 	if (action == FAIL) {                                                                      \
+		past(where);                                                                       \
 		errno = control->error;                                                            \
 		return -1;                                                                         \
 	}                                                                                          \
 	type result = call;                                                                        \
 	if (action == KILL_AFTER)                                                                  \
-		die();                                                                             \
+		die(where);                                                                        \
+	past(where);                                                                               \
 	return result
 
 static const char *
@@ -153,15 +175,17 @@ place_named(const char *path)
 	const char *where = flags & O_EXCL ? place_named(path) : NULL;                             \
 	uint32_t action = at(where, "make");                                                       \
 	if (action == KILL_BEFORE)                                                                 \
-		die();                                                                             \
+		die(where);                                                                        \
 	if (action == FAIL) {                                                                      \
+		past(where);                                                                       \
 		errno = control->error;                                                            \
 		return -1;                                                                         \
 	}                                                                                          \
 	int fd = call;                                                                             \
 	if (action == KILL_AFTER)                                                                  \
-		die();                                                                             \
+		die(where);                                                                        \
 	learn(fd, path);                                                                           \
+	past(where);                                                                               \
 	return fd
 
 int

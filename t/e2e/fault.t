@@ -2,7 +2,7 @@
 # Setup: a service whose every process has t/durability/fault.c preloaded, which kills it or fails its disk at one named step. Relays are stopped while
 # messages are accepted, so that what happens at the step is the message's doing alone.
 # Expectation: whatever the step, the client hears exactly one reply; 250 if and only if the message is kept, charged once and delivered once; 451 or 452
-# if and only if nothing of it is left. A lost reply is answered by the restarted queue, both ways. Moves, outcomes and the copy to history lose nothing
+# if and only if nothing of it is left. A lost reply is answered by the restarted queue, both ways. Outcomes and the copy to history lose nothing
 # and repeat nothing, and each life is told whole and once; a bounce and its notification are one, and so are a delivery and the word that it was. When the disk works again, so does the service, without anybody's help.
 # Every third step is taken; SEKISHO_FAULTS=1 takes them all.
 use strict;
@@ -15,10 +15,10 @@ use Sekisho;
 use Test::More;
 
 plan skip_all => 'the fault layer and the address sanitizer both want to be loaded first' if $Sekisho::BUILD =~ /san/;
-my ($later_port, $refusing_port, $turning_port, $silent_port) = map { Sekisho::free_port() } 1 .. 4;
+my ($refusing_port, $turning_port, $silent_port) = map { Sekisho::free_port() } 1 .. 3;
 my $fault = Fault->new(no_start => 1);
 my $s = $fault->service;
-$s->{extra} = "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nroutes:\n  later.example: \"127.0.0.1:$later_port\"\n"
+$s->{extra} = "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nroutes:\n"
 	. "  refusing.example: \"127.0.0.1:$refusing_port\"\n  turning.example: \"127.0.0.1:$turning_port\"\n"
 	. "  silent.example: \"127.0.0.1:$silent_port\"\n"
 	. "  \"*\": \"127.0.0.1:$s->{ports}{sink}\"\n";
@@ -164,49 +164,6 @@ for (Fault::share(2, @delivering)) {
 	disarm();
 	ok(finished($id), "$what: finished, with one outcome") or diag recent();
 	is(arrived($name), 1, "$what: delivered once");
-}
-
-# --- moves ---
-
-my @moving = (
-	['fresh.write', 'before', 0], ['fresh.meta', 'before', 0], ['fresh.meta', 'after', 0],                   # the outcome
-	['retry.write', 'before', 0], ['retry.sync', 'after', 0], ['retry.meta', 'before', 0], ['retry.meta', 'after', 0], # the target
-	['fresh.write', 'before', 1], ['fresh.meta', 'before', 1], ['fresh.meta', 'after', 1],                   # the source
-	['retry.write', 'fail', 0], ['retry.meta', 'fail', 0], ['fresh.write', 'fail', 1], ['fresh.meta', 'fail', 1],
-);
-my %moved;
-for (Fault::share(0, @moving)) {
-	my ($point, $action, $skip) = @$_;
-	my $what = "move, $point $action" . ($skip ? ', of the second commit' : '');
-	ok(accepts(), "$what: ready") or diag recent();
-	ok(at_rest(), "$what: at rest");
-	signal_relays('STOP');
-	my $name = 'case-' . ++$count . '-end';
-	my $said = $client->send_mail($me, 'carol@later.example', "$name\r\n");
-	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/;
-	ok($id, "$what: accepted") or next;
-	$kept{$name} = $moved{$id} = 1;
-	ok(at_rest(), "$what: history knows of the acceptance");
-	arm($point, $action, skip => $skip, error => EIO);
-	signal_relays('CONT');
-	ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was");
-	disarm();
-	my $m;
-	ok(Sekisho::wait_for(30, sub { $m = $s->json('queue', 'show', $id); ref $m && $m->{attempts} && !$m->{finished} }), "$what: attempted and still there")
-		or diag explain $m;
-	my $audit;
-	ok(Sekisho::wait_for(30, sub { $audit = $s->json('queue', 'audit'); ref $audit && $audit->{conserved} && $audit->{messages} == keys %moved }),
-		"$what: in one place, conserved") or diag explain $audit;
-}
-{ # the host that was away comes back
-	my $port = $s->{ports}{sink};
-	local $s->{sink};
-	local $s->{ports}{sink} = $later_port;
-	$s->start_sink;
-	$s->advance(10 * 60_000);
-	ok(Sekisho::wait_for(60, sub { my $a = $s->json('queue', 'audit'); if (!$a || $a->{queued}) { $s->advance(60_000) } return $a && !$a->{queued} }), 'the host is back: all is delivered')
-		or diag $s->ctl('queue', 'list');
-	$s->stop_sink;
 }
 
 # --- what a sender held is released once ---
