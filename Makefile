@@ -133,7 +133,7 @@ torture: ## kills, faults and the ledger with their full counts, and another see
 	@sh t/packages.sh build run test
 	@$(MAKE) --no-print-directory -j2 V=test all unit tools
 	@export SEKISHO_STEPS=50000000 SEKISHO_KILLS=300 SEKISHO_FAULTS=1 SEKISHO_STORM=2000 SEKISHO_SEED=$${SEKISHO_SEED:-$$(date +%s)}; \
-		prove -v -e '' build/test/unit/ledger.t && prove -v t/e2e/kill.t t/e2e/meters.t t/e2e/storm.t t/e2e/fault.t t/e2e/moves.t t/e2e/compact.t
+		prove -v -e '' build/test/unit/ledger.t && prove -v t/e2e/kill.t t/e2e/meters.t t/e2e/storm.t t/e2e/fault.t t/e2e/moves.t t/e2e/acts.t t/e2e/compact.t
 
 fuzz: ## each parser fuzzed for FUZZ_SECONDS (60)
 	@sh t/packages.sh build fuzz

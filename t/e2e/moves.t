@@ -88,6 +88,8 @@ my @steps = ( # FROM the one lane TO the other
 	['FROM.write', 'before', 1], ['FROM.meta', 'before', 1], ['FROM.meta', 'after', 1],                    # the source
 	['TO.write', 'fail', 0, EIO], ['TO.sync', 'fail', 0, ENOSPC], ['TO.meta', 'fail', 0, EIO],
 	['FROM.write', 'fail', 1, ENOSPC], ['FROM.sync', 'fail', 1, EIO], ['FROM.meta', 'fail', 1, EIO],
+	['history.write', 'before', 0], ['history.meta', 'after', 0], ['history.meta', 'before', 1], ['history.sync', 'after', 1], # what both tell of it
+	['history.write', 'fail', 0, ENOSPC], ['history.meta', 'fail', 1, ENOSPC],
 );
 my %before = (fresh => '', retry => 'deferred moved ', fallback => 'deferred moved moved ');
 my $first = 0;
@@ -101,7 +103,7 @@ for my $way (['fresh', 'retry', 1], ['retry', 'fallback', 2], ['fallback', 'retr
 		if ($from ne 'fresh') { signal_relays('STOP'); $s->advance(150_000) }
 		arm(@step);
 		signal_relays('CONT');
-		ok(Sekisho::wait_for(20, sub { $fault->fired }), "$what: it was") or diag recent();
+		ok(Sekisho::wait_for(20, sub { $fault->fired || do { $s->advance(1000) if $step[2] =~ /^history/; 0 } }), "$what: it was") or diag recent();
 		ok(Sekisho::wait_for(20, \&alone), "$what: one, while the source cannot forget it") if $step[2] =~ /^FROM/ && $step[5] && $step[2] !~ /meta/;
 		$fault->disarm;
 		ok(Sekisho::wait_for(30, sub { waits($id, undef, $attempts) }), "$what: attempted and still there") or diag recent(), $s->ctl('queue', 'show', $id);
