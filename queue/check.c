@@ -67,6 +67,7 @@ static const char advice_record[] =
     "its mail is not delivered: look at the disk, restore the spool from a copy";
 static const char advice_body[] = "look at the disk; end it with: sekishoctl queue remove ID";
 static const char advice_row[] = "it does no harm; tell the makers, and how it came to be";
+static const char advice_history[] = "history lacks it; look at the disk";
 static const char advice_message[] = "end it with: sekishoctl queue remove ID, and ask its sender";
 
 static void
@@ -96,7 +97,7 @@ static bool
 is_id_last(enum table table)
 {
 	return table == TABLE_DUE || table == TABLE_HELD || table == TABLE_ACCOUNT ||
-	       table == TABLE_DOMAIN;
+	       table == TABLE_DOMAIN || table == TABLE_INDEX || table == TABLE_ENDED;
 }
 
 /* Which one it is, as people write it. */
@@ -312,7 +313,6 @@ check_index(const struct row *row)
 static void
 check_outcome(const struct row *row)
 {
-	static const char advice[] = "history lacks it; look at the disk";
 	const uint8_t *key = row->k->mv_data;
 	const MDB_val *v = row->v;
 	struct store_recipient recipient;
@@ -331,25 +331,55 @@ check_outcome(const struct row *row)
 		if (row->table == TABLE_OUTBOX && v->mv_size == 0)
 			return; /* history is to look its message up */
 		if ((message = record_decode(v->mv_data, v->mv_size)) == NULL)
-			row_fault(row, "what is told of a message does not read", advice);
+			row_fault(row, "what is told of a message does not read", advice_history);
 		store_message_free(message);
 	} else if (index == OUTBOX_EVENT_INDEX) {
 		if (!event_decode(v->mv_data, v->mv_size, &event))
-			row_fault(row, "what happened to a message does not read", advice);
+			row_fault(row, "what happened to a message does not read", advice_history);
 	} else if (index == OUTBOX_ACT_INDEX) {
 		if (!act_decode(v->mv_data, v->mv_size, &act))
-			row_fault(row, "what an operator did does not read", advice);
+			row_fault(row, "what an operator did does not read", advice_history);
 	} else if (recipient_decode(v->mv_data, v->mv_size, 0, &recipient)) {
 		recipient_clear(&recipient);
 	} else {
-		row_fault(row, "an outcome does not read", advice);
+		row_fault(row, "an outcome does not read", advice_history);
 	}
+}
+
+/* What history is searched and pruned by. */
+static void
+check_history_index(const struct row *row)
+{
+	const size_t len = row->k->mv_size;
+	struct key key = {.len = STORE_ID_SIZE};
+	MDB_cursor *cursor;
+	MDB_val k, v;
+	bool known;
+
+	if (len < STORE_ID_SIZE) {
+		row_fault(row, "the row has no name that it could have", advice_row);
+		return;
+	}
+	memcpy(key.data, (const uint8_t *)row->k->mv_data + len - STORE_ID_SIZE, STORE_ID_SIZE);
+	known = has_row(row->txn, TABLE_SUMMARY, &key);
+	/* Of two lanes' outboxes an outcome may come first. */
+	if (!known && row->table == TABLE_INDEX &&
+	    (cursor = txn_cursor(row->txn, TABLE_OUTCOME)) != NULL) {
+		k = (MDB_val){key.len, key.data};
+		known = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE) == 0 &&
+		        k.mv_size >= STORE_ID_SIZE &&
+		        memcmp(k.mv_data, key.data, STORE_ID_SIZE) == 0;
+		mdb_cursor_close(cursor);
+	}
+	if (!known)
+		row_fault(row, "nothing is known of a message of that id", advice_row);
 }
 
 static void
 check_row(const struct row *row)
 {
 	struct store_override override;
+	struct history_act act;
 
 	row->share->check->share.records++;
 	switch (row->table) {
@@ -368,6 +398,14 @@ check_row(const struct row *row)
 	case TABLE_OUTCOME:
 	case TABLE_SUMMARY:
 		check_outcome(row);
+		break;
+	case TABLE_INDEX:
+	case TABLE_ENDED:
+		check_history_index(row);
+		break;
+	case TABLE_ACT:
+		if (!act_decode(row->v->mv_data, row->v->mv_size, &act))
+			row_fault(row, "what an operator did does not read", advice_history);
 		break;
 	case TABLE_LEDGER:
 		if (!ledger_row_reads(row->k, row->v))

@@ -17,8 +17,10 @@
  * older: of a lower generation, or with more unfinished recipients.
  *
  * A message's history is kept from its end on, in the order of ends, and goes as a whole. The bound
- * on octets takes the oldest ends first. When history fails, rows stay in the outboxes; of more
- * than outbox_max the oldest are given up, because mail does not wait for history. */
+ * on octets takes the oldest ends first; where none are left, what is queued fills it, and loses
+ * its deferrals. Forgetting takes pages before it gives any back, so nothing is copied into the
+ * last part of the map. When history fails, rows stay in the outboxes; of more than outbox_max the
+ * oldest are given up, because mail does not wait for history. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +35,9 @@
 #define DELETE_ROWS 500   /* of one change in the lane, which others wait behind */
 #define SWEEP_REST  10    /* ticks until the next sweep after one that failed */
 #define PRUNE_ENDED 200   /* messages of one batch, each on pages of its own in the indexes */
-#define MAP_SHARE   75    /* percent of its map that history may fill, whatever it is allowed */
+#define TRIM_ROWS   2000
+#define TRIM_REST   (60 * 60 * 1000) /* msec, after one that was not enough */
+#define MAP_SHARE   75 /* percent of its map that history may fill, whatever it is allowed */
 
 struct copied {
 	uint8_t key[OUTBOX_KEY_SIZE];
@@ -168,6 +172,8 @@ sweep_copy(struct op *op, struct lane_txn *txn)
 
 	sweep->count = sweep->deleted = 0;
 	sweep->more = false;
+	if (!txn_has_room(txn, true))
+		return op_fail(op, MDB_MAP_FULL);
 	txn_read(&op->store->lanes[sweep->from], &copy.source);
 	cursor = txn_cursor(&copy.source, TABLE_OUTBOX);
 	while (cursor && txn->rc == 0 && copy.source.rc == 0 &&
@@ -391,6 +397,8 @@ struct prune {
 	msec_t before;
 	uint64_t octets; /* that it may fill */
 	bool more, too_much;
+	bool may_trim; /* from there on */
+	struct key trimmed;
 };
 
 static void
@@ -459,20 +467,34 @@ prune_acts(struct lane_txn *txn, msec_t before)
 	return more;
 }
 
-static uint64_t
-used(struct lane_txn *txn)
+/* Deferrals of what is queued, the oldest mail's first, behind *at; false at the end. */
+static bool
+trim(struct lane_txn *txn, struct key *at)
 {
-	uint64_t pages = 0, size = 0;
-	MDB_stat stat;
+	MDB_cursor *cursor = txn_cursor(txn, TABLE_OUTCOME);
+	MDB_val k = {at->len, at->data}, v;
+	int rc = MDB_NOTFOUND;
 
-	for (unsigned i = 0; i < TABLES; i++) {
-		if (!(txn->lane->tables & (1u << i)) ||
-		    mdb_stat(txn->txn, txn->lane->dbi[i], &stat) != 0)
-			continue;
-		pages += stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
-		size = stat.ms_psize;
+	if (cursor)
+		rc = mdb_cursor_get(cursor, &k, &v, at->len ? MDB_SET_RANGE : MDB_FIRST);
+	for (unsigned i = 0; rc == 0 && i < TRIM_ROWS && txn->rc == 0; i++) {
+		struct store_recipient recipient;
+		bool deferred = false;
+
+		at->len = OUTBOX_KEY_SIZE;
+		memcpy(at->data, k.mv_data, OUTBOX_KEY_SIZE);
+		if (index_of(k.mv_data) != OUTBOX_EVENT_INDEX &&
+		    recipient_decode(v.mv_data, v.mv_size, 0, &recipient)) {
+			deferred = recipient.state == STORE_QUEUED;
+			recipient_clear(&recipient);
+		}
+		if (deferred)
+			txn->rc = mdb_cursor_del(cursor, 0);
+		rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
 	}
-	return pages * size;
+	if (cursor)
+		mdb_cursor_close(cursor);
+	return rc == 0;
 }
 
 static enum store_result
@@ -487,10 +509,12 @@ prune_apply(struct op *op, struct lane_txn *txn)
 	for (unsigned i = 0; more && i < PRUNE_ENDED && txn->rc == 0; i++) {
 		struct queue_id id;
 
-		prune->too_much = used(txn) > prune->octets;
-		more = mdb_cursor_get(cursor, &k, &v, MDB_FIRST) == 0 &&
-		       (prune->too_much || (msec_t)be_get(k.mv_data, 8) < prune->before);
-		if (!more)
+		prune->too_much = txn_used(txn) > prune->octets;
+		const bool any = mdb_cursor_get(cursor, &k, &v, MDB_FIRST) == 0;
+		more = any && (prune->too_much || (msec_t)be_get(k.mv_data, 8) < prune->before);
+		if (!any && prune->too_much && prune->may_trim)
+			more = prune->may_trim = trim(txn, &prune->trimmed);
+		if (!any || !more)
 			break;
 		memcpy(id.octets, (const uint8_t *)k.mv_data + 8, STORE_ID_SIZE);
 		if ((txn->rc = mdb_cursor_del(cursor, 0)) == 0)
@@ -517,6 +541,8 @@ prune_complete(struct op *op)
 		}
 		return;
 	}
+	if (prune->too_much)
+		op->store->trimmed = clock_mono(); /* all that it could do */
 	op->store->pruning = false;
 	free(prune);
 }
@@ -539,6 +565,7 @@ history_prune(struct store *store, msec_t now)
 	store->pruning = true;
 	prune = xcalloc(1, sizeof(*prune));
 	prune->before = now - store->opts.history_keep;
+	prune->may_trim = clock_mono() - store->trimmed >= TRIM_REST;
 	prune->octets = store->opts.history_size && store->opts.history_size < share
 	                    ? store->opts.history_size
 	                    : share;

@@ -391,6 +391,7 @@ open_tables(struct lane *lane, char *error, size_t size)
 	key_text(&key, "format");
 	txn_put(&txn, TABLE_META, &key, octets, sizeof(octets));
 	if (txn_commit(&txn)) {
+		lane->unreadable = txn.rc < 0;
 		snprintf(error, size, "%s: %s", lane->name, mdb_strerror(txn.rc));
 		return -1;
 	}
@@ -425,6 +426,7 @@ lane_open(struct lane *lane, struct store *store, const char *name, uint32_t tab
 			rc = mdb_reader_check(lane->env, &dead);
 	}
 	if (rc) {
+		lane->unreadable = result_from(rc) == STORE_IO;
 		snprintf(error, size, "%s: %s", name, mdb_strerror(rc));
 		return -1;
 	}

@@ -32,7 +32,8 @@ struct extents {
 	bool unknown;  /* a record does not read: what it names is not to be touched either */
 };
 
-/* Deletes id from lane as the second half of a move would have. */
+/* Deletes id from lane as the second half of a move would have. What does not read stays, and is
+ * attempted from nowhere. */
 static int
 forget(struct lane *lane, const struct queue_id *id)
 {
@@ -41,6 +42,13 @@ forget(struct lane *lane, const struct queue_id *id)
 
 	txn_write(lane, &txn);
 	message = txn_load(&txn, id, true);
+	if (txn.rc == MDB_CORRUPTED) {
+		char text[QUEUE_ID_TEXT_SIZE];
+
+		log_error(queue_id_format(id, text), "record-bad", "lane=%s", lane->name);
+		txn_abort(&txn);
+		return 0;
+	}
 	if (message) {
 		txn_drop(&txn, message);
 		txn_count(&txn, COUNTER_MOVED_OUT, message->unfinished);

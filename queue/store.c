@@ -83,6 +83,7 @@
 
 #define TICK          1000
 #define OUTBOX_MAX    200000
+#define OUTBOX_ROW    1024 /* octets, more than most take */
 #define HISTORY_ASIDE "history.bad"
 #define TICKS_CHECK   10 /* mdb_reader_check: slots of readers that were killed keep pages alive */
 #define PRUNE         60000 /* msec */
@@ -290,8 +291,9 @@ release(struct store *store)
 	free(store);
 }
 
-/* A history that cannot be opened is put aside, the last such one is kept: mail goes on, with an
- * empty one. Not so what a newer version wrote. */
+/* A history that does not read is put aside, the last such one is kept: mail goes on, with an empty
+ * one. Not so what a newer version wrote, nor one that a full disk, or one that cannot be written,
+ * keeps from being opened: there no mail goes on either. */
 static int
 open_history(struct store *store, char *error, size_t size)
 {
@@ -301,7 +303,7 @@ open_history(struct store *store, char *error, size_t size)
 	if (lane_open(&store->history, store, "history", HISTORY_TABLES, map_size, error, size) ==
 	    0)
 		return 0;
-	if (strstr(error, "newer version"))
+	if (!store->history.unreadable)
 		return -1;
 	log_error("-", "history-aside", "error=\"%s\" kept=" HISTORY_ASIDE, error);
 	lane_close(&store->history);
@@ -333,7 +335,11 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 	LIST_INIT(&store->checks);
 	store->compact = compact_new(store);
 	store->outbox_max = OUTBOX_MAX;
+	/* Or a history that fails would fill a small map, and nothing could end. */
+	if (opts->map_size / OUTBOX_ROW < OUTBOX_MAX)
+		store->outbox_max = opts->map_size / OUTBOX_ROW;
 	store->pruned = clock_mono() - PRUNE;
+	store->trimmed = INT64_MIN / 2;
 	pthread_mutex_init(&store->lock, NULL);
 	pthread_cond_init(&store->done_wake, NULL);
 	store->timer = loop_timer_new(loop, on_tick, store);

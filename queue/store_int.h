@@ -237,6 +237,7 @@ struct lane {
 	const char *name;
 	MDB_env
 	    *env; /* NULL: a thread that only runs prepare (sync, audit), one op after the other */
+	bool unreadable; /* it could not be opened for what is in it */
 	MDB_dbi dbi[TABLES];
 	uint32_t tables;          /* bit set of those it has */
 	uint64_t map_size;        /* octets that mail may fill */
@@ -316,6 +317,7 @@ struct store {
 	bool sweeping[QUEUE_LANES], dirty[QUEUE_LANES]; /* outbox to history */
 	bool pruning;
 	msec_t pruned;       /* monotonic: when that began last */
+	msec_t trimmed;      /* and when it last gave up what it could, in vain */
 	size_t outbox_max;   /* rows of one lane that wait for a history that fails */
 	unsigned sweep_rest; /* ticks until the next sweep, after a failure */
 	size_t failed; /* ops that failed since the last line about it, and the worst of them */

@@ -129,11 +129,11 @@ sub arrived { my ($name) = @_; return scalar grep { /^\Q$name\E\r?$/m } $s->deli
 
 sub finished {
 	my ($id) = @_;
-	my $m;
+	my ($m, $ticks);
 	my $life = {};
 	return 1 if Sekisho::wait_for(30, sub { $m = $s->json('queue', 'show', $id); ref $m && $m->{finished} })
 		&& @{$m->{rcpt}} == 1 && $m->{rcpt}[0]{state} eq 'delivered'
-		&& Sekisho::wait_for(30, sub { $life = $s->json('trace', $id); ref $life && join(' ', map { $_->{event} } @{ $life->{events} // [] }) =~ /^accepted delivered (?:notified )?ended$/ })
+		&& Sekisho::wait_for(30, sub { $s->advance(1000) if $ticks++ < 20; $life = $s->json('trace', $id); ref $life && join(' ', map { $_->{event} } @{ $life->{events} // [] }) =~ /^accepted delivered (?:notified )?ended$/ })
 		&& Sekisho::wait_for(30, sub { my $found = $s->json('trace', "<$life->{message_id}>"); ref $found && ($found->{id} // '') eq $id });
 	diag explain $m, $life;
 	return 0;
@@ -145,9 +145,11 @@ my @delivering = ( # point, action, passes before it
 	['fresh.write', 'before', 1], ['fresh.meta', 'before', 1], ['fresh.meta', 'after', 1], # deleted from the outbox
 	['fresh.write', 'fail', 0], ['fresh.sync', 'fail', 0], ['fresh.meta', 'fail', 0],
 	['history.write', 'fail', 0], ['history.sync', 'fail', 0], ['history.meta', 'fail', 0],
+	['history.write', 'fail', 0, ENOSPC], ['history.sync', 'fail', 0, ENOSPC],
 );
+my $told; # a message of which history knows all
 for (Fault::share(2, @delivering)) {
-	my ($point, $action, $skip) = @$_;
+	my ($point, $action, $skip, $error) = @$_;
 	my $what = "outcome, $point $action" . ($skip ? ', of the second commit' : '');
 	ok(accepts(), "$what: ready") or diag recent();
 	ok(at_rest(), "$what: at rest");
@@ -158,13 +160,30 @@ for (Fault::share(2, @delivering)) {
 	ok($id, "$what: accepted") or next;
 	$kept{$name} = 1;
 	ok(at_rest(), "$what: history knows of the acceptance");
-	arm($point, $action, skip => $skip, error => EIO);
+	arm($point, $action, skip => $skip, error => $error // EIO);
 	signal_relays('CONT');
 	ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was");
 	disarm();
 	ok(finished($id), "$what: finished, with one outcome") or diag recent();
 	is(arrived($name), 1, "$what: delivered once");
+	$told = $id;
 }
+
+# --- a start while history cannot be written ---
+
+for (Fault::share(0, ['history.write', ENOSPC], ['history.meta', ENOSPC], ['history.sync', EIO], ['history.meta', EIO])) {
+	my ($point, $error) = @$_;
+	local $! = $error;
+	my $what = "start, $point: $!";
+	ok(accepts() && at_rest(), "$what: ready") or diag recent();
+	arm($point, 'fail', error => $error);
+	kill 'KILL', queue_pid();
+	ok(Sekisho::wait_for(20, sub { $s->advance(1000); fired() > 1 }), "$what: it was, whenever it is tried") or diag recent();
+	disarm();
+	ok(accepts(), "$what: the disk works again, and so does the service") or diag recent();
+	ok(finished($told), "$what: history is there");
+}
+ok(!-e "$s->{dir}/spool/history.bad", 'and was never put aside');
 
 # --- what a sender held is released once ---
 

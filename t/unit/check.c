@@ -234,6 +234,163 @@ test_files(void)
 }
 
 static void
+on_swept(void *arg)
+{
+	struct lane_txn look;
+	MDB_stat stat = {0};
+	bool rest = true;
+
+	for (unsigned i = 0; i < QUEUE_LANES; i++) {
+		txn_read(&store->lanes[i], &look);
+		mdb_stat(look.txn, store->lanes[i].dbi[TABLE_OUTBOX], &stat);
+		txn_abort(&look);
+		rest = rest && stat.ms_entries == 0;
+	}
+	if (rest)
+		loop_stop(loop);
+	else
+		loop_defer(loop, on_swept, arg);
+}
+
+/* The same things go wrong in each environment. */
+static void
+test_everywhere(void)
+{
+	enum { RECORD, RECIPIENT, BODY, LARGE, KINDS };
+	struct queue_id all[QUEUE_LANES][KINDS], done, none;
+	char where[120], path[64], file[32];
+	struct store_message *message;
+	struct key key;
+	unsigned good = 0;
+
+	new_spool("spool");
+	for (unsigned lane = 0; lane < QUEUE_LANES; lane++) {
+		struct queue_id *of = all[lane];
+		enum store_result why;
+		struct store_large *large;
+		int fd;
+
+		for (unsigned i = RECORD; i < LARGE; i++)
+			enqueue(&of[i], 2, "body", 4, NULL, 0, on_done, NULL);
+		queue_id_make(&of[LARGE], clock_wall());
+		large = store_large_open(store, &of[LARGE], &fd, &why);
+		if (large == NULL || write(fd, "large", 5) != 5)
+			abort();
+		close(fd);
+		enqueue(&of[LARGE], 1, NULL, 0, large, 5, on_done, NULL);
+		wait_all();
+		for (unsigned i = 0; i < KINDS && lane != QUEUE_FRESH; i++) {
+			waiting++;
+			store_move(store, &of[i], QUEUE_FRESH, (enum queue_lane)lane, 1000, on_done,
+			           NULL);
+		}
+		wait_all();
+	}
+	enqueue(&done, 1, "body", 4, NULL, 0, on_done, NULL);
+	wait_all();
+	finish(QUEUE_FRESH, &done, 1, 0, STORE_DELIVERED);
+	wait_all();
+	on_swept(NULL);
+	loop_run(loop);
+	ok(run_check() == 0, "nothing is wrong anywhere");
+
+	queue_id_make(&none, clock_wall());
+	for (unsigned i = 0; i < QUEUE_LANES; i++) {
+		struct lane *lane = &store->lanes[i];
+
+		message = store_load_message(store, (enum queue_lane)i, &all[i][BODY]);
+		snprintf(path, sizeof(path), "bodies/%s",
+		         segment_name(message->body.segment, file));
+		spoil_file(path, (off_t)message->body.offset + 1);
+		store_message_free(message);
+		snprintf(path, sizeof(path), "large/%s", queue_id_format(&all[i][LARGE], name));
+		unlink(path);
+		key_id(&key, &all[i][RECORD]);
+		spoil_row(lane, TABLE_MESSAGE, &key, 20);
+		key_recipient(&key, &all[i][RECIPIENT], 1);
+		spoil_row(lane, TABLE_RECIPIENT, &key, 20);
+		begin((enum queue_lane)i);
+		key_due(&key, 999, &none);
+		txn_put(&txn, TABLE_DUE, &key, "", 0);
+		commit();
+	}
+	key_id(&key, &done);
+	spoil_row(&store->history, TABLE_SUMMARY, &key, 20);
+	key_outbox(&key, &done, 0, 1);
+	spoil_row(&store->history, TABLE_OUTCOME, &key, 20);
+	txn_write(&store->history, &txn);
+	key_index(&key, HISTORY_BY_ADDRESS, "nobody@example.org", &none);
+	txn_put(&txn, TABLE_INDEX, &key, "", 0);
+	key_due(&key, 999, &none);
+	txn_put(&txn, TABLE_ENDED, &key, "", 0);
+	key_id(&key, &none);
+	txn_put(&txn, TABLE_ACT, &key, "?", 1);
+	commit();
+	run_check();
+	for (unsigned i = 0; i < QUEUE_LANES; i++) {
+		static const struct {
+			const char *table, *what;
+		} all_kinds[KINDS] = {[RECORD] = {"message", "does not read"},
+		                      [RECIPIENT] = {"recipient", "does not read"},
+		                      [BODY] = {"message", "not what was written"},
+		                      [LARGE] = {"message", "not there"}};
+
+		for (unsigned kind = 0; kind < KINDS; kind++) {
+			snprintf(where, sizeof(where), "%s/%s/%s",
+			         queue_lane_name((enum queue_lane)i), all_kinds[kind].table,
+			         queue_id_format(&all[i][kind], name));
+			good += found(where, all_kinds[kind].what);
+		}
+		snprintf(where, sizeof(where), "%s/due/%s", queue_lane_name((enum queue_lane)i),
+		         queue_id_format(&none, name));
+		good += found(where, "no message of that id");
+	}
+	ok(good == 15,
+	   "in each lane a record, a recipient, a body, a large one that is gone, a row of nobody");
+	ok(found(at("history/summary/", &done), "does not read") &&
+	       found(at("history/outcome/", &done), "does not read"),
+	   "in history a message and an outcome");
+	ok(found(at("history/index/", &none), "nothing is known") &&
+	       found(at("history/ended/", &none), "nothing is known"),
+	   "rows of nobody");
+	ok(found(at("history/act/", &none), "does not read"), "and what an operator did");
+	ok(fault_count == 15 + 5 + 1 && found("books", ""), "and nothing else but the books");
+	for (size_t i = 0; i < fault_count && fault_count != 21; i++)
+		printf("# %s: %s\n", faults[i].where, faults[i].what);
+	end();
+}
+
+/* In the middle of a move, and the source does not read. */
+static void
+test_half_a_move(void)
+{
+	struct store_message *message;
+	struct key key;
+	enum queue_lane lane;
+
+	fill();
+	message = store_load_message(store, QUEUE_FRESH, &ids[4]);
+	message->generation++;
+	begin(QUEUE_RETRY);
+	txn_store(&txn, message);
+	txn_count(&txn, COUNTER_MOVED_IN, message->unfinished);
+	commit();
+	store_message_free(message);
+	key_recipient(&key, &ids[4], 1);
+	spoil_row(&store->lanes[QUEUE_FRESH], TABLE_RECIPIENT, &key, 20);
+	ok(reopen(), "a start with half a move, the source of which does not read");
+	ok(finds(at("fresh/recipient/", &ids[4]), "does not read") &&
+	       found(at("", &ids[4]), "more than one lane"),
+	   "which is told");
+	ok(store_find(store, &ids[4], &lane) && lane == QUEUE_RETRY, "the target counts");
+	for (uint16_t r = 0; r < 2; r++)
+		finish(QUEUE_RETRY, &ids[4], 1, r, STORE_DELIVERED);
+	wait_all();
+	ok(last == STORE_OK, "and ends");
+	end();
+}
+
+static void
 count_message(void *arg, const struct store_message *message)
 {
 	(void)message;
@@ -334,6 +491,8 @@ main(void)
 	test_rows();
 	test_ledger();
 	test_files();
+	test_everywhere();
+	test_half_a_move();
 	test_start();
 	test_shares();
 	loop_free(loop);

@@ -121,12 +121,12 @@ test_accept(void)
 }
 
 static void
-test_move(void)
+test_move(enum queue_lane to)
 {
 	unsigned moved = 0, full = 0;
 
 	count = 0;
-	new_spool("move");
+	new_spool(queue_lane_name(to));
 	while (full == 0 && count < MANY - 2000) {
 		const unsigned from = count;
 
@@ -134,8 +134,7 @@ test_move(void)
 		memset(results, 0, sizeof(results));
 		for (unsigned i = from; i < count; i++) {
 			waiting++;
-			store_move(store, &ids[i], QUEUE_FRESH, QUEUE_RETRY, clock_wall(), on_done,
-			           NULL);
+			store_move(store, &ids[i], QUEUE_FRESH, to, clock_wall(), on_done, NULL);
 		}
 		wait_all();
 		moved += results[STORE_OK];
@@ -149,7 +148,7 @@ test_move(void)
 		enum queue_lane lane = QUEUE_LANES;
 
 		(void)store_find(store, &ids[i], &lane);
-		if (lane == QUEUE_RETRY && ended++ < moved / 2)
+		if (lane == to && ended++ < moved / 2)
 			for (uint16_t r = 0; r < 4; r++)
 				finish(lane, &ids[i], 2, r, STORE_DELIVERED);
 	}
@@ -162,7 +161,7 @@ test_move(void)
 		(void)store_find(store, &ids[i], &lane);
 		if (lane == QUEUE_FRESH) {
 			waiting++;
-			store_move(store, &ids[i], lane, QUEUE_RETRY, clock_wall(), on_done, NULL);
+			store_move(store, &ids[i], lane, to, clock_wall(), on_done, NULL);
 		}
 	}
 	memset(results, 0, sizeof(results));
@@ -181,7 +180,8 @@ main(void)
 	map_size = 1u << 20;
 	loop = loop_new();
 	test_accept();
-	test_move();
+	test_move(QUEUE_RETRY);
+	test_move(QUEUE_FALLBACK);
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
 	if (chdir("/") < 0 || system(command) != 0)

@@ -419,6 +419,50 @@ test_failing(void)
 	close_store();
 }
 
+/* What is queued alone is more than history may hold. */
+static void
+test_full(void)
+{
+	enum { MAIL = 20, TRIES = 60 };
+	struct queue_id ids[MAIL];
+	struct lane_txn txn;
+	size_t before, kept = 0;
+
+	open_store("full");
+	store->history.map_size = 128u << 10;
+	store->history.reserve = 128u << 10; /* filled to the half */
+	for (unsigned i = 0; i < MAIL; i++)
+		enqueue(&ids[i], "alice@example.net", "", 1);
+	for (unsigned n = 1; n <= TRIES; n++) {
+		for (unsigned i = 0; i < MAIL; i++)
+			attempt(QUEUE_FRESH, &ids[i], n, 0, STORE_QUEUED);
+		if (n % 20 == 0)
+			sweep(QUEUE_FRESH);
+	}
+	before = rows(TABLE_OUTCOME);
+	txn_read(&store->history, &txn);
+	ok(!txn_has_room(&txn, true) && rows_of(&store->lanes[QUEUE_FRESH], TABLE_OUTBOX) > 100 &&
+	       before < (size_t)MAIL * TRIES,
+	   "a full history takes no more, and the rows wait");
+	txn_abort(&txn);
+	attempt(QUEUE_FRESH, &ids[0], TRIES + 1, 0, STORE_DELIVERED);
+	store_keep_history(store, 30LL * 86400 * 1000, 64u << 10);
+	history_prune(store, clock_wall());
+	wait_history();
+	ok(rows(TABLE_SUMMARY) == MAIL && rows(TABLE_OUTCOME) < before,
+	   "of what is queued deferrals are forgotten, the messages are not");
+	sweep(QUEUE_FRESH);
+	ok(rows_of(&store->lanes[QUEUE_FRESH], TABLE_OUTBOX) == 0, "and it takes more again");
+	const char *told = life(&ids[0]);
+	ok(strncmp(told, "accepted ", 9) == 0 && strstr(told, " delivered ended"),
+	   "what has ended meanwhile is told");
+	printf("# %s\n", told);
+	for (unsigned i = 1; i < MAIL; i++)
+		kept += strncmp(life(&ids[i]), "accepted", 8) == 0;
+	ok(kept == MAIL - 1, "and what waits");
+	close_store();
+}
+
 /* As formats below 4 left it. */
 static void
 test_upgrade(void)
@@ -458,6 +502,7 @@ main(void)
 	test_order();
 	test_bounds();
 	test_failing();
+	test_full();
 	test_upgrade();
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
