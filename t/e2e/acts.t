@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 # Setup: a service whose queue is killed, or whose disk fails, at one named step (t/durability/fault.c) of what operators do: a flush, a bounce, a removal or
-# a reroute of many messages that wait, and what stays in force (directives, orders about sites) while it is set, while it meets mail, and while it ends.
+# a reroute of many messages that wait, what stays in force (directives, orders about sites) while it is set, while it meets mail, and while it ends, and what is
+# kept of sites.
 # Expectation: what was answered is so after a restart; what was not is done by asking again. Whatever the step, the books are conserved, a check finds
 # nothing, each message ends as it was told to, once, with one notification where one is due.
 # Every third step is taken; SEKISHO_FAULTS=1 takes them all.
@@ -18,7 +19,7 @@ plan skip_all => 'the fault layer and the address sanitizer both want to be load
 my $hop = NextHop->new(port => Sekisho::free_port());
 my $fault = Fault->new(no_start => 1);
 my $s = $fault->service;
-$s->{extra} = "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nretry: { schedule: [3h] }\n"
+$s->{extra} = "${Sekisho::UNLIMITED}limits: { messages: 10000 }\nretry: { schedule: [3h] }\nlanes: { rules: [{ to: retry, attempts: 1 }] }\n"
 	. "routes: { later.example: \"127.0.0.1:$hop->{port}\", \"*\": \"127.0.0.1:$s->{ports}{sink}\" }\n";
 $s->write_conf;
 $s->start;
@@ -34,11 +35,13 @@ sub recent { return join "\n", grep { defined } (split /\n/, $s->log)[-25 .. -1]
 sub mail {
 	my ($to) = @_;
 	my $id;
-	$s->advance(11_000); # no process is young any more, so the next restart comes at once
 	Sekisho::wait_for(30, sub { $id = eval { $s->submit($me, 'case-' . ++$count . '-end', $to) } }) or die "nothing is accepted:\n" . $s->log;
 	$sum{accepted}++;
 	return $id;
 }
+
+# Nothing is under way and no process is young any more, so the next restart comes at once.
+sub at_rest { return $fault->at_rest && ($s->advance(11_000), 1)[1] }
 
 sub called { my ($point, $action, $skip, $error) = @_; local $! = $error // 0; return "$point " . ($error ? "fails ($!)" : "killed $action") . ($skip ? ', the second' : '') }
 
@@ -56,6 +59,8 @@ sub meets {
 }
 
 sub succeeds { my (@words) = @_; my $said; return Sekisho::wait_for(30, sub { $said = $s->ctl(@words); $? == 0 }) || (diag($said, recent()), 0)[1] }
+
+sub answers { return Sekisho::wait_for(30, sub { ref $s->json('queue', 'audit') }) }
 
 sub sound {
 	my ($what) = @_;
@@ -94,7 +99,7 @@ for my $verb (sort keys %way) {
 		my @ids = map { mail('carol@later.example') } 1 .. $many;
 		ok(Sekisho::wait_for(30, sub { my %in; $in{ $_->{lane} }++ for @{ ($s->json('queue', 'list', '--lane', 'retry') // {})->{messages} // [] }; ($in{retry} // 0) == @ids }), "$what: they wait")
 			or diag $s->ctl('queue', 'list');
-		$fault->at_rest;
+		at_rest();
 		$hop->offers() if $verb eq 'flush';
 		my @words = ('queue', $verb, '--recipient', 'later.example', @$options);
 		meets($what, $step, @words);
@@ -132,15 +137,15 @@ for my $standing (@standing) {
 		for ([$set, 1], [$end, 0]) {
 			my ($words, $is) = @$_;
 			my $what = "@$words: " . called(@$step);
-			$s->advance(11_000);
-			ok(Sekisho::wait_for(30, sub { $s->ctl(@$seen); $? == 0 }) && $fault->at_rest, "$what: at rest");
+			ok(answers() && at_rest(), "$what: at rest");
 			my $status = meets($what, $step, @$words);
 			my $said;
-			my $force = sub { return Sekisho::wait_for(30, sub { $said = $s->ctl(@$seen); $? == 0 }) && $said =~ $pattern ? 1 : 0 };
+			my $force = sub { answers(); return ($said = $s->ctl(@$seen)) =~ $pattern ? 1 : 0 };
 			my $now = $force->();
 			ok($status != 0 || $now == $is, "$what: what was answered is so") or diag $said, recent();
 			ok($now == $is || succeeds(@$words), "$what: asked again, it is done");
 			is($force->(), $is, "$what: and in force or not, as asked") or diag $said;
+			$s->advance(11_000);
 			kill 'KILL', $s->pids('sekisho-queue');
 			is($force->(), $is, "$what: after a restart, too") or diag $said;
 		}
@@ -157,10 +162,9 @@ for my $verb (sort keys %meeting) {
 	ok(succeeds('queue', $verb, '--recipient', 'met.example', @$options, '--for', '30d'), "$verb what comes");
 	for my $step (Fault::share($first++, @all)) {
 		my $what = "met by $verb: " . called(@$step);
-		$s->advance(11_000);
 		mail('carol@example.org'); # somebody is logged in
 		$sum{delivered}++;
-		$fault->at_rest;
+		at_rest();
 		my ($point, $action, $skip, $error) = @$step;
 		my ($old) = $s->pids('sekisho-queue');
 		$fault->arm($point, $action, skip => $skip, error => $error // 0);
@@ -182,6 +186,31 @@ for my $verb (sort keys %meeting) {
 		sound($what);
 	}
 	ok(succeeds('queue', 'release', '--recipient', 'met.example'), 'no more');
+}
+
+# --- what is known of sites is written now and then ---
+
+my $known = "127.0.0.1:$s->{ports}{sink}";
+for my $step (Fault::share($first++, ['history.write', 'before', 0], ['history.meta', 'before', 0], ['history.meta', 'after', 0], ['history.write', 'fail', 0, ENOSPC], ['history.meta', 'fail', 0, EIO])) {
+	my $what = 'sites: ' . called(@$step);
+	my ($point, $action, $skip, $error) = @$step;
+	mail('carol@example.org');
+	$sum{delivered}++;
+	ok(at_rest(), "$what: history knows");
+	$fault->arm($point, $action, error => $error // 0);
+	ok(Sekisho::wait_for(20, sub { $s->advance(10_000); $fault->fired }), "$what: it was") or diag recent();
+	$fault->disarm;
+	ok(succeeds('site', 'list'), "$what: sites are listed");
+	sound($what);
+	mail('carol@example.org');
+	$sum{delivered}++;
+	ok($fault->at_rest, "$what: history knows");
+	my $delivered = $s->json('site', 'show', $known)->{delivered};
+	$s->advance(31_000);
+	ok(at_rest(), "$what: what is known is written again");
+	kill 'KILL', $s->pids('sekisho-queue');
+	ok(succeeds('site', 'show', $known), "$what: and there at the next start");
+	is($s->json('site', 'show', $known)->{delivered}, $delivered, "$what: as it was");
 }
 
 # --- the sum ---

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # Setup: a service whose queue is killed, or whose disk fails, at one named step of a compaction (t/durability/fault.c): a segment of which only mail that
-# waits is left, in retry (its domain is held) and in fresh (its sender holds it). Every third step is taken; SEKISHO_FAULTS=1 takes them all.
+# waits is left, in retry and fallback (its domain is held) and in fresh (its sender holds it). Every third step is taken; SEKISHO_FAULTS=1 takes them all.
 # Expectation: whatever the step, each message stays in one place with its body, check and audit find nothing, the old segment goes in the end, and all of
 # it is delivered once: nobody was given any of it when the queue died, so nothing may come twice. A queue that is started while the disk is full is there as soon as it is not.
 use strict;
@@ -54,27 +54,31 @@ sub send_mail {
 sub kill_queue { kill 'KILL', $s->pids('sekisho-queue'); undef $client; return ready() }
 
 my $hold = 200_000; # s
-# A segment nobody appends to, in which two messages of retry and one of fresh live. Those of retry have been attempted, their host wants to see them
-# later, and their domain is held then.
+sub slow { my $l = lanes(); return ($l->{retry}{messages} // 0) + ($l->{fallback}{messages} // 0) }
+# A segment nobody appends to, in which two messages of retry, one of fallback and one of fresh live. Those of retry and fallback have been attempted, their
+# host wants to see them later, and their domain is held then.
 sub fill {
-	my $before = lanes()->{retry}{messages};
 	$s->ctl('queue', 'release', '--domain', 'later.example') if @waiting;
 	push @waiting, send_mail('bob@later.example', 1000);
 	push @waiting, send_mail('bob@held.example', 50_000, "HOLDFOR=$hold");
 	push @due, $s->now + $hold * 1000;
 	send_mail('carol@example.org', 60_000) for 1 .. 25;
-	push @waiting, send_mail('bob@later.example', 30_000);
-	Sekisho::wait_for(30, sub { my $l = lanes(); $l->{retry}{messages} == $before + 2 && $l->{fresh}{messages} == @waiting / 3 }) or return 0;
+	push @waiting, send_mail('bob@later.example', 30_000), send_mail('slow@later.example', 20_000);
+	Sekisho::wait_for(30, sub { slow() == @waiting / 4 * 3 && lanes()->{fresh}{messages} == @waiting / 4 }) or return 0;
+	Sekisho::wait_for(30, sub { $s->ctl('queue', 'reroute', '--recipient', 'slow@later.example', '--to', 'fallback'); lanes()->{fallback}{messages} }) or return 0;
 	$s->ctl('queue', 'hold', '--domain', 'later.example');
+	return 0 if $?;
+	# What is at a relay still moves when it ends.
+	Sekisho::wait_for(30, sub { ($s->json('status') // {})->{queue}{in_flight} == 0 }) or return 0;
 	return kill_queue() && $fault->at_rest;
 }
 sub segment { my ($size, $name) = (0, ''); for (glob "$spool/bodies/*") { ($size, $name) = (-s, $_) if -s > $size } return $name }
 
 my @steps = (
 	(map { my $point = $_; map { [$point, $_] } 'before', 'after' } qw(segment.make bodies.sync segment.write segment.sync
-		retry.write retry.sync retry.meta fresh.write fresh.sync fresh.meta segment.remove)),
+		retry.write retry.sync retry.meta fallback.write fallback.sync fallback.meta fresh.write fresh.sync fresh.meta segment.remove)),
 	(map { my $point = $_; map { [$point, 'fail', $_] } EIO, ENOSPC } qw(segment.make bodies.sync segment.write segment.sync
-		retry.write retry.sync retry.meta fresh.write fresh.sync fresh.meta)),
+		retry.write retry.sync retry.meta fallback.write fallback.sync fallback.meta fresh.write fresh.sync fresh.meta)),
 );
 sub start_later {
 	my (@how) = @_;
@@ -100,7 +104,7 @@ for (Fault::share(0, @steps)) {
 	ok(sound(), "$what: nothing is wrong");
 	ok(wait_passing(5000, 600_000, sub { !-e $old }), "$what: the old segment goes") or diag $old, recent();
 	ok(sound(), "$what: nothing is wrong then");
-	is(lanes()->{retry}{messages} + lanes()->{fresh}{messages}, @waiting, "$what: all of it waits");
+	is(slow() + lanes()->{fresh}{messages}, @waiting, "$what: all of it waits") or diag $s->ctl('queue', 'list'), recent();
 }
 
 # --- a start on a full disk ---
@@ -120,7 +124,7 @@ waitpid $later, 0;
 $later = start_later();
 $s->ctl('queue', 'release', '--domain', 'later.example');
 $s->ctl('queue', 'flush', '--all');
-ok(Sekisho::wait_for(60, sub { !lanes()->{retry}{messages} }), 'what waits in retry ends') or diag $s->ctl('queue', 'list'), recent();
+ok(Sekisho::wait_for(60, sub { !slow() }), 'what waits in retry and fallback ends') or diag $s->ctl('queue', 'list'), recent();
 # Time passes only while nothing is under way: a jump would end the wait for an answer, and what the next hop has taken by then would come again.
 my $left = @due;
 for my $due (@due) {

@@ -169,6 +169,22 @@ for (Fault::share(2, @delivering)) {
 	$told = $id;
 }
 
+# --- the end of a large body ---
+
+for my $action (Fault::share(0, 'before', 'after')) {
+	my $what = "large body, killed $action its removal";
+	ok(accepts() && at_rest(), "$what: ready") or diag recent();
+	my $name = 'case-' . ++$count . '-end';
+	$kept{$name} = 1;
+	arm('large.remove', $action);
+	like($client->send_mail($me, 'carol@example.org', large($name)), qr/^250/, "$what: accepted");
+	ok(Sekisho::wait_for(20, sub { fired() }), "$what: it was") or diag recent();
+	disarm();
+	ok(accepts(), "$what: the service goes on");
+	ok(Sekisho::wait_for(20, sub { !(my @left = glob "$s->{dir}/spool/large/*") }), "$what: it is gone");
+	is(arrived($name), 1, "$what: delivered once");
+}
+
 # --- a start while history cannot be written ---
 
 for (Fault::share(0, ['history.write', ENOSPC], ['history.meta', ENOSPC], ['history.sync', EIO], ['history.meta', EIO])) {

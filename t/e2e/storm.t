@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # Setup: three accounts, two of them paced; a site that takes mail, one that is down, one that refuses for good; the shared test clock. In an order that
 # comes from SEKISHO_SEED (printed), SEKISHO_STORM steps of everything that may happen at once: submissions small and large, holds, releases, flushes,
-# removals (two at a time, too), quota changes, reloads, SIGKILL of any process with and without a wait for the next one, time passing, the wall clock set
+# reroutes, removals (two at a time, too), quota changes, reloads, SIGKILL of any process with and without a wait for the next one, time passing, the wall clock set
 # forward and back.
 # Expectation: the books are conserved at every look; the accounts were charged exactly what was accepted and nothing stays reserved; when the site is well and
 # all holds are released, everything drains; each promised recipient ended as his site and the operators have it; each that bounced or expired is in exactly
@@ -95,6 +95,7 @@ my @acts = (
 	(sub { $s->ctl('queue', 'hold', some_selector(), rand() < 0.5 ? ('--for', pick(qw(1min 30min))) : ()) }) x 2,
 	sub { $s->ctl('queue', 'release', some_selector()) },
 	sub { $s->ctl('queue', 'flush', rand() < 0.5 ? '--all' : some_selector()) },
+	sub { $s->ctl('queue', 'reroute', some_selector(), '--to', pick(qw(fresh retry fallback))) },
 	sub { $s->ctl('queue', 'remove', $ids[rand @ids], '--yes') if @ids },
 	sub {
 		my @what = some_selector();
