@@ -512,8 +512,11 @@ prune_apply(struct op *op, struct lane_txn *txn)
 		prune->too_much = txn_used(txn) > prune->octets;
 		const bool any = mdb_cursor_get(cursor, &k, &v, MDB_FIRST) == 0;
 		more = any && (prune->too_much || (msec_t)be_get(k.mv_data, 8) < prune->before);
-		if (!any && prune->too_much && prune->may_trim)
-			more = prune->may_trim = trim(txn, &prune->trimmed);
+		if (!any && prune->too_much && prune->may_trim) {
+			prune->may_trim = trim(txn, &prune->trimmed);
+			prune->too_much = txn_used(txn) > prune->octets;
+			more = prune->too_much && prune->may_trim;
+		}
 		if (!any || !more)
 			break;
 		memcpy(id.octets, (const uint8_t *)k.mv_data + 8, STORE_ID_SIZE);

@@ -58,7 +58,7 @@ sub slow { my $l = lanes(); return ($l->{retry}{messages} // 0) + ($l->{fallback
 # A segment nobody appends to, in which two messages of retry, one of fallback and one of fresh live. Those of retry and fallback have been attempted, their
 # host wants to see them later, and their domain is held then.
 sub fill {
-	$s->ctl('queue', 'release', '--domain', 'later.example') if @waiting;
+	$s->ctl('queue', 'release', '--recipient', 'later.example') if @waiting;
 	push @waiting, send_mail('bob@later.example', 1000);
 	push @waiting, send_mail('bob@held.example', 50_000, "HOLDFOR=$hold");
 	push @due, $s->now + $hold * 1000;
@@ -66,7 +66,7 @@ sub fill {
 	push @waiting, send_mail('bob@later.example', 30_000), send_mail('slow@later.example', 20_000);
 	Sekisho::wait_for(30, sub { slow() == @waiting / 4 * 3 && lanes()->{fresh}{messages} == @waiting / 4 }) or return 0;
 	Sekisho::wait_for(30, sub { $s->ctl('queue', 'reroute', '--recipient', 'slow@later.example', '--to', 'fallback'); lanes()->{fallback}{messages} }) or return 0;
-	$s->ctl('queue', 'hold', '--domain', 'later.example');
+	$s->ctl('queue', 'hold', '--recipient', 'later.example');
 	return 0 if $?;
 	# What is at a relay still moves when it ends.
 	Sekisho::wait_for(30, sub { ($s->json('status') // {})->{queue}{in_flight} == 0 }) or return 0;
@@ -122,7 +122,7 @@ ok(sound(), 'with nothing wrong');
 kill 'TERM', $later;
 waitpid $later, 0;
 $later = start_later();
-$s->ctl('queue', 'release', '--domain', 'later.example');
+$s->ctl('queue', 'release', '--recipient', 'later.example');
 $s->ctl('queue', 'flush', '--all');
 ok(Sekisho::wait_for(60, sub { !slow() }), 'what waits in retry and fallback ends') or diag $s->ctl('queue', 'list'), recent();
 # Time passes only while nothing is under way: a jump would end the wait for an answer, and what the next hop has taken by then would come again.
