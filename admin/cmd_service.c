@@ -80,6 +80,17 @@ on_status(void *arg, enum queue_answer got, const struct queue_status *status)
 		request_answer(request, json_incref(request_notes(request)));
 }
 
+/* Which a relay drains. */
+static json_t *
+lane_of(const struct conf *conf, const struct service_process *process)
+{
+	const unsigned lane =
+	    process->role == SERVICE_RELAY ? conf_relay_lane(conf, process->index) : QUEUE_LANES;
+
+	return lane < QUEUE_LANES ? json_string(queue_lane_name((enum queue_lane)lane))
+	                          : json_null();
+}
+
 static void
 on_processes(void *arg, const struct service_state *state, const struct service_process *list,
              size_t count)
@@ -93,6 +104,7 @@ on_processes(void *arg, const struct service_state *state, const struct service_
 
 		json_object_set_new(one, "role", json_string(service_role_name(list[i].role)));
 		json_object_set_new(one, "index", json_number(list[i].index));
+		json_object_set_new(one, "lane", lane_of(request_peers(request)->conf, &list[i]));
 		json_object_set_new(one, "pid", json_integer(list[i].pid));
 		json_object_set_new(one, "state",
 		                    json_string(list[i].pid == 0            ? "down"

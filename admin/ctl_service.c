@@ -79,6 +79,7 @@ print_processes(const json_t *processes)
 	struct ctl_column columns[] = {
 	    {.key = "role", .head = "PROCESS"},
 	    {.key = "index", .head = "NO", .right = true},
+	    {.key = "lane", .head = "LANE"},
 	    {.key = "pid", .head = "PID", .right = true},
 	    {.key = "state", .head = "STATE"},
 	    {.key = "span", .head = "UPTIME"},

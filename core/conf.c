@@ -224,12 +224,20 @@ const struct option conf_options[] = {
      "does it is fallback if the site is slow or the mail older than retry.fallback_after, else "
      "retry",
      .record = &conf_lane_rule_record},
+    {"lanes.fresh_relays", TYPE_COUNT, F(lane_relays[0]), "1", 1, 16, false,
+     "relay processes for mail that was never attempted"},
+    {"lanes.retry_relays", TYPE_COUNT, F(lane_relays[1]), "1", 1, 16, false,
+     "relay processes for mail in retry"},
+    {"lanes.fallback_relays", TYPE_COUNT, F(lane_relays[2]), "1", 1, 16, false,
+     "relay processes for mail in fallback"},
     {"lanes.retry_connections", TYPE_COUNT, F(retry_connections), "100", 1, 10000, true,
-     "at once for mail in retry, of relay.connections; at most half of them to sites that "
-     "have not answered"},
+     "at once for mail in retry, by all its relays together; at most half of them to sites that "
+     "have "
+     "not answered"},
     {"lanes.fallback_connections", TYPE_COUNT, F(fallback_connections), "50", 1, 10000, true,
-     "at once for mail in fallback, of relay.connections; at most half of them to sites that "
-     "have not answered"},
+     "at once for mail in fallback, by all its relays together; at most half of them to sites that "
+     "have "
+     "not answered"},
     {"history.keep", TYPE_DURATION, F(history_keep), "30d", MINUTES(1), DAYS(3650), true,
      "how long what became of a message is known after its end"},
     {"history.size", TYPE_SIZE, F(history_size), "4GiB", 16 * MIB, 16 * TIB, true,
@@ -443,6 +451,26 @@ conf_msa_count(const struct conf *conf)
 	if (conf->msa_processes != 0)
 		return (unsigned)conf->msa_processes;
 	return cores < 1 ? 1 : cores > 64 ? 64 : (unsigned)cores;
+}
+
+unsigned
+conf_relay_count(const struct conf *conf)
+{
+	unsigned sum = 0;
+
+	for (size_t i = 0; i < CONF_LANES; i++)
+		sum += (unsigned)conf->lane_relays[i];
+	return sum;
+}
+
+unsigned
+conf_relay_lane(const struct conf *conf, unsigned index)
+{
+	unsigned lane = 0;
+
+	while (lane < CONF_LANES && index >= conf->lane_relays[lane])
+		index -= (unsigned)conf->lane_relays[lane++];
+	return lane;
 }
 
 const struct conf_class *

@@ -121,6 +121,7 @@ struct conf_sites { /* the first that matches counts */
 	struct conf_site *list;
 	size_t count;
 };
+#define CONF_LANES 3 /* fresh, retry, fallback */
 /* In which lane mail that could not be delivered waits. */
 enum conf_lane { CONF_LANE_RETRY, CONF_LANE_FALLBACK };
 struct conf_lane_rule {    /* all that it says must be so */
@@ -224,6 +225,7 @@ struct conf {
 	struct conf_reply_rules reply_rules; /* replies.rules */
 	struct conf_sites sites;             /* sites */
 	struct conf_lane_rules lane_rules;   /* lanes.rules */
+	uint64_t lane_relays[CONF_LANES];    /* lanes.fresh_relays and so on: relay processes, 1 */
 	uint64_t retry_connections;          /* lanes.retry_connections: 100 */
 	uint64_t fallback_connections;       /* lanes.fallback_connections: 50 */
 	bool no_shipped_replies;             /* replies.shipped: on or off */
@@ -250,6 +252,10 @@ struct conf {
 
 /* msa.processes, or one per core. Asks the system, so before a sandbox is closed. */
 unsigned conf_msa_count(const struct conf *conf);
+/* Relay processes of all lanes. */
+unsigned conf_relay_count(const struct conf *conf);
+/* The lane that the relay process of that index drains: 0 to 2; CONF_LANES when there is none. */
+unsigned conf_relay_lane(const struct conf *conf, unsigned index);
 /* The class of that name, "standard" when there is none of that name; never NULL. */
 const struct conf_class *conf_class(const struct conf *conf, const char *name);
 /* The pool of that name; NULL: there is none. */

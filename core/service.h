@@ -28,7 +28,7 @@ enum service_role {
 	SERVICE_MSA,
 	SERVICE_AUTH,
 	SERVICE_QUEUE,
-	SERVICE_RELAY, /* index is the enum queue_lane it drains */
+	SERVICE_RELAY, /* which lane it drains, conf_relay_lane says */
 	SERVICE_KEYS,
 	SERVICE_ADMIN,
 	SERVICE_ROLES

@@ -559,8 +559,17 @@ on_gone(void *arg, struct ipc_from peer)
 	}
 }
 
+static void
+on_attach(void *arg, struct ipc_from peer)
+{
+	(void)arg;
+	if (peer.role == SERVICE_RELAY)
+		schedule_attached(program.schedule, peer);
+}
+
 static const struct ipc_hub_events hub_events = {
     .on_frame = on_frame,
+    .on_attach = on_attach,
     .on_gone = on_gone,
 };
 

@@ -13,9 +13,12 @@
  *
  * Invariants:
  *   - An id is in the window at most once, over all lanes; a job belongs to one lane.
- *   - A lane hands out nothing before its relay has said HELLO, because only then is it known which
- * jobs an earlier incarnation of this process left past their final dot. Those are entered as jobs
- * in flight.
+ *   - A lane hands out nothing before all its relays that are there have said HELLO, because only
+ * then is it known which jobs an earlier incarnation of this process left past their final dot.
+ * Those are entered as jobs in flight, and the rest of their messages is cut when all are heard. A
+ * relay that comes later is a new process, which has none.
+ *   - A job goes to the relay of its lane that has least to do. What it does at a time counts for
+ * the lane's budget and for the sites, whichever relay does it.
  *   - An outcome is acknowledged only when it is durable; outcomes of unknown jobs are applied by
  * (id, recipient index).
  *   - The finish of a round's last job carries the next due time, so a crash before the following
@@ -70,11 +73,12 @@ unsigned
 lane_capacity(const struct lane *lane)
 {
 	const struct conf *conf = lane->schedule->conf;
-	const uint64_t budget = lane->lane == QUEUE_FRESH   ? lane->offered
+	const unsigned offered = lane_offered(lane);
+	const uint64_t budget = lane->lane == QUEUE_FRESH   ? offered
 	                        : lane->lane == QUEUE_RETRY ? conf->retry_connections
 	                                                    : conf->fallback_connections;
 
-	return lane->offered < budget ? lane->offered : (unsigned)budget;
+	return offered < budget ? offered : (unsigned)budget;
 }
 
 msec_t
@@ -339,6 +343,7 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct
 		TAILQ_INIT(&lane->turns);
 		lane->timer = loop_timer_new(loop, on_lane_timer, lane);
 	}
+	relays_open(schedule);
 	weights_reload(schedule);
 	held_open(schedule);
 	holds_know_sites(holds, schedule_site, schedule);
@@ -392,5 +397,6 @@ schedule_free(struct schedule *schedule)
 	held_close(schedule);
 	sites_close(schedule);
 	egress_close(schedule);
+	relays_close(schedule);
 	free(schedule);
 }

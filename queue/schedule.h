@@ -34,7 +34,8 @@ void schedule_new_message(struct schedule *schedule, enum queue_lane lane,
 void schedule_held_message(struct schedule *schedule, msec_t until);
 /* Takes a channel to (a new incarnation of) sekisho-auth, which knows the classes of accounts. */
 void schedule_attach_auth(struct schedule *schedule, int fd_take);
-/* Frames and end of a relay's channel. */
+/* Begin, frames and end of a relay's channel. */
+void schedule_attached(struct schedule *schedule, struct ipc_from peer);
 void schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame);
 void schedule_gone(struct schedule *schedule, struct ipc_from peer);
 /* The NOC's questions and orders about sites and reply rules; false: it is something else. */

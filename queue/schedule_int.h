@@ -82,9 +82,10 @@ struct job {
 	struct line *line; /* NULL while new or finishing */
 	struct account *account; /* the same; and of a job without a message */
 	char *domain;
-	char *next_hop; /* where an operator sends it; "": where the configuration does */
-	msec_t began;   /* in flight; schedule's clock */
-	bool slow;      /* it has one of the places for slow sites */
+	char *next_hop;      /* where an operator sends it; "": where the configuration does */
+	msec_t began;        /* in flight; schedule's clock */
+	struct relay *relay; /* that has it, or had it last; NULL: none */
+	bool slow;           /* it has one of the places for slow sites */
 	struct queue_id id;
 	uint16_t index[PROTO_JOB_MAX];
 	unsigned count;
@@ -104,12 +105,14 @@ struct message { /* one round of one message */
 	unsigned finishing;    /* jobs whose outcome is on its way to the disk */
 	unsigned unfinished;   /* recipients */
 	unsigned attempt;
-	bool deferred;       /* some outcome of the round left a recipient unfinished */
-	bool slow;           /* at a slow site */
-	unsigned reply;      /* enum reply_class of the last of them that was attempted */
-	msec_t not_before;   /* and none of these was an attempt: what the first site waits for */
-	bool chosen;         /* and next_due says when it is due again */
-	bool held_back;      /* some of it was not cut because of a hold, or taken back */
+	bool deferred;     /* some outcome of the round left a recipient unfinished */
+	bool slow;         /* at a slow site */
+	unsigned reply;    /* enum reply_class of the last of them that was attempted */
+	msec_t not_before; /* and none of these was an attempt: what the first site waits for */
+	bool chosen;       /* and next_due says when it is due again */
+	bool *carried;  /* which recipients relays had already, by index, while some of these have
+	                   not been heard; then it is cut. NULL: it is, or will be at once */
+	bool held_back; /* some of it was not cut because of a hold, or taken back */
 	unsigned held_as_of; /* generation of the holds then */
 	msec_t next_due;
 	enum queue_lane target;  /* where it goes then */
@@ -117,12 +120,19 @@ struct message { /* one round of one message */
 	void *moved_arg;
 };
 
+struct relay {                   /* a process that drains a lane, and its places */
+	struct ipc_from channel; /* channel 0: it is not there */
+	bool ready;              /* it has said HELLO */
+	unsigned offered, in_flight;
+};
+
 struct lane {
 	struct schedule *schedule;
 	enum queue_lane lane;
-	bool ready; /* its relay has said HELLO */
-	struct ipc_from relay;
-	unsigned offered, in_flight; /* places: by the relay; taken */
+	bool ready; /* some relay is, and all that were there have been heard: see schedule.c */
+	struct relay *relays;
+	size_t relay_count;
+	unsigned in_flight; /* at all relays */
 	unsigned slow_in_flight;
 	struct load silent;    /* of all lines whose sites do not answer, or nobody has met */
 	LIST_HEAD(, job) jobs; /* in flight and finishing */
@@ -161,6 +171,7 @@ struct schedule {
 	unsigned strays; /* jobs of no round */
 	LIST_HEAD(, message) ids[BUCKETS];
 	struct lane lanes[QUEUE_LANES];
+	struct relay *relays; /* of all lanes, by their index */
 	struct egress *egress;
 	struct ipc_link *auth;
 	bool is_weighted;              /* not all classes weigh the same */
@@ -172,14 +183,14 @@ struct schedule {
 
 /* --- schedule.c --- */
 
-/* Places that the relay offers, as far as the lane's budget goes. */
+/* Places that the relays offer, as far as the lane's budget goes. */
 unsigned lane_capacity(const struct lane *lane);
 void lane_wake_at(struct lane *lane, msec_t when);
 /* A message that is not in the window is due then. */
 void lane_due_at(struct lane *lane, msec_t due);
 /* Loads due messages into the window as far as there is room. */
 void lane_refill(struct lane *lane);
-/* Hands pending jobs to the relay as far as it has places. */
+/* Hands pending jobs to the relays as far as they have places. */
 void lane_dispatch(struct lane *lane);
 /* A message has left the window: both of the above, as far as needed. */
 void lane_poke(struct lane *lane);
@@ -354,6 +365,11 @@ void orders_change(struct orders *orders, const struct queue_site_order *order,
 
 /* --- schedule_relay.c --- */
 
+void relays_open(struct schedule *schedule);
+/* After the last job is gone. */
+void relays_close(struct schedule *schedule);
+/* Places that they offer. */
+unsigned lane_offered(const struct lane *lane);
 /* To the relay, at last. */
 void job_hand_out(struct job *job, const struct queue_egress *egress);
 /* Ends a job in flight that goes to no relay. text NULL: the last answers stand. */

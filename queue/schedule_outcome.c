@@ -93,7 +93,7 @@ delay_to_tell(const struct message *message, msec_t now)
 bool
 round_is_over(const struct message *message)
 {
-	return message->open == 0 && message->finishing == 0;
+	return message->open == 0 && message->finishing == 0 && !message->carried;
 }
 
 static void
@@ -186,8 +186,8 @@ on_finished(void *arg, enum store_result result)
 		log_error(queue_id_format(&job->id, text), "outcome-not-stored", "error=%s",
 		          store_result_text(result));
 		message->open++;
-		const bool is_said_again = job->waiting.channel != 0 && lane->ready &&
-		                           lane->relay.channel == job->waiting.channel;
+		const bool is_said_again = job->waiting.channel != 0 && job->relay->ready &&
+		                           job->relay->channel.channel == job->waiting.channel;
 		job_to(job, is_said_again ? JOB_IN_FLIGHT : JOB_PENDING);
 		return;
 	}

@@ -3,6 +3,7 @@
 /* The relays' channels: jobs out, outcomes in, and what a relay still had when either side came
  * anew. */
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,8 +46,68 @@ job_give_up(struct job *job, const char *text)
 }
 
 void
+relays_open(struct schedule *schedule)
+{
+	struct relay *first;
+
+	schedule->relays = xcalloc(conf_relay_count(schedule->conf), sizeof(*schedule->relays));
+	first = schedule->relays;
+	for (size_t i = 0; i < QUEUE_LANES; i++) {
+		struct lane *lane = &schedule->lanes[i];
+
+		lane->relays = first;
+		lane->relay_count = (size_t)schedule->conf->lane_relays[i];
+		first += lane->relay_count;
+	}
+}
+
+void
+relays_close(struct schedule *schedule)
+{
+	free(schedule->relays);
+}
+
+unsigned
+lane_offered(const struct lane *lane)
+{
+	unsigned sum = 0;
+
+	for (size_t i = 0; i < lane->relay_count; i++)
+		sum += lane->relays[i].offered;
+	return sum;
+}
+
+/* Who has least to do; the first of several, so that with little to do connections are used again.
+ * There is one, because the lane has a free place. */
+static struct relay *
+choose_relay(const struct lane *lane)
+{
+	struct relay *best = NULL;
+
+	for (size_t i = 0; i < lane->relay_count; i++) {
+		struct relay *relay = &lane->relays[i];
+
+		if (relay->in_flight < relay->offered &&
+		    (!best || relay->in_flight < best->in_flight))
+			best = relay;
+	}
+	assert(best);
+	return best;
+}
+
+/* Its lane; NULL: it is none of ours. */
+static struct lane *
+lane_of(struct schedule *schedule, struct ipc_from from)
+{
+	const unsigned lane = conf_relay_lane(schedule->conf, from.index);
+
+	return lane < QUEUE_LANES ? &schedule->lanes[lane] : NULL;
+}
+
+void
 job_send(struct job *job)
 {
+	job->relay = choose_relay(job->lane);
 	job_to(job, JOB_IN_FLIGHT);
 	if (is_overdue(job->message))
 		job_give_up(job, NULL);
@@ -104,7 +165,7 @@ job_hand_out(struct job *job, const struct queue_egress *egress)
 	buf_init(&frame);
 	proto_put_job(&frame, &out);
 	/* False means that schedule_gone comes next and takes it back. */
-	ipc_hub_push(lane->schedule->hub, lane->relay, PROTO_JOB, &frame, fd);
+	ipc_hub_push(lane->schedule->hub, job->relay->channel, PROTO_JOB, &frame, fd);
 	buf_clear(&frame);
 	close(fd);
 }
@@ -173,30 +234,93 @@ next_hop_of(const struct message *message, uint16_t index)
 
 /* A job past its final dot under an earlier channel. */
 static void
-carry(struct lane *lane, struct message **touched, uint64_t number, const struct queue_id *id,
+carry(struct lane *lane, struct relay *relay, uint64_t number, const struct queue_id *id,
       const char *domain, const uint16_t *index, unsigned count)
 {
 	struct schedule *schedule = lane->schedule;
 	struct job *job = job_find(lane, number, id);
 	if (job) {
-		if (job->state == JOB_PENDING)
+		if (job->state == JOB_PENDING) {
+			job->relay = relay;
 			job_to(job, JOB_IN_FLIGHT);
+		}
 		return;
 	}
 	struct message *message = message_find(schedule, id);
-	if (message && message != *touched)
-		message = NULL; /* its round is already cut; the outcome is applied by index */
-	if (!message && !message_find(schedule, id)) {
+	if (!message) {
 		message = message_load(lane, id);
-		*touched = message;
+		if (message)
+			message->carried = xcalloc(QUEUE_RECIPIENTS_MAX, sizeof(bool));
+	} else if (!message->carried || message->lane != lane) {
+		message = NULL; /* its round is already cut; the outcome is applied by index */
 	}
 	if (message && !is_open(message, index, count))
 		message = NULL;
+	for (unsigned i = 0; i < count && message; i++)
+		message->carried[index[i]] = true;
 	job = job_new(lane, message, id, domain, message ? next_hop_of(message, index[0]) : "");
+	job->relay = relay;
 	job->number = number;
 	memcpy(job->index, index, count * sizeof(*index));
 	job->count = count;
 	job_to(job, JOB_IN_FLIGHT);
+}
+
+/* What relays have of those messages is known: the rest of them is attempted like any other. */
+static void
+cut_carried(struct lane *lane)
+{
+	for (size_t i = 0; i < BUCKETS; i++) {
+		struct message *message, *next;
+
+		for (message = LIST_FIRST(&lane->schedule->ids[i]); message; message = next) {
+			bool *taken = message->carried;
+
+			next = LIST_NEXT(message, bucket);
+			if (!taken || message->lane != lane)
+				continue;
+			message->carried = NULL;
+			message_cut(message, taken);
+			free(taken);
+			if (round_is_over(message))
+				round_end(message);
+		}
+	}
+}
+
+/* Some relay has been heard, or is gone: if it was the last that was waited for, the lane begins.
+ */
+static void
+lane_look(struct lane *lane)
+{
+	bool some = false;
+
+	if (lane->schedule->stopped)
+		return;
+	for (size_t i = 0; i < lane->relay_count; i++) {
+		if (lane->relays[i].channel.channel && !lane->relays[i].ready && !lane->ready)
+			return;
+		some |= lane->relays[i].ready;
+	}
+	const bool begins = some && !lane->ready;
+	lane->ready = some;
+	if (!some)
+		return;
+	cut_carried(lane);
+	if (begins) {
+		/* Much may have become due before the front while nobody looked. */
+		memset(&lane->front, 0, sizeof(lane->front));
+		memset(&lane->sweep, 0, sizeof(lane->sweep));
+		lane_refill(lane);
+	}
+	lane_dispatch(lane);
+}
+
+void
+schedule_attached(struct schedule *schedule, struct ipc_from peer)
+{
+	if (lane_of(schedule, peer))
+		schedule->relays[peer.index].channel = peer; /* what was there is gone */
 }
 
 static void
@@ -205,15 +329,12 @@ on_hello(struct schedule *schedule, struct ipc_from from, const struct ipc_frame
 	struct wire wire = wire_from(frame->data, frame->len);
 	unsigned which = wire_u8(&wire);
 	uint32_t capacity = wire_u32(&wire), count = wire_u32(&wire);
-	if (!wire_ok(&wire) || which >= QUEUE_LANES || from.index != which) {
+	struct lane *lane = lane_of(schedule, from);
+	if (!wire_ok(&wire) || !lane || which != (unsigned)lane->lane) {
 		log_error("-", "hello-malformed", "relay=%u", from.index);
 		return;
 	}
-	struct lane *lane = &schedule->lanes[which];
-	struct message **fresh = xcalloc(count < 10000 ? count + 1 : 1, sizeof(struct message *));
-	size_t loaded = 0;
-	lane->relay = from;
-	lane->relay.call = 0;
+	struct relay *relay = &schedule->relays[from.index];
 	for (uint32_t n = 0; n < count && count < 10000; n++) {
 		struct queue_id id;
 		char domain[ADDRESS_DOMAIN_MAX + 1];
@@ -228,41 +349,13 @@ on_hello(struct schedule *schedule, struct ipc_from from, const struct ipc_frame
 			index[i] = wire_u16(&wire);
 		if (!wire_ok(&wire))
 			break;
-		struct message *touched = NULL;
-		for (size_t i = 0; i < loaded; i++) {
-			if (queue_id_equal(&fresh[i]->stored->id, &id))
-				touched = fresh[i];
-		}
-		struct message *before = touched;
-		carry(lane, &touched, number, &id, domain, index, indexes);
-		if (touched && touched != before)
-			fresh[loaded++] = touched;
+		carry(lane, relay, number, &id, domain, index, indexes);
 	}
-	/* What of those messages is not carried is attempted like any other. */
-	for (size_t i = 0; i < loaded; i++) {
-		bool taken[QUEUE_RECIPIENTS_MAX] = {false};
-		struct job *job;
-		LIST_FOREACH(job, &fresh[i]->jobs, sibling)
-		{
-			for (unsigned k = 0; k < job->count; k++) {
-				if (job->index[k] < QUEUE_RECIPIENTS_MAX)
-					taken[job->index[k]] = true;
-			}
-		}
-		message_cut(fresh[i], taken);
-		if (round_is_over(fresh[i]))
-			message_free(fresh[i]); /* it is held */
-	}
-	free(fresh);
-	lane->offered = capacity;
-	lane->ready = true;
-	/* Much may have become due before the front while nobody looked. */
-	memset(&lane->front, 0, sizeof(lane->front));
-	memset(&lane->sweep, 0, sizeof(lane->sweep));
-	log_info("-", "relay-up", "lane=%s capacity=%u carried=%u", queue_lane_name(lane->lane),
-	         capacity, count);
-	lane_refill(lane);
-	lane_dispatch(lane);
+	relay->offered = capacity;
+	relay->ready = true;
+	log_info("-", "relay-up", "lane=%s relay=%u capacity=%u carried=%u",
+	         queue_lane_name(lane->lane), from.index, capacity, count);
+	lane_look(lane);
 }
 
 struct stray { /* outcomes of a job that is not known any more */
@@ -340,12 +433,12 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 		wire.failed = true;
 	for (size_t i = 0; i < count && wire_ok(&wire); i++)
 		proto_outcome(&wire, &outcomes[i]);
-	if (!wire_done(&wire) || from.index >= QUEUE_LANES) {
+	struct lane *lane = lane_of(schedule, from);
+	if (!wire_done(&wire) || !lane) {
 		log_error("-", "done-malformed", "relay=%u", from.index);
 		free(outcomes);
 		return;
 	}
-	struct lane *lane = &schedule->lanes[from.index];
 	struct job *job = job_find(lane, number, &id);
 	bool same = job && job->count == count;
 	for (size_t i = 0; same && i < count; i++) {
@@ -391,9 +484,9 @@ on_untaken(struct schedule *schedule, struct ipc_from from, const struct ipc_fra
 	struct queue_id id;
 
 	proto_id(&wire, &id);
-	if (!wire_done(&wire) || from.index >= QUEUE_LANES)
+	struct lane *lane = lane_of(schedule, from);
+	if (!wire_done(&wire) || !lane)
 		return;
-	struct lane *lane = &schedule->lanes[from.index];
 	struct job *job = job_find(lane, number, &id);
 	if (!job || job->state != JOB_IN_FLIGHT || !job->message)
 		return;
@@ -412,27 +505,26 @@ schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc
 		on_done(schedule, from, frame);
 	else if (frame->type == PROTO_UNTAKEN)
 		on_untaken(schedule, from, frame);
-	else if (frame->type == PROTO_ENOUGH && from.index < QUEUE_LANES)
-		schedule->lanes[from.index].offered = 0;
+	else if (frame->type == PROTO_ENOUGH && lane_of(schedule, from))
+		schedule->relays[from.index].offered = 0;
 }
 
 void
 schedule_gone(struct schedule *schedule, struct ipc_from peer)
 {
-	if (peer.index >= QUEUE_LANES)
+	struct lane *lane = lane_of(schedule, peer);
+	if (!lane || schedule->relays[peer.index].channel.channel != peer.channel)
 		return;
-	struct lane *lane = &schedule->lanes[peer.index];
-	if (lane->relay.channel != peer.channel)
-		return;
-	lane->ready = false;
-	lane->offered = 0;
-	memset(&lane->relay, 0, sizeof(lane->relay));
-	log_info("-", "relay-gone", "lane=%s in_flight=%u", queue_lane_name(lane->lane),
-	         lane->in_flight);
+	struct relay *relay = &schedule->relays[peer.index];
+	relay->ready = false;
+	relay->offered = 0;
+	relay->channel.channel = 0;
+	log_info("-", "relay-gone", "lane=%s relay=%u in_flight=%u", queue_lane_name(lane->lane),
+	         peer.index, relay->in_flight);
 	struct job *job, *next;
 	for (job = LIST_FIRST(&lane->jobs); job; job = next) {
 		next = LIST_NEXT(job, link);
-		if (job->state != JOB_IN_FLIGHT)
+		if (job->state != JOB_IN_FLIGHT || job->relay != relay)
 			continue;
 		if (!job->message) {
 			job_free(job);
@@ -440,4 +532,5 @@ schedule_gone(struct schedule *schedule, struct ipc_from peer)
 		}
 		job_to(job, JOB_PENDING);
 	}
+	lane_look(lane);
 }

@@ -189,6 +189,7 @@ count_flight(struct job *job, bool in)
 	const unsigned one = in ? 1u : -1u;
 
 	lane->in_flight += one;
+	job->relay->in_flight += one;
 	if (in) {
 		job->began = schedule_now(lane->schedule);
 		job->slow = site->slow;
@@ -435,6 +436,7 @@ message_free(struct message *message)
 	lane->recipients -= message->stored->recipient_count;
 	LIST_REMOVE(message, bucket);
 	store_message_free(message->stored);
+	free(message->carried);
 	free(message);
 }
 

@@ -1,5 +1,5 @@
 /* The relay's side of the queue: jobs in, outcomes back. One worker per relay process, bound to one
- * lane.
+ * lane, which may have several.
  *
  * A job is one message to some recipients in one domain, with a read-only descriptor on its body.
  * The relay says how many jobs it can carry; the queue never has more under way. An outcome that

@@ -185,8 +185,11 @@ on_config(void *arg, const struct conf *conf)
 {
 	struct relay *relay = arg;
 
+	const unsigned lane = conf_relay_lane(conf, service_index());
+
+	assert(lane < QUEUE_LANES);
 	relay->conf = conf;
-	relay->worker = queue_worker_new(service_loop(), (enum queue_lane)service_index(),
+	relay->worker = queue_worker_new(service_loop(), (enum queue_lane)lane,
 	                                 (unsigned)conf->relay_connections, &worker_events, relay);
 }
 

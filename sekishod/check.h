@@ -19,9 +19,9 @@ struct conf *check_config(const char *file, struct buf *said);
  * the first certificate of the chain expires, or -1 after saying why. A certificate out of its time
  * is only warned of. */
 int check_pair(const struct check *check, int *certificate, int *key, msec_t *expires);
-/* Opens what the routes need: relay.ca_file if there is one or a route or site has hosts verified (else -1),
- * and the password file of each that logs in, in their order, fallback.host last. 0, or -1 after
- * saying why; what was opened is in place in either case. */
+/* Opens what the routes need: relay.ca_file if there is one or a route or site has hosts verified
+ * (else -1), and the password file of each that logs in, in their order, fallback.host last. 0, or
+ * -1 after saying why; what was opened is in place in either case. */
 int check_routes(const struct check *check, int *ca, int **passwords, size_t *password_count);
 /* Tries whether each address of egress is this machine's. 0, or -1 after saying which is not. */
 int check_egress(const struct check *check);

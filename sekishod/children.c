@@ -14,7 +14,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-/* Problem: eleven processes that need each other, any of which may die at any moment, and none of
+/* Problem: a dozen processes that need each other, any of which may die at any moment, and none of
  * which may ever find itself wired to a dead incarnation of another.
  *
  * Idea: two tables. programs[] says who exists and what each one holds; pairs[] (in
@@ -324,7 +324,7 @@ static unsigned
 how_many(const struct conf *conf, enum service_role role)
 {
 	if (role == SERVICE_RELAY)
-		return 3; /* one for each lane */
+		return conf_relay_count(conf);
 	if (role != SERVICE_MSA)
 		return 1;
 	return conf_msa_count(conf);

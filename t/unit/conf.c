@@ -41,6 +41,9 @@ test_defaults(void)
 	if (conf == NULL)
 		return;
 	ok(conf->standard.recipients == 500, "500 recipients a day");
+	ok(conf_relay_count(conf) == 3 && conf_relay_lane(conf, 0) == 0 &&
+	       conf_relay_lane(conf, 2) == 2 && conf_relay_lane(conf, 3) == CONF_LANES,
+	   "a relay for each lane");
 	ok(conf->message_size == 26214400, "25 MiB");
 	ok(conf->retry_schedule.count == 8 && conf->retry_schedule.list[7] == 4 * 3600 * 1000,
 	   "retry schedule");
@@ -327,7 +330,8 @@ test_mistakes(void)
 	    "f.yaml:1:8: sites: a.example: egress has no pool b; name one of egress, or default",
 	    "a site with a pool that is none");
 	refused("sites: [{match: a.example, tls: implicit}]\n",
-	        "tls: \"implicit\" is not one of the words; write one of may, none,", "TLS of a site");
+	        "tls: \"implicit\" is not one of the words; write one of may, none,",
+	        "TLS of a site");
 	refused("quota: {pool: B}\n", "\"B\" is not a name; write at most 31 of", "a pool's name");
 	refused("fallback: {host: {port: 25}}\n", "fallback.host: names no host", "no host");
 	refused("fallback: {host: {host: a.example, user: u, password_file: /p}}\n",
@@ -386,6 +390,17 @@ test_bombs(void)
 	memset(large, '#', 1099999);
 	refused(large, "larger than 1 MiB", "length");
 	free(large);
+}
+
+static void
+test_relays(void)
+{
+	const struct conf conf = {.lane_relays = {2, 1, 3}};
+	unsigned lanes = 0;
+
+	for (unsigned i = 0; i < 7; i++)
+		lanes = 10 * lanes + conf_relay_lane(&conf, i);
+	ok(conf_relay_count(&conf) == 6 && lanes == 12223, "relays are numbered lane by lane");
 }
 
 static void
@@ -453,6 +468,7 @@ main(void)
 	test_round_trips();
 	test_mistakes();
 	test_bombs();
+	test_relays();
 	test_table();
 	test_hosts();
 	return tap_end();

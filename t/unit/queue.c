@@ -767,6 +767,8 @@ main(void)
 	conf.standard.recipients = 5;
 	conf.standard.messages = 20;
 	conf.standard.weight = 1;
+	for (unsigned i = 0; i < QUEUE_LANES; i++)
+		conf.lane_relays[i] = 1;
 	conf.pace_horizon = 90000;
 	conf.map_size = 64u << 20;
 	conf.message_size = 1u << 20;

@@ -1,5 +1,6 @@
 /* The schedule over a real store, with relays that keep what they are handed until the test
- * answers: who gets the places while many sites are silent, and whose mail comes first. */
+ * answers: who gets the places while many sites are silent, whose mail comes first, and which relay
+ * of several gets what. */
 #include "queue/schedule.h"
 
 #include <limits.h>
@@ -21,6 +22,7 @@ static struct conf conf = {.standard = {.weight = 1},
                            .retry_expire = 4 * 24 * 3600 * 1000LL,
                            .pace_horizon = 3600 * 1000,
                            .relay_site_connections = 20,
+                           .lane_relays = {1, 1, 1},
                            .retry_connections = 100,
                            .fallback_connections = 100};
 static unsigned places = PLACES;
@@ -29,10 +31,11 @@ static struct ipc_hub *hub;
 static struct holds *holds;
 static struct quota *quota;
 static struct schedule *schedule;
-static struct queue_worker *worker;
+static struct queue_worker *workers[2];
 static struct loop_timer *look;
 
 static struct queue_job *held[100];
+static unsigned held_by[100]; /* which worker */
 static unsigned held_count;
 
 static void
@@ -47,12 +50,19 @@ on_gone(void *arg, struct ipc_from peer)
 	(void)arg;
 	schedule_gone(schedule, peer);
 }
-static const struct ipc_hub_events hub_events = {.on_frame = on_frame, .on_gone = on_gone};
+static void
+on_attach(void *arg, struct ipc_from peer)
+{
+	(void)arg;
+	schedule_attached(schedule, peer);
+}
+static const struct ipc_hub_events hub_events = {
+    .on_frame = on_frame, .on_attach = on_attach, .on_gone = on_gone};
 
 static void
 on_job(void *arg, struct queue_job *job)
 {
-	(void)arg;
+	held_by[held_count] = *(const unsigned *)arg;
 	held[held_count++] = job;
 }
 
@@ -64,6 +74,7 @@ forget(struct queue_job *job)
 	while (held[i] != job)
 		i++;
 	held[i] = held[--held_count];
+	held_by[i] = held_by[held_count];
 }
 
 static void
@@ -82,54 +93,85 @@ on_holds(void *arg, bool ended)
 }
 
 static void
-begin(const char *name, enum queue_lane lane)
+open_schedule(void)
 {
-	new_spool(name);
 	hub = ipc_hub_new(loop, &hub_events, NULL);
 	holds = holds_new(loop, store, on_holds, NULL);
 	quota = quota_new(loop, store, &conf);
 	schedule = schedule_new(loop, store, hub, holds, quota, &conf);
-	worker = queue_worker_new(loop, lane, places, &worker_events, NULL);
 }
 
 static void
-connect_relay(enum queue_lane lane)
-{
-	int pair[2];
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
-		abort();
-	queue_worker_attach(worker, pair[0]);
-	ipc_hub_attach(hub, SERVICE_RELAY, lane, pair[1]);
-}
-
-static void
-end(void)
+close_schedule(void)
 {
 	schedule_stop(schedule);
 	quota_stop(quota);
-	queue_worker_free(worker);
-	held_count = 0;
 	store_close(store);
 	store = NULL;
 	schedule_free(schedule);
 	holds_free(holds);
 	quota_free(quota);
 	ipc_hub_free(hub);
+}
+
+static void
+begin(const char *name, enum queue_lane lane)
+{
+	static const unsigned numbers[] = {0, 1};
+
+	new_spool(name);
+	open_schedule();
+	for (unsigned i = 0; i < conf.lane_relays[lane]; i++)
+		workers[i] = queue_worker_new(loop, lane, places, &worker_events,
+		                              (void *)(uintptr_t)&numbers[i]);
+}
+
+/* What the worker attaches to, which is its relay's end; it is there from now on. */
+static int
+relay_comes(enum queue_lane lane, unsigned number)
+{
+	unsigned index = number;
+	int pair[2];
+
+	for (unsigned i = 0; i < lane; i++)
+		index += (unsigned)conf.lane_relays[i];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
+		abort();
+	ipc_hub_attach(hub, SERVICE_RELAY, index, pair[1]);
+	return pair[0];
+}
+
+static void
+connect_relay(enum queue_lane lane)
+{
+	for (unsigned i = 0; i < conf.lane_relays[lane]; i++)
+		queue_worker_attach(workers[i], relay_comes(lane, i));
+}
+
+static void
+end(void)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		queue_worker_free(workers[i]);
+		workers[i] = NULL;
+	}
+	held_count = 0;
+	close_schedule();
 	end_spool();
 }
 
-/* A message to that domain, of an account of its own, which is due then, in the lane. */
+/* A message to a domain, or two, of an account of its own, which is due then, in the lane. */
 static void
-put(const char *to, enum queue_lane lane, msec_t due)
+put_two(const char *to, const char *other, enum queue_lane lane, msec_t due)
 {
-	struct envelope_recipient recipient = {.address = address("bob", to)};
+	struct envelope_recipient recipients[] = {{.address = address("bob", to)},
+	                                          {.address = address("bob", other)}};
 	struct store_message_new message = {
 	    .account = to,
 	    .class = class,
 	    .from = address("alice", "example.net"),
-	    .recipients = &recipient,
-	    .recipient_count = 1,
+	    .recipients = recipients,
+	    .recipient_count = *other ? 2 : 1,
 	    .created = clock_wall(),
 	    .due = due,
 	    .client_ip = "192.0.2.1",
@@ -148,6 +190,12 @@ put(const char *to, enum queue_lane lane, msec_t due)
 		waiting++;
 		store_move(store, &message.id, QUEUE_FRESH, lane, due, on_done, NULL);
 	}
+}
+
+static void
+put(const char *to, enum queue_lane lane, msec_t due)
+{
+	put_two(to, "", lane, due);
 }
 
 /* Of the jobs at relays, those for domains that end so. */
@@ -189,6 +237,16 @@ wait_for(const char *suffix, unsigned count)
 	loop_run(loop);
 	loop_timer_cancel(look);
 	return under_way(suffix) >= count;
+}
+
+/* What is on its way comes. */
+static void
+turn(void)
+{
+	looks = 0;
+	wanted = UINT_MAX;
+	loop_timer_arm(look, 10);
+	loop_run(loop);
 }
 
 static void
@@ -364,8 +422,8 @@ test_weight(void)
 	put("a.light", QUEUE_FRESH, due);
 	wait_all();
 	connect_relay(QUEUE_FRESH);
-	for (int n = 0; n < 100 && questions < 2; n++)
-		run_audit();
+	for (int n = 0; n < 2000 && questions < 2; n++)
+		turn();
 	served(2, ""); /* those that were next before auth said it */
 	const unsigned lights = served(20, "a.light");
 	ok(questions == 2 && lights >= 15 && lights <= 17,
@@ -374,11 +432,165 @@ test_weight(void)
 	schedule_reload(schedule, &conf);
 	const unsigned even = served(10, "a.light");
 	ok(even >= 4 && even <= 6, "and by what the configuration says now");
-	schedule_stop(schedule);
 	ipc_hub_free(auth);
 	end();
 	conf.classes = (struct conf_classes){0};
 	places = PLACES;
+}
+
+static unsigned
+held_of(unsigned worker)
+{
+	unsigned sum = 0;
+
+	for (unsigned i = 0; i < held_count; i++)
+		sum += held_by[i] == worker;
+	return sum;
+}
+
+static struct queue_job *
+job_for(const char *domain)
+{
+	unsigned i = 0;
+
+	while (i < held_count && strcmp(held[i]->domain, domain) != 0)
+		i++;
+	return i < held_count ? held[i] : NULL;
+}
+
+/* Two relays for a lane. */
+static void
+test_relays(void)
+{
+	char domain[64];
+
+	conf.lane_relays[QUEUE_FRESH] = 2;
+	places = 10;
+	begin("relays", QUEUE_FRESH);
+	for (int i = 0; i < 30; i++) {
+		snprintf(domain, sizeof(domain), "a%d.example", i);
+		put(domain, QUEUE_FRESH, clock_wall() - 1000);
+	}
+	wait_all();
+	connect_relay(QUEUE_FRESH);
+	wait_for(".example", 20);
+	run_audit();
+	ok(held_of(0) == 10 && held_of(1) == 10, "each has as many as it has places");
+	for (int i = 0; i < 3; i++) {
+		unsigned k = 0;
+
+		while (held_by[k] != 1)
+			k++;
+		answer(held[k]->domain, QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+		wait_for(".example", 20);
+	}
+	ok(held_of(0) == 10 && held_of(1) == 10, "what is free goes to who has it");
+	queue_worker_attach(workers[0], relay_comes(QUEUE_FRESH, 0));
+	wait_for(".example", 20);
+	run_audit();
+	ok(held_of(0) == 10 && held_of(1) == 10 && schedule_in_flight(schedule) == 20,
+	   "one that comes anew gets what it had, and the other keeps its own");
+	queue_worker_stop(workers[1], NULL);
+	while (held_of(1) > 0) {
+		unsigned k = 0;
+
+		while (held_by[k] != 1)
+			k++;
+		answer(held[k]->domain, QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+	}
+	run_audit();
+	run_audit();
+	ok(held_of(0) == 10 && held_of(1) == 0, "one that stops gets nothing more");
+	end();
+
+	conf.lane_relays[QUEUE_FRESH] = 1;
+	conf.lane_relays[QUEUE_RETRY] = 2;
+	conf.retry_connections = 12;
+	begin("budget", QUEUE_RETRY);
+	meet_good(QUEUE_RETRY);
+	for (int i = 0; i < 30; i++) {
+		snprintf(domain, sizeof(domain), "a%d.example", i);
+		put(domain, QUEUE_RETRY, clock_wall() - 1000);
+	}
+	for (int i = 0; i < 10; i++)
+		put("a.good", QUEUE_RETRY, clock_wall() - 2000);
+	wait_all();
+	connect_relay(QUEUE_RETRY);
+	wait_for("", 8);
+	run_audit();
+	run_audit();
+	ok(held_of(0) == 4 && held_of(1) == 4, "the lane's budgets are of all its relays together");
+	end();
+	conf.lane_relays[QUEUE_RETRY] = 1;
+	conf.retry_connections = 100;
+	places = PLACES;
+}
+
+/* Each of two relays is past the final dot with half of a message when the queue comes anew. */
+static void
+test_carried(void)
+{
+	conf.lane_relays[QUEUE_FRESH] = 2;
+	begin("carried", QUEUE_FRESH);
+	put_two("a.example", "b.example", QUEUE_FRESH, clock_wall() - 2000);
+	wait_all();
+	connect_relay(QUEUE_FRESH);
+	wait_for(".example", 2);
+	ok(held_of(0) == 1 && held_of(1) == 1, "each relay has half of a message");
+	queue_job_final(held[0]);
+	queue_job_final(held[1]);
+	put("c.example", QUEUE_FRESH, clock_wall() - 1000);
+	wait_all();
+	close_schedule();
+	reopen();
+	open_schedule();
+	const int late = relay_comes(QUEUE_FRESH, 1);
+
+	queue_worker_attach(workers[0], relay_comes(QUEUE_FRESH, 0));
+	run_audit();
+	run_audit();
+	ok(held_count == 2 && schedule_in_flight(schedule) == 1,
+	   "one has said what it has: nothing begins before the other has");
+	for (unsigned i = 0; i < held_count; i++) {
+		if (held_by[i] == 0) {
+			answer(held[i]->domain, QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+			break;
+		}
+	}
+	for (int n = 0; n < 2000 && schedule_in_flight(schedule) > 0; n++)
+		turn();
+	ok(held_count == 1 && schedule_in_flight(schedule) == 0,
+	   "but its outcome is taken, and the rest of the message waits");
+	queue_worker_attach(workers[1], late);
+	wait_for("c.example", 1);
+	run_audit();
+	ok(held_count == 2 && job_for("c.example") && schedule_in_flight(schedule) == 2,
+	   "then it begins, and hands out nothing twice");
+	answer(held[0]->domain, QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+	answer(held[0]->domain, QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+	run_audit();
+	for (int n = 0; n < 2000 && audit.queued > 0; n++) {
+		turn();
+		run_audit();
+	}
+	ok(audit.delivered == 3 && audit.queued == 0 && audit.conserved, "each is delivered once");
+
+	/* One is gone for good: nobody waits for it. */
+	close_schedule();
+	reopen();
+	open_schedule();
+	const int dead = relay_comes(QUEUE_FRESH, 1);
+
+	put("d.example", QUEUE_FRESH, clock_wall() - 1000);
+	wait_all();
+	queue_worker_attach(workers[0], relay_comes(QUEUE_FRESH, 0));
+	run_audit();
+	const bool waits = held_count == 0;
+	close(dead);
+	ok(waits && wait_for("d.example", 1),
+	   "nobody waits for one that dies before it says anything");
+	end();
+	conf.lane_relays[QUEUE_FRESH] = 1;
 }
 
 int
@@ -397,6 +609,8 @@ main(void)
 	test_failing();
 	test_window();
 	test_weight();
+	test_relays();
+	test_carried();
 	loop_timer_free(look);
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
