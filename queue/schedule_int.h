@@ -205,7 +205,6 @@ void message_cut(struct message *message, const bool *taken);
 /* The same for a round that begins: it may go to another lane instead. May free it. */
 void message_begin(struct message *message);
 void message_free(struct message *message);
-bool lane_has_room(const struct lane *lane);
 /* What is in force for the recipient, whole being what is for the whole message; NULL: nothing. */
 const struct queue_hold *hold_of_recipient(const struct schedule *schedule,
                                            const struct store_message *stored,
@@ -224,12 +223,10 @@ enum queue_lane lane_wanted(const struct schedule *schedule, const struct store_
  * message with its recipients. */
 const struct queue_hold *hold_of_all(const struct schedule *schedule,
                                      const struct store_message *stored);
-bool is_crowded(const struct message *message, bool reserve);
 struct line *line_find(const struct lane *lane, const char *site);
+struct account *account_find(const struct lane *lane, const char *name);
 /* Puts the line where its state says: among the turns, out of them, or out of memory. */
 void line_settle(struct line *line);
-/* What goes to the relay next; NULL: nothing may, or there is no place. */
-struct job *lane_next(const struct lane *lane);
 /* It has another weight: what of it is pending comes to another place. */
 void account_weigh(struct account *account, unsigned weight);
 struct job *job_new(struct lane *lane, struct message *message, const struct queue_id *id,
@@ -238,6 +235,15 @@ void job_free(struct job *job);
 /* Takes it out of where it is and puts it where the state says. One that has been pending before
  * comes to its old place. */
 void job_to(struct job *job, enum job_state state);
+
+/* --- schedule_share.c --- */
+
+bool lane_has_room(const struct lane *lane);
+/* Whether what is for its sites, or of its account, has its share of the window, or of window and
+ * reserve. */
+bool is_crowded(const struct message *message, bool reserve);
+/* What goes to the relay next; NULL: nothing may, or there is no place. */
+struct job *lane_next(const struct lane *lane);
 
 /* --- schedule_outcome.c --- */
 
