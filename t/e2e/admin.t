@@ -138,10 +138,10 @@ says('queue audit', 0, qr/^queued +205\n.*^conserved/ms, 'queue', 'audit');
 ok($s->json('queue', 'audit')->{conserved}, 'queue audit: JSON');
 
 # Status
-says('status', 0, qr/\Anothing needs attention\n.*^PROCESS +NO +PID +STATE +UPTIME +SINCE +RESTARTS +LOG +LAYERS\n.*^queue +0 +\d+ +up +\d.* $time +0 +.*\S.*^LANE +MESSAGES +RECIPIENTS\n.*^accepted +205$/ms, 'status');
+says('status', 0, qr/\Anothing needs attention\n.*^PROCESS +NO +LANE +PID +STATE +UPTIME +SINCE +RESTARTS +LOG +LAYERS\n.*^queue +0 +- +\d+ +up +\d.* $time +0 +.*\S.*^LANE +MESSAGES +RECIPIENTS\n.*^accepted +205$/ms, 'status');
 my $status = $s->json('status');
 keys_of('status', $status, qw(now processes queue configuration));
-keys_of('a process', $status->{processes}[0], qw(role index pid state since uptime restarts log load layers));
+keys_of('a process', $status->{processes}[0], qw(role index lane pid state since uptime restarts log load layers));
 ok(exists $status->{queue}{$_}, "status: $_") for qw(lanes refusing refusing_why ledger_held ledger_time accepted in_flight oldest);
 
 # The manual and --help tell of the same commands.
