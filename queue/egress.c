@@ -17,8 +17,7 @@
  * it is blocked the next highest does, and only mail that would have left from it moves; when it is
  * back, that mail returns.
  *
- * Blocks are memory only: after a restart the site says it again. Their number is bounded, the
- * oldest goes first. */
+ * The number of blocks is bounded, the oldest goes first. */
 
 #define BLOCKS_MAX 20000
 #define BUCKETS    1024
@@ -35,6 +34,8 @@ struct egress {
 	LIST_HEAD(, block) buckets[BUCKETS];
 	TAILQ_HEAD(, block) ages; /* the oldest first */
 	size_t count;
+	egress_on_block *on_block; /* or NULL */
+	void *arg;
 };
 
 struct egress *
@@ -44,6 +45,23 @@ egress_new(void)
 
 	TAILQ_INIT(&egress->ages);
 	return egress;
+}
+
+void
+egress_tell(struct egress *egress, egress_on_block *on_block, void *arg)
+{
+	egress->on_block = on_block;
+	egress->arg = arg;
+}
+
+static void
+tell(const struct egress *egress, const struct block *block, msec_t until)
+{
+	char source[INET6_ADDRSTRLEN];
+
+	inet_ntop(AF_INET6, &block->source, source, sizeof(source));
+	if (egress->on_block)
+		egress->on_block(egress->arg, source, block->site, until);
 }
 
 static void
@@ -139,8 +157,10 @@ egress_block(struct egress *egress, const char *source, const char *site, msec_t
 	block = find(egress, &key, site);
 	if (block)
 		drop(egress, block);
-	if (egress->count == BLOCKS_MAX)
+	if (egress->count == BLOCKS_MAX) {
+		tell(egress, TAILQ_FIRST(&egress->ages), 0);
 		drop(egress, TAILQ_FIRST(&egress->ages));
+	}
 	block = xcalloc(1, sizeof(*block));
 	block->source = key;
 	block->until = until;
@@ -148,6 +168,7 @@ egress_block(struct egress *egress, const char *source, const char *site, msec_t
 	LIST_INSERT_HEAD(&egress->buckets[bucket_of(&key, block->site)], block, bucket);
 	TAILQ_INSERT_TAIL(&egress->ages, block, age);
 	egress->count++;
+	tell(egress, block, until);
 }
 
 bool

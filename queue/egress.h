@@ -15,6 +15,11 @@ struct egress *egress_new(void);
 /* NULL is harmless. */
 void egress_free(struct egress *egress);
 
+/* Of each block that begins, and with until 0 of one that gave way: source in a spelling that
+ * egress_block takes. */
+typedef void egress_on_block(void *arg, const char *source, const char *site, msec_t until);
+void egress_tell(struct egress *egress, egress_on_block *on_block, void *arg);
+
 /* Until then nothing leaves for that site from that address, as queue_contact names both. What is
  * no address is ignored. */
 void egress_block(struct egress *egress, const char *source, const char *site, msec_t until);

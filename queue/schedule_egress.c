@@ -13,13 +13,18 @@
  * are pools. While auth does not answer, the job waits in its place at the relay: a guess could be
  * wrong.
  *
- * A job that is at a relay already goes as it began. */
+ * A job that is at a relay already goes as it began.
+ *
+ * Which address is blocked at which site outlives a restart, beside what is known of sites: nobody
+ * waits for that, and what a crash loses the site says again. */
 
 #include <stdio.h>
 #include <string.h>
 
 #include "auth/class.h"
 #include "core/log.h"
+
+#define FORMAT 1 /* of the row of a block: u64 until */
 
 static void ask(struct job *job);
 
@@ -120,12 +125,53 @@ schedule_attach_auth(struct schedule *schedule, int fd_take)
 	ipc_link_attach(schedule->auth, fd_take);
 }
 
+/* --- blocks --- */
+
+static void
+on_block(void *arg, const char *source, const char *site, msec_t until)
+{
+	struct schedule *schedule = arg;
+	char name[QUEUE_SITE_SIZE + 64];
+	struct buf value;
+
+	snprintf(name, sizeof(name), "block %s %s", source, site);
+	buf_init(&value);
+	wire_put_u8(&value, FORMAT);
+	wire_put_u64(&value, (uint64_t)until);
+	store_sites_put(schedule->store,
+	                &(struct store_site_row){name, until ? value.data : NULL,
+	                                         until ? value.len : 0},
+	                1, NULL, NULL);
+	buf_clear(&value);
+}
+
+static void
+on_row(void *arg, const char *name, const uint8_t *value, size_t len)
+{
+	struct schedule *schedule = arg;
+	struct wire wire = wire_from(value, len);
+	char source[64] = "", site[QUEUE_SITE_SIZE] = "";
+
+	if (strncmp(name, "block ", 6) != 0)
+		return;
+	const bool good = wire_u8(&wire) == FORMAT;
+	const msec_t until = (msec_t)wire_u64(&wire);
+	if (good && wire_done(&wire) && until > schedule_now(schedule) &&
+	    sscanf(name, "block %63s %263s", source, site) == 2)
+		egress_block(schedule->egress, source, site, until);
+	else
+		store_sites_put(schedule->store, &(struct store_site_row){name, NULL, 0}, 1, NULL,
+		                NULL);
+}
+
 void
 egress_open(struct schedule *schedule)
 {
 	static const struct ipc_link_events events = {.on_up = on_up};
 
 	schedule->egress = egress_new();
+	store_each_site(schedule->store, on_row, schedule);
+	egress_tell(schedule->egress, on_block, schedule);
 	schedule->auth = ipc_link_new(schedule->loop, "auth", &events, schedule);
 }
 

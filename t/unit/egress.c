@@ -82,12 +82,27 @@ test_spread(const struct conf_pool *pool)
 	egress_free(egress);
 }
 
+static struct egress *copy; /* made of what was told */
+static unsigned begun, dropped;
+
+static void
+on_block(void *arg, const char *source, const char *site, msec_t until)
+{
+	(void)arg;
+	begun += until > 0;
+	dropped += until == 0;
+	if (until > 0)
+		egress_block(copy, source, site, until);
+}
+
 static void
 test_none_left(const struct conf_pool *pool)
 {
 	struct egress *egress = egress_new();
 	struct queue_egress out;
 
+	copy = egress_new();
+	egress_tell(egress, on_block, NULL);
 	ok(egress_choose(egress, NULL, &ids[0], "a.example", 0, &out) && !out.pool[0],
 	   "without a pool any address will do");
 	egress_block(egress, "2001:db8::1", "a.example", 2000);
@@ -97,6 +112,8 @@ test_none_left(const struct conf_pool *pool)
 	egress_block(egress, "192.0.2.9", "a.example", 3000);
 	ok(!egress_choose(egress, pool, &ids[0], "a.example", 1000, &out) && out.pool[0],
 	   "with all blocked there is none");
+	ok(!egress_choose(copy, pool, &ids[0], "a.example", 1000, &out),
+	   "nor for who was told of them, in either family");
 	egress_block(egress, "192.0.2.9", "a.example", 500);
 	ok(egress_choose(egress, pool, &ids[0], "a.example", 1000, &out),
 	   "a later word about the same counts");
@@ -111,6 +128,10 @@ test_none_left(const struct conf_pool *pool)
 	ok(!out.has_v4, "of too many blocks the last ones are kept");
 	egress_choose(egress, pool, &ids[0], "s0.example", 1000, &out);
 	ok(out.has_v4, "and the first ones go");
+	egress_choose(copy, pool, &ids[0], "s49999.example", 1000, &out);
+	ok(!out.has_v4, "each is told");
+	ok(begun == 50003 && dropped == 30002, "and what gives way");
+	egress_free(copy);
 	egress_free(egress);
 	egress_free(NULL);
 }
