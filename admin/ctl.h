@@ -17,7 +17,8 @@ struct ctl_command {
 	const char *arguments[CTL_ARGUMENTS_MAX + 1]; /* its keys for the words that follow */
 	/* "reason" is "--reason TEXT" and the key "reason"; "dry-run!" takes no text and is true */
 	const char *options[CTL_OPTIONS_MAX + 1];
-	bool optional;     /* the words that follow may be left out */
+	bool optional; /* the words that follow may be left out */
+	bool many; /* the last of them may be several ids: an array "messages" beside the first */
 	const char *pages; /* the array of a result that comes in pages */
 	int patience;      /* s; 0: as usual */
 	/* Completes the request: a password, a number. */
@@ -49,10 +50,10 @@ void ctl_quota_print(const json_t *request, const json_t *result);
 void ctl_quota_print_clock(const json_t *request, const json_t *result);
 
 void ctl_queue_print_list(const json_t *request, const json_t *result);
-void ctl_queue_print_message(const json_t *request, const json_t *result);
 void ctl_queue_print_holds(const json_t *request, const json_t *result);
 void ctl_queue_prepare(json_t *request);
 int ctl_age_run(json_t *request);
+int ctl_queue_run_show(json_t *request);
 int ctl_queue_run_hold(json_t *request);
 int ctl_queue_run_bounce(json_t *request);
 int ctl_queue_run_reroute(json_t *request);

@@ -257,8 +257,17 @@ static void __attribute__((noreturn)) refused(const json_t *answer)
 	ctl_die(status, "%s", words != NULL ? words : "refused");
 }
 
-json_t *
-ctl_ask(json_t *request, int patience)
+static bool
+is_missing(const json_t *answer)
+{
+	const char *code =
+	    json_string_value(json_object_get(json_object_get(answer, "error"), "code"));
+
+	return code != NULL && strcmp(code, "not-found") == 0;
+}
+
+static json_t *
+ask(json_t *request, int patience, bool may_miss)
 {
 	char *line;
 	const char *reply;
@@ -284,11 +293,27 @@ ctl_ask(json_t *request, int patience)
 	answer = json_loadb(reply, len, 0, NULL);
 	if (!json_is_object(answer))
 		ctl_die(CTL_UNAVAILABLE, "the service's answer is no JSON");
+	if (may_miss && is_missing(answer)) {
+		json_decref(answer);
+		return NULL;
+	}
 	if (!json_is_true(json_object_get(answer, "ok")))
 		refused(answer);
 	result = json_incref(json_object_get(answer, "result"));
 	json_decref(answer);
 	return result;
+}
+
+json_t *
+ctl_ask(json_t *request, int patience)
+{
+	return ask(request, patience, false);
+}
+
+json_t *
+ctl_ask_known(json_t *request, int patience)
+{
+	return ask(request, patience, true);
 }
 
 json_t *

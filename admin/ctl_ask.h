@@ -17,6 +17,8 @@ void ctl_ask_init(const char *socket_path);
 /* Sends a request (taken) and returns its result (the caller's); does not return on a refusal.
  * patience in seconds. */
 json_t *ctl_ask(json_t *request, int patience);
+/* The same, but NULL when what it is about is not found. */
+json_t *ctl_ask_known(json_t *request, int patience);
 /* The next line of an answer that goes on; NULL at its end. Waits for as long as it takes. */
 json_t *ctl_ask_next(void);
 /* After a stop was asked for: returns when the whole service is gone. */

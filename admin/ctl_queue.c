@@ -53,8 +53,8 @@ ctl_queue_print_holds(const json_t *request, const json_t *result)
 	ctl_table(columns, json_object_get(result, "holds"));
 }
 
-void
-ctl_queue_print_message(const json_t *request, const json_t *result)
+static void
+print_message(const json_t *request, const json_t *result)
 {
 	static const char *const fields[][2] = {{"id", "id"},
 	                                        {"state", "state"},
@@ -143,6 +143,126 @@ ctl_queue_prepare(json_t *request)
 	json_object_set_new(request, "rate", json_integer(atoi(rate)));
 }
 
+#define PATIENCE       15 /* s, of one share */
+#define PROGRESS_AFTER 2  /* s */
+
+/* --- several ids --- */
+
+/* The request, for the i-th of the ids, or as it is if there is one or none; NULL behind the last.
+ */
+static json_t *
+request_for(const json_t *request, size_t i)
+{
+	const json_t *ids = json_object_get(request, "messages");
+	json_t *one;
+
+	if (i >= (ids != NULL ? json_array_size(ids) : 1))
+		return NULL;
+	one = json_deep_copy(request);
+	if (ids != NULL)
+		json_object_set(one, "message", json_array_get(ids, i));
+	json_object_del(one, "messages");
+	return one;
+}
+
+static void
+tell_ids(const char *title, const json_t *ids)
+{
+	const json_t *id;
+	size_t i;
+
+	fflush(stdout);
+	json_array_foreach(ids, i, id)
+	{
+		fprintf(stderr, "%s%s", i > 0 ? " " : title, ctl_harmless(json_string_value(id)));
+	}
+	fputs(i > 0 ? "\n" : "", stderr);
+}
+
+/* Ends the program if one of them is not in the queue: a slip is not to be half done. */
+static void
+check_ids(const json_t *request)
+{
+	json_t *unknown = json_array(), *one;
+
+	for (size_t i = 0; (one = request_for(request, i)) != NULL; i++) {
+		json_t *id = json_object_get(one, "message");
+		json_t *found = ctl_ask(
+		    json_pack("{s:s,s:O}", "command", "queue.list", "message", id), PATIENCE);
+
+		if (json_array_size(json_object_get(found, "messages")) == 0)
+			json_array_append(unknown, id);
+		json_decref(found);
+		json_decref(one);
+	}
+	if (json_array_size(unknown) > 0) {
+		json_t *told = json_pack("{s:O}", "unknown", unknown);
+
+		if (ctl_wants_json()) {
+			ctl_json(told);
+			putchar('\n');
+		}
+		tell_ids("not queued: ", unknown);
+		ctl_die(CTL_REFUSED, "nothing was done");
+	}
+	json_decref(unknown);
+}
+
+/* The request of each id; of several, what is not found is told at the end. */
+static int
+run_each(const json_t *request, void (*print)(const json_t *request, const json_t *result))
+{
+	const bool several = json_object_get(request, "messages") != NULL;
+	json_t *results = json_array(), *unknown = json_array(), *one;
+	int status;
+
+	for (size_t i = 0; (one = request_for(request, i)) != NULL; i++) {
+		json_t *id = json_object_get(one, "message");
+		json_t *result = several ? ctl_ask_known(json_deep_copy(one), PATIENCE)
+		                         : ctl_ask(json_deep_copy(one), PATIENCE);
+
+		if (result == NULL)
+			json_array_append(unknown, id);
+		else if (ctl_wants_json())
+			json_array_append(results, result);
+		else
+			print(one, result);
+		json_decref(result);
+		json_decref(one);
+	}
+	if (ctl_wants_json()) {
+		json_t *whole = several
+		                    ? json_pack("{s:O,s:O}", "results", results, "unknown", unknown)
+		                    : json_incref(json_array_get(results, 0));
+
+		ctl_json(whole);
+		putchar('\n');
+		json_decref(whole);
+	}
+	tell_ids("not found: ", unknown);
+	status = json_array_size(unknown) > 0 ? CTL_REFUSED : 0;
+	json_decref(results);
+	json_decref(unknown);
+	return status;
+}
+
+static void
+print_one_of_many(const json_t *request, const json_t *result)
+{
+	static bool again;
+
+	if (again)
+		putchar('\n');
+	again = true;
+	print_message(request, result);
+}
+
+int
+ctl_queue_run_show(json_t *request)
+{
+	return run_each(request, print_one_of_many);
+}
+
 static void
 print_hold(const json_t *request, const json_t *result)
 {
@@ -158,16 +278,12 @@ print_hold(const json_t *request, const json_t *result)
 
 /* --- acts upon many messages, which come in shares --- */
 
-#define PATIENCE       15 /* s, of one share */
-#define PROGRESS_AFTER 2  /* s */
+static const char *const sums[] = {"messages", "recipients", "busy"};
 
-static json_t *
-run_shares(json_t *request)
+/* All shares of one request, which is taken, added to total. */
+static void
+add_shares(json_t *request, json_t *total, time_t *told)
 {
-	static const char *const sums[] = {"messages", "recipients", "busy"};
-	json_t *total = json_pack("{s:i,s:i,s:i}", sums[0], 0, sums[1], 0, sums[2], 0);
-	time_t told = time(NULL);
-
 	for (bool more = true; more;) {
 		json_t *share = ctl_ask(json_deep_copy(request), PATIENCE);
 		json_t *next = json_object_get(share, "next");
@@ -181,20 +297,33 @@ run_shares(json_t *request)
 		if (more)
 			json_object_set(request, "after", next);
 		json_decref(share);
-		if (more && time(NULL) - told >= PROGRESS_AFTER) {
-			told = time(NULL);
+		if (more && time(NULL) - *told >= PROGRESS_AFTER) {
+			*told = time(NULL);
 			fprintf(stderr, "%s messages so far\n", ctl_show(total, "messages"));
 		}
 	}
-	json_object_del(request, "after");
+	json_decref(request);
+}
+
+static json_t *
+run_shares(const json_t *request)
+{
+	json_t *total = json_pack("{s:i,s:i,s:i}", sums[0], 0, sums[1], 0, sums[2], 0), *one;
+	time_t told = time(NULL);
+
+	for (size_t i = 0; (one = request_for(request, i)) != NULL; i++)
+		add_shares(one, total, &told);
 	return total;
 }
 
 static int
 run_act(json_t *request, const char *done, const char *would)
 {
-	json_t *total = run_shares(request);
+	json_t *total;
 
+	if (json_object_get(request, "messages") != NULL)
+		check_ids(request);
+	total = run_shares(request);
 	if (ctl_wants_json()) {
 		ctl_json(total);
 		putchar('\n');
@@ -215,19 +344,12 @@ ctl_queue_run_hold(json_t *request)
 {
 	const bool release =
 	    strcmp(json_string_value(json_object_get(request, "command")), "queue.release") == 0;
-	json_t *result;
 
 	if (json_is_true(json_object_get(request, "dry_run")))
 		return run_act(request, "", release ? "selected" : "would be held");
-	result = ctl_ask(json_deep_copy(request), PATIENCE);
-	if (ctl_wants_json()) {
-		ctl_json(result);
-		putchar('\n');
-	} else {
-		print_hold(request, result);
-	}
-	json_decref(result);
-	return 0;
+	if (!release && json_object_get(request, "message") != NULL)
+		check_ids(request);
+	return run_each(request, print_hold);
 }
 
 int
@@ -245,6 +367,8 @@ confirm(json_t *request, const char *verb)
 
 	if (!isatty(STDIN_FILENO))
 		ctl_usage("where nobody can be asked it takes --yes; --dry-run counts only");
+	if (json_object_get(request, "messages") != NULL)
+		check_ids(request);
 	json_object_set_new(request, "dry_run", json_true());
 	count = run_shares(request);
 	json_object_del(request, "dry_run");

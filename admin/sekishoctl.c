@@ -19,7 +19,8 @@
 #include "core/near.h"
 
 #define PATIENCE  15 /* s; sekisho-admin answers earlier, so more means that it hangs */
-#define WORDS_MAX 8
+#define IDS_MAX   500
+#define WORDS_MAX (4 + IDS_MAX)
 
 static bool as_json;
 
@@ -199,6 +200,22 @@ text_of(const char *typed)
 	return value;
 }
 
+/* The ids from the at-th word on, if there are several; 0 or how many words there are. */
+static size_t
+take_ids(const struct words *words, size_t at, json_t *request)
+{
+	json_t *ids = json_array();
+
+	for (; at < words->count; at++)
+		json_array_append_new(ids, text_of(words->word[at]));
+	if (json_array_size(ids) > 1)
+		json_object_set(request, "messages", ids);
+	if (json_array_size(ids) > IDS_MAX)
+		ctl_usage("too many ids; at most 500 at a time");
+	json_decref(ids);
+	return at;
+}
+
 /* "dry-run!" is the key "dry_run" */
 static const char *
 key_of(const char *option)
@@ -226,6 +243,8 @@ make_request(const struct ctl_command *command, const struct words *words)
 		else
 			good = good && command->optional;
 	}
+	if (command->many && at > matches(command, words))
+		at = take_ids(words, at - 1, request);
 	for (size_t i = 0; i < words->options; i++) {
 		const char *option =
 		    find_option(command, words->option[i].name, words->option[i].len);
@@ -366,7 +385,7 @@ main(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		if (plain || argv[i][0] != '-' || isdigit((unsigned char)argv[i][1])) {
 			if (words.count == WORDS_MAX)
-				ctl_usage("too many words");
+				ctl_usage("too many words; at most 500 ids at a time");
 			words.word[words.count++] = argv[i];
 		} else if (strcmp(argv[i], "--") == 0)
 			plain = true;
