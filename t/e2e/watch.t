@@ -165,11 +165,11 @@ for (['msa', 64, qr/usage: sekishoctl log/], ['mta debug', 1, qr/"process" is no
 
 # Roles
 SKIP: {
-	skip 'needs root for other users', 20 if $>;
+	skip 'needs root for other users', 23 if $>;
 	my ($viewer, $operator) = ('games', 'mail');
 	my ($uid_v, $uid_o) = map { scalar getpwnam $_ } $viewer, $operator;
 	my $gid = getgrnam 'news';
-	skip 'no such users here', 20 unless defined $uid_v && defined $uid_o && defined $gid;
+	skip 'no such users here', 23 unless defined $uid_v && defined $uid_o && defined $gid;
 	my $as = sub {
 		my ($uid, $groups, @args) = @_;
 		my $text = join ' ', map { "'$_'" } @args;
@@ -192,6 +192,19 @@ SKIP: {
 	is($status, 0, 'look may look') or diag $said;
 	($status, $said) = $as->($uid_v, $uid_v, 'quota', 'set', $alice, 7);
 	is($status, 77, 'but not change');
+	my @changing = (
+		['site', 'suspend', 'example.org', '--for', '1h'], ['site', 'resume', 'example.org'], ['site', 'limit', 'example.org', '--connections', 1, '--for', '1h'],
+		['site', 'limit', 'example.org', '--clear'], ['queue', 'hold', '--account', $alice], ['queue', 'release', '--account', $alice], ['queue', 'flush', '--all'],
+		['queue', 'bounce', '--account', $alice, '--yes'], ['queue', 'remove', '--account', $alice, '--yes'], ['queue', 'reroute', '--account', $alice, '--to', 'retry'],
+		['queue', 'reroute', '--account', $alice, '--to', 'relay.example:25', '--for', '1h'], ['queue', 'remove', '--account', $alice, '--dry-run']);
+	my @let = grep { ($as->($uid_v, $uid_v, @$_))[0] != 77 } @changing;
+	is_deeply(\@let, [], 'no site and nothing in the queue');
+	my $r = IO::Socket::UNIX->new(Peer => "$dir/admin.sock");
+	syswrite $r, qq({"command":"help"}\n);
+	my %tried = map { ("$_->[0].$_->[1]" => 1) } @changing, ['site', 'unlimit']; # which is limit --clear
+	is_deeply([grep { !$tried{$_} } map { $_->{command} } grep { $_->{role} ne 'look' && $_->{command} =~ /^(?:queue|site)\./ } @{ decode_json(scalar <$r>)->{result}{commands} }],
+		[], 'which was all that there is');
+	is($s->ctl('queue', 'holds') =~ tr/\n//, 1, 'and nothing is in force');
 	like($said, qr/quota\.set takes the role operate, and you have look; who has it: root, admin\.operate \($operator\), admin\.admin \(\@news\)/, 'it says which role it takes and who has it');
 	($status, $said) = $as->($uid_o, $uid_o, 'quota', 'set', $alice, 7);
 	is($status, 0, 'operate may change') or diag $said;
