@@ -17,8 +17,7 @@ json_entry(const struct queue_entry *entry)
 
 	json_object_set_new(one, "id", json_string(queue_id_format(&entry->id, id)));
 	json_object_set_new(one, "state", json_string(queue_state_name(entry->state)));
-	json_object_set_new(one, "rule",
-	                    entry->rule[0] ? json_sprintf("hold %s", entry->rule) : json_null());
+	json_object_set_new(one, "rule", entry->rule[0] ? json_text(entry->rule) : json_null());
 	json_object_set_new(one, "lane", json_string(queue_lane_name(entry->lane)));
 	json_object_set_new(one, "account", json_text(entry->account));
 	json_object_set_new(one, "from", json_text(entry->from));

@@ -235,6 +235,7 @@ plain_words(const struct queue_trace_row *row)
 	case QUEUE_STATE_PACED:
 		return json_sprintf("waits until %s, because much was sent at once", due);
 	case QUEUE_STATE_DEFERRED:
+	case QUEUE_STATE_SUSPENDED:
 		return json_sprintf("not delivered yet; the next attempt is at %s", due);
 	case QUEUE_STATE_HELD:
 		return json_string("held back by the mail service");

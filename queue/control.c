@@ -514,8 +514,8 @@ queue_ask_check(struct ipc_link *link, uint64_t number, queue_on_check *on_check
 const char *
 queue_state_name(enum queue_state state)
 {
-	static const char *const names[] = {"queued",   "active", "paced",
-	                                    "deferred", "held",   "held-by-sender"};
+	static const char *const names[] = {"queued", "active",         "paced",    "deferred",
+	                                    "held",   "held-by-sender", "suspended"};
 
 	assert(state < QUEUE_STATES);
 	return names[state];

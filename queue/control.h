@@ -111,23 +111,26 @@ struct queue_hold {
 };
 
 enum queue_state {
-	QUEUE_STATE_QUEUED,   /* due, and waiting for its turn */
-	QUEUE_STATE_ACTIVE,   /* being attempted now */
-	QUEUE_STATE_PACED,    /* accepted, and not due before its account's pace allows */
-	QUEUE_STATE_DEFERRED, /* attempted, and due again later */
-	QUEUE_STATE_HELD,     /* an operator's hold stands before all of it */
-	QUEUE_STATE_SENDER,   /* its sender wants it to leave later: due says when */
+	QUEUE_STATE_QUEUED,    /* due, and waiting for its turn */
+	QUEUE_STATE_ACTIVE,    /* being attempted now */
+	QUEUE_STATE_PACED,     /* accepted, and not due before its account's pace allows */
+	QUEUE_STATE_DEFERRED,  /* attempted, and due again later */
+	QUEUE_STATE_HELD,      /* an operator's hold stands before all of it */
+	QUEUE_STATE_SENDER,    /* its sender wants it to leave later: due says when */
+	QUEUE_STATE_SUSPENDED, /* an operator has suspended the sites of all of it */
 	QUEUE_STATES
 };
 const char *queue_state_name(enum queue_state state); /* "queued" … */
+#define QUEUE_RULE_SIZE (QUEUE_SELECTOR_TEXT_SIZE + 8)
 
 struct queue_entry { /* envelope only, never content */
 	struct queue_id id;
 	enum queue_lane lane;
-	enum queue_state state;              /* means nothing when finished */
-	char rule[QUEUE_SELECTOR_TEXT_SIZE]; /* the hold that a held one waits for; else "" */
-	msec_t accepted, due;                /* wall clock; due 0: being attempted now */
-	uint64_t size;                       /* prefix and body */
+	enum queue_state state;     /* means nothing when finished */
+	char rule[QUEUE_RULE_SIZE]; /* "hold account NAME", "site NAME until …: suspended by …"; of
+	                             * one that is neither held nor suspended "" */
+	msec_t accepted, due;       /* wall clock; due 0: being attempted now */
+	uint64_t size;              /* prefix and body */
 	unsigned attempts;
 	uint32_t recipients, unfinished;
 	char account[256], from[320];

@@ -48,15 +48,12 @@ put_cut(struct buf *frame, const char *s, size_t size)
 void
 operate_put_entry(struct operate *operate, struct buf *frame, const struct store_message *message)
 {
-	char from[ADDRESS_TEXT_SIZE], rule[QUEUE_SELECTOR_TEXT_SIZE] = "";
+	char from[ADDRESS_TEXT_SIZE], rule[QUEUE_RULE_SIZE] = "";
 	struct queue_entry *fields = NULL; /* for the sizes only */
-	const struct queue_hold *hold = NULL;
 	enum queue_state state = QUEUE_STATE_QUEUED;
 
 	if (!message->finished)
-		state = schedule_state(operate->schedule, message, &hold);
-	if (hold)
-		queue_selector_text(&hold->selector, rule);
+		state = schedule_state(operate->schedule, message, rule);
 	address_format(&message->from, from, sizeof(from));
 	proto_put_id(frame, &message->id);
 	wire_put_u8(frame, message->finished ? 0 : (uint8_t)message->lane);
@@ -132,13 +129,13 @@ struct listing {
 static bool
 is_listed(struct listing *listing, const struct store_message *message)
 {
-	const struct queue_hold *hold;
 	struct store_message *whole;
+	char rule[QUEUE_RULE_SIZE];
 	bool yes = is_selected(listing->operate, &listing->selector, message, false, &whole);
 
 	if (yes && listing->states)
 		yes = listing->states &
-		      (1u << schedule_state(listing->operate->schedule, message, &hold));
+		      (1u << schedule_state(listing->operate->schedule, message, rule));
 	store_message_free(whole);
 	return yes;
 }

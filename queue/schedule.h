@@ -45,10 +45,10 @@ bool schedule_site_frame(struct schedule *schedule, struct ipc_from from,
 uint64_t schedule_in_flight(const struct schedule *schedule);
 /* Whether the message is in the window: being attempted, or about to be. */
 bool schedule_is_active(const struct schedule *schedule, const struct queue_id *id);
-/* What a queued message waits for; *hold is the one it is held by, or NULL. Loads recipients where
- * it must. */
+/* What a queued message waits for; rule as struct queue_entry has it. Loads recipients where it
+ * must. */
 enum queue_state schedule_state(struct schedule *schedule, const struct store_message *message,
-                                const struct queue_hold **hold);
+                                char rule[QUEUE_RULE_SIZE]);
 
 /* The holds have changed; ended: something is not held any more. */
 void schedule_holds_changed(struct schedule *schedule, bool ended);

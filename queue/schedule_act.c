@@ -93,15 +93,69 @@ schedule_holds_changed(struct schedule *schedule, bool ended)
 	}
 }
 
+/* The site that an operator has suspended, of all that is left, or one of several; NULL: something
+ * may go. Takes a message with its recipients. */
+static const struct site *
+suspended_of_all(const struct schedule *schedule, const struct store_message *stored, msec_t now)
+{
+	const struct queue_hold *whole = holds_of_message(schedule->holds, stored);
+	const struct lane *lane = &schedule->lanes[stored->lane];
+	const struct site *site = NULL;
+
+	for (size_t i = 0; i < stored->recipient_count; i++) {
+		const struct store_recipient *recipient = &stored->recipients[i];
+
+		if (recipient->state != STORE_QUEUED)
+			continue;
+		site =
+		    site_peek(lane, recipient->address.domain,
+		              next_hop_wanted(hold_of_recipient(schedule, stored, whole, recipient),
+		                              recipient));
+		if (site == NULL || site->paused != SITE_BY_OPERATOR || !site_is_paused(site, now))
+			return NULL;
+	}
+	return site;
+}
+
+/* What stands before a message that is not in the window, whole where that matters. */
+static enum queue_state
+waits_for(struct schedule *schedule, const struct store_message *stored, char rule[QUEUE_RULE_SIZE])
+{
+	const struct queue_hold *hold = hold_of_all(schedule, stored);
+	const msec_t now = schedule_now(schedule);
+	char name[HOLDS_NAME_SIZE], until[CLOCK_RFC3339_SIZE];
+	const struct site *site;
+
+	if (hold) {
+		snprintf(rule, QUEUE_RULE_SIZE, "%s", holds_name(hold, name));
+		return QUEUE_STATE_HELD;
+	}
+	if (stored->held)
+		return QUEUE_STATE_SENDER;
+	if (stored->due > now && stored->lane == QUEUE_FRESH && stored->attempts == 0)
+		return QUEUE_STATE_PACED;
+	site = stored->recipients != NULL && orders_suspend(schedule->orders)
+	           ? suspended_of_all(schedule, stored, now)
+	           : NULL;
+	if (site) {
+		clock_rfc3339(site->until, until);
+		snprintf(rule, QUEUE_RULE_SIZE, "site %.100s until %s: %s", site->name, until,
+		         site->why);
+		return QUEUE_STATE_SUSPENDED;
+	}
+	return stored->due > now ? QUEUE_STATE_DEFERRED : QUEUE_STATE_QUEUED;
+}
+
 enum queue_state
 schedule_state(struct schedule *schedule, const struct store_message *stored,
-               const struct queue_hold **hold)
+               char rule[QUEUE_RULE_SIZE])
 {
 	const struct message *message = message_find(schedule, &stored->id);
 	struct store_message *whole = NULL;
+	enum queue_state state;
 	const struct job *job;
 
-	*hold = NULL;
+	rule[0] = '\0';
 	if (message) {
 		LIST_FOREACH(job, &message->jobs, sibling)
 		{
@@ -110,18 +164,12 @@ schedule_state(struct schedule *schedule, const struct store_message *stored,
 		}
 		return QUEUE_STATE_QUEUED;
 	}
-	if (stored->recipients == NULL && holds_have_recipients(schedule->holds))
+	if (stored->recipients == NULL &&
+	    (holds_have_recipients(schedule->holds) || orders_suspend(schedule->orders)))
 		whole = store_load_message(schedule->store, stored->lane, &stored->id);
-	*hold = hold_of_all(schedule, whole ? whole : stored);
+	state = waits_for(schedule, whole ? whole : stored, rule);
 	store_message_free(whole);
-	if (*hold)
-		return QUEUE_STATE_HELD;
-	if (stored->held)
-		return QUEUE_STATE_SENDER;
-	if (stored->due <= schedule_now(schedule))
-		return QUEUE_STATE_QUEUED;
-	return stored->lane == QUEUE_FRESH && stored->attempts == 0 ? QUEUE_STATE_PACED
-	                                                            : QUEUE_STATE_DEFERRED;
+	return state;
 }
 
 const char *
@@ -428,10 +476,10 @@ bool
 schedule_flush(struct schedule *schedule, const struct store_message *stored, msec_t due,
                bool dry_run, store_on_done *on_done, void *arg)
 {
-	const struct queue_hold *hold;
+	char rule[QUEUE_RULE_SIZE];
 	struct flush *flush;
 
-	if (schedule_state(schedule, stored, &hold) != QUEUE_STATE_DEFERRED || stored->due <= due)
+	if (schedule_state(schedule, stored, rule) != QUEUE_STATE_DEFERRED || stored->due <= due)
 		return false;
 	if (dry_run)
 		return true;

@@ -360,6 +360,8 @@ struct orders *orders_new(struct schedule *schedule);
 void orders_stop(struct orders *orders);
 /* After the store was closed. */
 void orders_free(struct orders *orders);
+/* Whether any is suspended. */
+bool orders_suspend(const struct orders *orders);
 /* A domain that was thought to be a site of its own turns out to be served by another: what was
  * ordered goes with it. */
 void orders_move(struct orders *orders, const struct site *from, const struct site *to);

@@ -355,6 +355,19 @@ orders_move(struct orders *orders, const struct site *from, const struct site *t
 	}
 }
 
+bool
+orders_suspend(const struct orders *orders)
+{
+	const struct order *order;
+
+	TAILQ_FOREACH(order, &orders->all, link)
+	{
+		if (order->will.kind == ORDER_SUSPEND)
+			return true;
+	}
+	return false;
+}
+
 /* An order that is not one: there is only something to end. */
 static void
 end_order(struct orders *orders, const struct queue_site_order *from, enum order_kind kind,

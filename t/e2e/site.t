@@ -11,6 +11,8 @@ use lib "$FindBin::Bin/../lib";
 use Sekisho;
 use Peers;
 use NextHop;
+use IO::Socket::UNIX;
+use JSON::PP;
 use Test::More;
 
 my $minute = 60_000;
@@ -64,6 +66,12 @@ like($m->{why}, qr/^suspended by .+: their storm$/, 'by whom and why');
 ok(logged(qr/ site-suspend site=h2\.hosts until=\S+ by="[^"]+" reason="their storm"/), 'on the record');
 my @waiting = map { mail("b\@$_.example") } qw(one two);
 like(put_off($_), qr/^not attempted: site h2\.hosts waits until \S+ \(suspended by .+: their storm\)/, 'nothing is attempted, which it says') for @waiting;
+$m = $s->show($waiting[0]);
+is($m->{state}, 'suspended', 'its mail is shown as suspended');
+like($m->{rule}, qr/^site h2\.hosts until \d\S+: suspended by .+: their storm$/, 'by whom and why');
+is_deeply([sort($s->listed('--state', 'suspended'))], [sort @waiting], 'and listed so');
+like($s->ctl('queue', 'list'), qr/^$waiting[1] +suspended +retry /m, 'for people, too');
+like($s->ctl('queue', 'flush', '--recipient', 'one.example'), qr/^due now: 0 /m, 'a flush leaves it alone');
 ok(gone(mail('b@other.example')), 'others are not concerned');
 is(scalar(() = $hop{h2}->heard(qr/^MAIL/)), 2, 'nothing came');
 
@@ -135,4 +143,15 @@ $hop{h3}->offers;
 $s->advance(11 * $minute);
 ok(gone(map { mail("h$_\@other.example") } 1 .. 40), 'it answers again');
 ok(Sekisho::wait_for(20, sub { @{ $s->json('site', 'slow')->{sites} } == 0 }), 'and is not slow any more') or diag explain site('h3.hosts');
+
+# bounds
+my $r = IO::Socket::UNIX->new(Peer => "$s->{dir}/admin.sock");
+my @said = map { syswrite $r, qq({"command":"site.limit","site":"s$_.example","connections":1,"for":"1h"}\n); decode_json(scalar <$r>) } 0 .. 1000;
+is_deeply([map { $_->{error} } grep { !$_->{ok} } @said[0 .. 999]], [], 'a thousand orders may be in force');
+is($said[1000]{ok} ? 'taken' : $said[1000]{error}{code}, 'refused', 'and no more');
+like($s->ctl('site', 'suspend', 'one.example', '--for', '1h'), qr/as many .* as there may be/, 'which it says');
+is($? >> 8, 1, 'with 1');
+like($s->ctl('site', 'limit', 's7.example', '--connections', 2, '--for', '2h'), qr/^ +connections +2$/m, 'one that is in force can be changed');
+is(ref $s->json('site', 'limit', 's8.example', '--clear'), 'HASH', 'and ended');
+is($s->json('site', 'suspend', 'one.example', '--for', '1h')->{paused}, 'operator', 'which makes room');
 done_testing;
