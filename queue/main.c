@@ -654,7 +654,8 @@ on_start(void *arg)
 	program.schedule = schedule_new(service_loop(), program.store, program.hub, program.holds,
 	                                program.quota, program.conf);
 	program.settings = settings_new(program.hub, program.store, program.quota);
-	program.operate = operate_new(program.hub, program.store, program.schedule, program.holds);
+	program.operate = operate_new(service_loop(), program.hub, program.store, program.schedule,
+	                              program.holds);
 	program.tracer = tracer_new(program.hub, program.store, program.operate);
 	while (!TAILQ_EMPTY(&program.early)) {
 		struct early *early = TAILQ_FIRST(&program.early);

@@ -3,12 +3,15 @@
 /* Acts upon many messages are done a page at a time, and the asker comes again for the next:
  * nothing has to be remembered here, an act that was given up half way is simply begun again, and
  * between two pages everything else gets its turn. A page looks at a bounded number of messages in
- * order of id and answers when all its changes are durable. What is already as it should be is not
- * touched, so repeating is harmless. */
+ * order of id and answers when all its changes are durable, and not before so many changes may have
+ * been made: a hundred thousand of them without a pause would stand in the way of fresh mail, whose
+ * database and disk they share. What is already as it should be is not touched, so repeating is
+ * harmless. */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include "core/log.h"
 #include "core/mem.h"
@@ -17,8 +20,11 @@
 
 #define LOOK_MAX 1000 /* messages looked at for one page of a filtered list, or of a count */
 #define ACT_MAX  250  /* messages of one page that changes them: one group of a lane's writer */
+#define ACT_RATE 1000 /* and of all pages of an act, in a second */
 
 struct operate {
+	struct loop *loop;
+	LIST_HEAD(, act) resting; /* done, and not answered yet */
 	struct ipc_hub *hub;
 	struct store *store;
 	struct schedule *schedule;
@@ -340,25 +346,29 @@ struct act { /* one page of one act */
 	struct queue_count count;
 	size_t open; /* changes under way, and one while more may be begun */
 	bool failed;
+	size_t changes; /* begun */
+	msec_t began;   /* monotonic */
+	LIST_ENTRY(act) link;
+	struct loop_timer *rest; /* until it is answered; NULL before */
 };
 
 static void
-act_end(struct act *act)
+act_free(struct act *act)
 {
+	if (act->rest) {
+		LIST_REMOVE(act, link);
+		loop_timer_free(act->rest);
+	}
+	free(act);
+}
+
+static void
+act_answer(void *arg)
+{
+	struct act *act = arg;
 	const struct queue_count *count = &act->count;
-	const char *goal = holds_goal(&act->rule);
-	char what[QUEUE_SELECTOR_TEXT_SIZE];
 	struct buf reply;
 
-	if (--act->open > 0)
-		return;
-	if (act->rule.action < QUEUE_HOLD && !act->dry_run && (count->messages || act->failed))
-		log_info("-", queue_action_name(act->rule.action),
-		         "what=\"%s\"%s%s messages=%u recipients=%u busy=%u failed=%d by=\"%s\" "
-		         "reason=\"%s\"",
-		         queue_selector_text(&act->rule.selector, what), goal[0] ? " to=" : "",
-		         goal, count->messages, count->recipients, count->busy, act->failed,
-		         act->rule.by, act->rule.reason);
 	buf_init(&reply);
 	wire_put_u8(&reply, act->failed ? QUEUE_DOWN : QUEUE_DONE);
 	if (!act->failed) {
@@ -371,7 +381,34 @@ act_end(struct act *act)
 	}
 	ipc_hub_reply(act->operate->hub, act->from, &reply, -1);
 	buf_clear(&reply);
-	free(act);
+	act_free(act);
+}
+
+static void
+act_end(struct act *act)
+{
+	const struct queue_count *count = &act->count;
+	const char *goal = holds_goal(&act->rule);
+	char what[QUEUE_SELECTOR_TEXT_SIZE];
+	msec_t rest;
+
+	if (--act->open > 0)
+		return;
+	if (act->rule.action < QUEUE_HOLD && !act->dry_run && (count->messages || act->failed))
+		log_info("-", queue_action_name(act->rule.action),
+		         "what=\"%s\"%s%s messages=%u recipients=%u busy=%u failed=%d by=\"%s\" "
+		         "reason=\"%s\"",
+		         queue_selector_text(&act->rule.selector, what), goal[0] ? " to=" : "",
+		         goal, count->messages, count->recipients, count->busy, act->failed,
+		         act->rule.by, act->rule.reason);
+	rest = (msec_t)(act->changes * 1000 / ACT_RATE) - (clock_mono() - act->began);
+	if (rest <= 0) {
+		act_answer(act);
+		return;
+	}
+	LIST_INSERT_HEAD(&act->operate->resting, act, link);
+	act->rest = loop_timer_new(act->operate->loop, act_answer, act);
+	loop_timer_arm(act->rest, rest);
 }
 
 static void
@@ -469,6 +506,8 @@ act_upon(struct act *act, const struct store_message *message)
 		                  : message->unfinished;
 	if (share.taken == 0 || act->dry_run || (sends && act->rule.until))
 		act->open--;
+	else
+		act->changes++;
 	act->count.messages += share.taken > 0;
 	act->count.recipients += share.taken;
 	act->count.busy += share.busy;
@@ -532,6 +571,7 @@ on_act(struct operate *operate, struct ipc_from from, const struct ipc_frame *fr
 
 	act->operate = operate;
 	act->from = from;
+	act->began = clock_mono();
 	act->rule.action = (enum queue_action)action;
 	act->rule.since = clock_wall();
 	queue_selector_read(&wire, &act->rule.selector);
@@ -588,11 +628,13 @@ operate_frame(struct operate *operate, struct ipc_from from, const struct ipc_fr
 }
 
 struct operate *
-operate_new(struct ipc_hub *hub, struct store *store, struct schedule *schedule,
+operate_new(struct loop *loop, struct ipc_hub *hub, struct store *store, struct schedule *schedule,
             struct holds *holds)
 {
 	struct operate *operate = xcalloc(1, sizeof(*operate));
 
+	operate->loop = loop;
+	LIST_INIT(&operate->resting);
 	operate->hub = hub;
 	operate->store = store;
 	operate->schedule = schedule;
@@ -603,5 +645,7 @@ operate_new(struct ipc_hub *hub, struct store *store, struct schedule *schedule,
 void
 operate_free(struct operate *operate)
 {
+	while (operate != NULL && !LIST_EMPTY(&operate->resting))
+		act_free(LIST_FIRST(&operate->resting));
 	free(operate);
 }

@@ -7,14 +7,15 @@
 
 #include "core/buf.h"
 #include "core/ipc.h"
+#include "core/loop.h"
 #include "queue/hold.h"
 #include "queue/schedule.h"
 #include "queue/store.h"
 
 struct operate;
 /* All borrowed. */
-struct operate *operate_new(struct ipc_hub *hub, struct store *store, struct schedule *schedule,
-                            struct holds *holds);
+struct operate *operate_new(struct loop *loop, struct ipc_hub *hub, struct store *store,
+                            struct schedule *schedule, struct holds *holds);
 /* After the store was closed. NULL is harmless. */
 void operate_free(struct operate *operate);
 /* True when the frame was one of its questions; it is then answered, once. */

@@ -9,6 +9,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
 use Test::More;
+use Time::HiRes qw(time);
 
 my ($minute, $hour) = (60_000, 3_600_000);
 my $slow_port = Sekisho::free_port();
@@ -110,7 +111,9 @@ waitpid $pid, 0;
 conserved('between', accepted => $audit->{accepted} + $count, queued => $audit->{queued} + $count);
 $s->ctl('queue', 'reroute', '--account', $bob, '--recipient', 'example.org', '--to', 'fallback');
 is(scalar($s->listed('--lane', 'fallback')), $count, 'begun again, it ends');
+my $began = time;
 says('remove', 0, qr/^removed: $count /m, 'queue', 'remove', '--lane', 'fallback', '--yes');
+cmp_ok(time - $began, '>=', 0.95 * $count / 1000, 'no faster than 1000 a second');
 says('release', 0, qr/^released/, 'queue', 'release', '--account', $bob);
 conserved('in the end', accepted => $audit->{accepted} + $count, removed => $audit->{removed} + $count, queued => $audit->{queued});
 
