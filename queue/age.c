@@ -69,14 +69,16 @@ on_message(void *arg, const struct store_message *listed)
 
 	share->last = listed->id;
 	for (size_t i = 0; message && i < message->recipient_count && count < SITES_MAX; i++) {
-		const char *domain = message->recipients[i].address.domain;
-		const char *site;
+		const struct store_recipient *recipient = &message->recipients[i];
+		const char *domain = recipient->address.domain;
+		const char *site = recipient->next_hop;
 		struct queue_age_row *row;
 		bool known = false;
 
-		if (message->recipients[i].state != STORE_QUEUED)
+		if (recipient->state != STORE_QUEUED)
 			continue;
-		site = share->site(share->arg, domain);
+		if (!site[0])
+			site = share->site(share->arg, domain);
 		row = row_of(share, message->lane, site ? site : domain);
 		for (size_t k = 0; k < count; k++)
 			known |= at[k] == row;

@@ -25,6 +25,7 @@ struct history_act {
 	char what[16];      /* "held", "released" */
 	struct queue_selector selector;
 	char by[64], reason[128];
+	char goal[CONF_HOST_TEXT_SIZE]; /* of "rerouted": the lane or the host */
 };
 /* Kept on its way like an outcome: durable with one of the next commits of fresh. */
 void history_note(struct store *store, const struct history_act *act);

@@ -299,6 +299,7 @@ add_act(struct life *life, const MDB_val *v, msec_t end)
 		if (life->events[i].when == act.when && strcmp(life->events[i].what, act.what) == 0)
 			return false;
 	event = add_event(life, act.what, act.when);
+	snprintf(event->host, sizeof(event->host), "%.255s", act.goal);
 	snprintf(event->text, sizeof(event->text), "by %s%s%s", act.by, act.reason[0] ? ": " : "",
 	         act.reason);
 	return true;

@@ -247,6 +247,7 @@ note(const struct change *change, const char *what, msec_t until)
 	snprintf(act.what, sizeof(act.what), "%s", what);
 	memcpy(act.by, change->by, sizeof(act.by));
 	memcpy(act.reason, change->hold.reason, sizeof(act.reason));
+	snprintf(act.goal, sizeof(act.goal), "%s", holds_goal(&change->hold));
 	history_note(change->holds->store, &act);
 }
 

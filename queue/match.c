@@ -66,7 +66,8 @@ match_recipient(const struct queue_selector *selector, const struct store_recipi
 	return recipient->state == STORE_QUEUED &&
 	       (!selector->recipient[0] || is_party(selector->recipient, &recipient->address)) &&
 	       (!selector->reply[0] || is_reply(selector->reply, recipient->reply)) &&
-	       (!selector->site[0] || is_at(selector->site, recipient->address.domain, site, arg));
+	       (!selector->site[0] || strcmp(selector->site, recipient->next_hop) == 0 ||
+	        is_at(selector->site, recipient->address.domain, site, arg));
 }
 
 size_t

@@ -360,15 +360,17 @@ act_encode(const struct history_act *act, struct buf *out)
 	queue_selector_put(out, &act->selector);
 	wire_put_str(out, act->by);
 	wire_put_str(out, act->reason);
+	wire_put_str(out, act->goal);
 }
 
 bool
 act_decode(const void *data, size_t len, struct history_act *out)
 {
 	struct wire wire = wire_from(data, len);
+	const unsigned version = version_of(&wire);
 
 	memset(out, 0, sizeof(*out));
-	if (version_of(&wire) == 0)
+	if (version == 0)
 		return false;
 	out->when = (msec_t)wire_u64(&wire);
 	out->until = (msec_t)wire_u64(&wire);
@@ -376,6 +378,8 @@ act_decode(const void *data, size_t len, struct history_act *out)
 	queue_selector_read(&wire, &out->selector);
 	wire_str(&wire, out->by, sizeof(out->by));
 	wire_str(&wire, out->reason, sizeof(out->reason));
+	if (version >= 7)
+		wire_str(&wire, out->goal, sizeof(out->goal));
 	return wire_done(&wire);
 }
 

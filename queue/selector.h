@@ -21,7 +21,7 @@ struct queue_selector {
 	char sender[ADDRESS_TEXT_SIZE];
 	/* Of one recipient, that has not ended; acts that end recipients concern only these. */
 	char recipient[ADDRESS_TEXT_SIZE];
-	char site[QUEUE_SITE_SIZE]; /* or a domain that it serves */
+	char site[QUEUE_SITE_SIZE]; /* or a domain that it serves; or where an operator sends it */
 	char reply[128];       /* the last one: its three digits, or any part of it, case aside */
 	unsigned lanes;        /* a bit set; 0: any */
 	msec_t older, younger; /* than that is the message; 0: of any age */

@@ -22,7 +22,7 @@ struct queue_event {   /* in the life of a message; texts are "" where they mean
 	char lane[12];                     /* where; of moved: to */
 	char from[12];                     /* of moved */
 	char host[256], peer[64], tls[16]; /* whom the attempt met; of rerouted:
-	                                      host is the next hop */
+	                                      host is the next hop, or the lane */
 	char text[384];                    /* a reply; by whom, and why */
 	bool has_other;
 	struct queue_id other; /* notified: the notification; generated: what it is about */

@@ -84,6 +84,8 @@ $m = $s->submit($me, 'two of three', 'a@dead.example', 'b@later.example', 'c@dea
 waits($m);
 says('one domain', 0, qr/^rerouted: 2 recipients of 1 messages$/m, 'queue', 'reroute', '--recipient', 'dead.example', '--to', $relay);
 is(hops($m), "$relay - $relay", 'the others stay');
+is_deeply([sort grep { !/^\(/ } map { $_->{site} } @{ $s->json("age")->{rows} }], [sort $relay, "127.0.0.1:$later_port"], 'counted where they go');
+is_deeply([$s->listed('--site', $relay)], [$m], 'and found by that');
 my $heard = $hop->heard(qr/^RCPT TO:<b\@later/);
 flush($m);
 ok(Sekisho::wait_for(20, sub { join(' ', map { $_->{state} } @{ $s->show($m)->{rcpt} }) eq 'delivered queued delivered' }), 'each goes where it is to go') or diag explain $s->show($m);
@@ -99,6 +101,7 @@ says('directive', 0, qr/^rerouted: 1 recipients of 1 messages$/m, 'queue', 'rero
 is(hops($before), '-', 'the message is not changed');
 says('listed', 0, qr/^recipient dead\.example +\S+ +\d\S+ +reroute +\Q$relay\E /m, 'queue', 'holds');
 like($s->ctl('queue', 'show', $before), qr/^recipient dead\.example .*\Q$relay\E/m, 'and shown with the message');
+ok(Sekisho::wait_for(20, sub { $s->ctl('trace', $before) =~ /rerouted .*\Q$relay\E +by / }), 'and traced') or diag $s->ctl('trace', $before);
 like($s->log, qr/ directive rule="reroute recipient dead\.example to \Q$relay\E" until=/, 'and logged');
 restart_queue();
 $s->submit($me, 'comes', 'carol@dead.example');

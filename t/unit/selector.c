@@ -20,7 +20,8 @@ begin(void)
 {
 	static char account[] = "alice@example.net",
 	            deferred[] = "451 4.7.1 Greylisted, come again", none[] = "",
-	            full[] = "4.4.1 mx.example.org: connect: timed out";
+	            full[] = "4.4.1 mx.example.org: connect: timed out",
+	            relay[] = "relay.example.net:25";
 
 	memset(&message, 0, sizeof(message));
 	memset(recipients, 0, sizeof(recipients));
@@ -36,6 +37,8 @@ begin(void)
 	recipients[0].reply = deferred;
 	recipients[1].reply = none;
 	recipients[2].reply = full;
+	recipients[0].next_hop = recipients[1].next_hop = none;
+	recipients[2].next_hop = relay;
 	message.recipients = recipients;
 	message.recipient_count = 3;
 }
@@ -90,6 +93,7 @@ test_conditions(void)
 	SELECTS(2, "site other.example.org", .site = "other.example.org");
 	SELECTS(1, "site example.com", .site = "example.com");
 	SELECTS(0, "site example", .site = "example");
+	SELECTS(1, "site relay.example.net:25", .site = "relay.example.net:25");
 	SELECTS(3, "lane retry", .lanes = 1u << QUEUE_RETRY);
 	SELECTS(0, "lane fresh", .lanes = 1u << QUEUE_FRESH);
 	SELECTS(3, "lane fresh lane retry", .lanes = 1u << QUEUE_RETRY | 1u << QUEUE_FRESH);
