@@ -104,6 +104,11 @@ take_selector(struct request *request, struct queue_selector *out)
 	out->younger = request_duration(request, "younger");
 	out->larger = request_size(request, "larger");
 	out->smaller = request_size(request, "smaller");
+	if (out->younger == 0 && *request_text(request, "younger") != '\0') {
+		/* It would be no condition, where nothing is meant. */
+		request_refuse(request, "invalid", "nothing is younger than that");
+		return false;
+	}
 	if (queue_selector_is_good(out))
 		return true;
 	request_refuse(request, "invalid",
@@ -236,6 +241,13 @@ take_order(struct request *request, enum queue_action action, struct queue_order
 	out->reason = request_text(request, "reason");
 	out->dry_run = request_flag(request, "dry_run");
 	out->expiry = request_duration(request, "for");
+	if (out->expiry == 0 && *request_text(request, "for") != '\0') {
+		/* Without a time it would be for good. */
+		request_refuse(request, "invalid",
+		               "the argument \"for\" is no time at all; without it a hold is "
+		               "in force until it is released, and others are not in force");
+		return false;
+	}
 	if (out->expiry)
 		out->expiry += clock_wall();
 	if (!take_selector(request, &out->selector))

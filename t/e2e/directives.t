@@ -119,6 +119,10 @@ conserved('in the end', accepted => $audit->{accepted} + $count, removed => $aud
 
 # --- bounds ---
 
+says("for no time: $_->[0]", 1, qr/no time at all/, 'queue', @$_, '--account', $bob, '--for', '0s') for ['hold'], ['bounce', '--yes'], ['remove', '--yes'], ['reroute', '--to', 'retry'];
+is_deeply([in_force()], [], 'nothing is in force');
+says('nothing is meant', 1, qr/nothing is younger than that/, 'queue', 'remove', '--account', $bob, '--yes', '--younger', '0s');
+
 $s->json('queue', 'hold', '--larger', 1_000_000_000 + $_) for 1 .. 100;
 says('one too many', 1, qr/as many .* as there may be/, 'queue', 'hold', '--larger', 1_000_000_000);
 says('but by account', 0, qr/^held/, 'queue', 'hold', '--account', $me);
