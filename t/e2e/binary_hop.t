@@ -55,12 +55,11 @@ sub send_one {
 	return $id;
 }
 
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 
 sub ends {
 	my ($id, $state, $words) = @_;
 	my $m;
-	Sekisho::wait_for(60, sub { $m = show($id); ($m->{attempts} // 0) >= 1 && ($m->{finished} || ($m->{lane} // '') ne 'fresh') });
+	Sekisho::wait_for(60, sub { $m = $s->show($id); ($m->{attempts} // 0) >= 1 && ($m->{finished} || ($m->{lane} // '') ne 'fresh') });
 	is(($m->{rcpt}[0] // {})->{state}, $state, $state);
 	like($m->{rcpt}[0]{reply} || $m->{last_reply}, $words, 'for this reason') or diag explain $m;
 }

@@ -42,13 +42,12 @@ sub mail {
 	return $id;
 }
 
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
-sub state_of { my $m = show($_[0]); return ($m->{rcpt} // [{}])->[0]{state} // '' }
+sub state_of { my $m = $s->show($_[0]); return ($m->{rcpt} // [{}])->[0]{state} // '' }
 sub told { my ($id) = @_; return grep { /^X-Mail-Args: <>/m && /\b\Q$id\E\b/ } $good->delivered }
 
 sub attempted {
 	my ($id, $n, $what) = @_;
-	ok(Sekisho::wait_for(20, sub { my $m = show($id); ($m->{attempts} // 0) >= $n && $m->{lane} ne 'fresh' }), $what) or diag explain show($id);
+	ok(Sekisho::wait_for(20, sub { my $m = $s->show($id); ($m->{attempts} // 0) >= $n && $m->{lane} ne 'fresh' }), $what) or diag explain $s->show($id);
 }
 
 sub kill_queue {
@@ -65,9 +64,9 @@ $s->advance($hour - 2 * $minute);
 is(state_of($id), 'queued', 'R: two minutes before its time it waits');
 is(scalar told($id), 0, 'R: and nobody is told');
 $s->advance(2 * $minute + $second);
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'R: at its time it ends, hours before the next attempt') or diag explain show($id);
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'R: at its time it ends, hours before the next attempt') or diag explain $s->show($id);
 is(state_of($id), 'bounced', 'R: bounced');
-like(show($id)->{rcpt}[0]{reply}, qr/^5\.4\.7 not delivered by the time its sender gave; last: 450 /, 'R: as 5.4.7, with the last answer');
+like($s->show($id)->{rcpt}[0]{reply}, qr/^5\.4\.7 not delivered by the time its sender gave; last: 450 /, 'R: as 5.4.7, with the last answer');
 ok(Sekisho::wait_for(20, sub { told($id) }), 'R: its sender is told');
 my ($notice) = told($id);
 like($notice, qr/^Action: failed\r?$/m, 'R: that it failed');
@@ -82,7 +81,7 @@ my ($pid) = $s->pids('sekisho-queue');
 kill 'STOP', $pid;
 $s->advance(3 * $minute);
 kill 'KILL', $pid;
-ok(Sekisho::wait_for(30, sub { 2 == grep { show($_)->{finished} } @twice }), 'R: a time that passes while the queue is down is over at its start');
+ok(Sekisho::wait_for(30, sub { 2 == grep { $s->show($_)->{finished} } @twice }), 'R: a time that passes while the queue is down is over at its start');
 is(state_of($_), 'bounced', 'R, killed: bounced') for @twice;
 ok(Sekisho::wait_for(20, sub { my $n = $_; 1 == told($twice[0]) && 1 == told($twice[1]) }), 'R, killed: told once');
 
@@ -93,20 +92,20 @@ $c->cmd("RCPT TO:<carol\@$_.example>") for 'slow', 'silent';
 $c->cmd('DATA');
 $c->raw("From: <$me>\r\nSubject: two\r\n\r\ntwo\r\n.\r\n");
 ($id) = $c->reply =~ /^250 2\.0\.0 Queued as (\w+)/;
-ok(Sekisho::wait_for(20, sub { (show($id)->{rcpt}[0]{reply} // '') =~ /^450 / }), 'R, two hosts: one has refused') or diag explain show($id);
+ok(Sekisho::wait_for(20, sub { ($s->show($id)->{rcpt}[0]{reply} // '') =~ /^450 / }), 'R, two hosts: one has refused') or diag explain $s->show($id);
 ok(my $held = $silent->accept, 'R, two hosts: one says nothing');
 $s->advance($hour + $second);
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'R, two hosts: at its time both end') or diag explain show($id);
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'R, two hosts: at its time both end') or diag explain $s->show($id);
 ok(Sekisho::wait_for(20, sub { 2 == (() = join('', told($id)) =~ /^Status: 5\.4\.7\r?$/mg) }), 'R, two hosts: the sender is told of both');
 
 $id = mail('BY=3600;R', 'in time', 'dave@good.example');
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'R: what arrives in time');
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'R: what arrives in time');
 is(state_of($id), 'delivered', 'R: is delivered');
 is(scalar told($id), 0, 'R: and nobody is told');
 my ($by) = join('', $fast->heard) =~ /BY=(\d+);R/;
 ok(defined $by && $by <= 3600 && $by > 3500, 'R: the next hop hears what is left of the time') or diag $fast->heard;
 $id = mail('BY=3600;R', 'no promise', 'dave@other.example');
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'R: a next hop that promises nothing');
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'R: a next hop that promises nothing');
 is(state_of($id), 'bounced', 'R: gets nothing');
 
 # --- told by then ---
@@ -117,12 +116,12 @@ attempted($_, 1, 'N: refused for now') for $id, $past;
 $s->advance($hour - 2 * $minute);
 is(scalar told($id), 0, 'N: two minutes before its time nobody is told');
 $s->advance(2 * $minute + $second);
-ok(Sekisho::wait_for(20, sub { told($id) }), 'N: at its time its sender is told') or diag explain show($id);
+ok(Sekisho::wait_for(20, sub { told($id) }), 'N: at its time its sender is told') or diag explain $s->show($id);
 like((told($id))[0], qr/^Action: delayed\r?$/m, 'N: that it is late');
 is(state_of($id), 'queued', 'N: it is tried on');
 $slow->offers('DELIVERBY');
 $s->advance(5 * $hour);
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} && show($past)->{finished} }), 'N: and arrives') or diag $s->ctl('queue', 'list');
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} && $s->show($past)->{finished} }), 'N: and arrives') or diag $s->ctl('queue', 'list');
 is(state_of($id), 'delivered', 'N: late');
 is(scalar told($id), 1, 'N: told once');
 is(scalar told($past), 0, 'N: of a time that had passed before, who let it pass has told');

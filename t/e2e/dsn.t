@@ -45,7 +45,6 @@ sub send_one {
 	return $id;
 }
 
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 sub state_of { my ($m) = @_; return join ' ', map { $_->{state} } @{ $m->{rcpt} // [] } }
 
 sub conserved {
@@ -104,12 +103,12 @@ sub is_notice {
 # --- four days ---
 
 my $id = send_one($me, $me, 'waiting', 'carol@slow.example');
-my $accepted = ms(show($id)->{accepted}); # we may hear of it seconds later
+my $accepted = ms($s->show($id)->{accepted}); # we may hear of it seconds later
 my ($n, $m, $last, %count_at) = (0);
 my %audit = (accepted => 1, generated => 0, delivered => 0, bounced => 0, expired => 0, queued => 1);
 while ($n < 120) {
 	$n++;
-	ok(0, "attempt $n"), last unless Sekisho::wait_for(20, sub { $m = show($id); ($m->{attempts} // 0) >= $n && ($m->{finished} || $m->{lane} ne 'fresh' && ms($m->{due}) > $s->now) });
+	ok(0, "attempt $n"), last unless Sekisho::wait_for(20, sub { $m = $s->show($id); ($m->{attempts} // 0) >= $n && ($m->{finished} || $m->{lane} ne 'fresh' && ms($m->{due}) > $s->now) });
 	my $before = defined $last ? 0 + $last : 0;
 	my $age = $last = $s->now - $accepted;
 	my $told = $age >= 24 * $hour ? 2 : $age >= 4 * $hour ? 1 : 0;
@@ -143,9 +142,9 @@ is(($s->json('quota', 'show', $me) // {})->{used}, 0, 'and is not charged');
 # --- the null sender ---
 
 $id = send_one($me, '', 'null', 'carol@slow.example');
-$accepted = ms(show($id)->{accepted});
+$accepted = ms($s->show($id)->{accepted});
 for ($n = 1; $n < 60; $n++) {
-	last unless Sekisho::wait_for(20, sub { $m = show($id); ($m->{attempts} // 0) >= $n && ($m->{finished} || $m->{lane} ne 'fresh' && ms($m->{due}) > $s->now) });
+	last unless Sekisho::wait_for(20, sub { $m = $s->show($id); ($m->{attempts} // 0) >= $n && ($m->{finished} || $m->{lane} ne 'fresh' && ms($m->{due}) > $s->now) });
 	last if $m->{finished};
 	$s->advance(ms($m->{due}) + 2000 - $s->now);
 }

@@ -51,7 +51,6 @@ sub send_as {
 	my ($id) = $said =~ /Queued as (\w+)/ or BAIL_OUT $said . $s->log;
 	return $id;
 }
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 sub leaves_from {
 	my ($what, @from) = @_;
 	my @seen;
@@ -74,14 +73,14 @@ $hop->offers({ RCPT => '451 4.7.1 later' });
 my %id = map { ("later in $_" => send_as('later', 'a@one.example', "later in $_")) } qw(retry fallback);
 my $left = send_as('gone', 'a@one.example', 'of who is gone');
 my $kept = send_as('good', 'a@one.example', 'of good, in fallback');
-ok(Sekisho::wait_for(20, sub { (show($id{'later in retry'})->{lane} // '') eq 'retry' }), 'in the retry lane') or diag $s->log;
+ok(Sekisho::wait_for(20, sub { ($s->show($id{'later in retry'})->{lane} // '') eq 'retry' }), 'in the retry lane') or diag $s->log;
 class($_, 'probation') for qw(later gone);
 $s->ctl('account', 'remove', $who{gone});
 is($?, 0, 'gone is removed');
 is($s->stop, 0, 'all of it stops');
 $s->start;
 kill 'KILL', $s->pids('sekisho-queue'), $s->pids('sekisho-auth');
-ok(Sekisho::wait_for(30, sub { (show($id{'later in fallback'})->{lane} // '') eq 'fallback' }), 'in the fallback lane') or diag $s->log;
+ok(Sekisho::wait_for(30, sub { ($s->show($id{'later in fallback'})->{lane} // '') eq 'fallback' }), 'in the fallback lane') or diag $s->log;
 $hop->offers;
 leaves_from($_, $tainted) for sort keys %id;
 leaves_from('of who is gone', $tainted);
@@ -100,7 +99,7 @@ SKIP: {
 	skip 'this machine has no ::1', 1 unless $six;
 	my $id = send_as('good', 'a@six.example', 'by IPv6 only');
 	my $m;
-	ok(Sekisho::wait_for(30, sub { $m = show($id); $m->{attempts} && $m->{last_reply} =~ /\[::1\]: the egress pool clean has no address of this kind/ }), 'it waits, with the reason')
+	ok(Sekisho::wait_for(30, sub { $m = $s->show($id); $m->{attempts} && $m->{last_reply} =~ /\[::1\]: the egress pool clean has no address of this kind/ }), 'it waits, with the reason')
 		or diag explain $m;
 	ok(!IO::Select->new($six)->can_read(0), 'and nobody called');
 }

@@ -39,14 +39,13 @@ sub send_to {
 	my ($id) = $said =~ /Queued as (\w+)/ or BAIL_OUT $said . $s->log;
 	return $id;
 }
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 
 my $routed = send_to('a@routed.example', 'by its route');
 my $id = send_to('a@[127.0.0.1]', 'handed over');
 ok(Sekisho::wait_for(30, sub { grep { /handed over/ } $other->delivered }), 'the fallback host gets it') or diag $s->ctl('queue', 'show', $id), $s->log;
 ok(scalar $hop->heard(qr/^RCPT TO:<a\@\[127/), 'after the MX host was asked');
-ok(Sekisho::wait_for(30, sub { show($id)->{finished} }), 'and that is the end of it');
-ok(Sekisho::wait_for(30, sub { (show($routed)->{lane} // '') eq 'fallback' }), 'what has a route is in the fallback lane too');
+ok(Sekisho::wait_for(30, sub { $s->show($id)->{finished} }), 'and that is the end of it');
+ok(Sekisho::wait_for(30, sub { ($s->show($routed)->{lane} // '') eq 'fallback' }), 'what has a route is in the fallback lane too');
 my $asked = $hop->heard(qr/^RCPT TO:<a\@routed/);
 ok(Sekisho::wait_for(30, sub { $hop->heard(qr/^RCPT TO:<a\@routed/) > $asked + 1 }), 'and goes by its route');
 
@@ -54,7 +53,7 @@ my $before = send_to('a@[127.0.0.1]', 'back again');
 configure();
 $s->ctl('reload');
 is($?, 0, 'a reload takes fallback.host away');
-ok(Sekisho::wait_for(30, sub { (show($before)->{lane} // '') eq 'fallback' }), 'in the fallback lane') or diag $s->log;
+ok(Sekisho::wait_for(30, sub { ($s->show($before)->{lane} // '') eq 'fallback' }), 'in the fallback lane') or diag $s->log;
 $hop->offers;
 ok(Sekisho::wait_for(30, sub { grep { /^back again\r?$/m } $hop->taken }), 'mail goes to the MX host') or diag $s->log;
 is(scalar(grep { /back again/ } $other->delivered), 0, 'and to nobody else');

@@ -42,9 +42,8 @@ sub mail {
 	return $c->reply;
 }
 
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 sub arrived { my ($name) = @_; return scalar grep { /^\Q$name\E\r?$/m } $s->delivered }
-sub waits { my ($id) = @_; return (show($id)->{state} // '') eq 'held-by-sender' }
+sub waits { my ($id) = @_; return ($s->show($id)->{state} // '') eq 'held-by-sender' }
 
 sub kill_queue {
 	my ($old) = $s->pids('sekisho-queue');
@@ -83,7 +82,7 @@ like($said, qr/^250 2\.0\.0 Queued as \w+; held for you until \S+\r?$/, 'held, a
 my ($id, $until) = $said =~ /Queued as (\w+); held for you until (\S+)/;
 ok(ms($until) >= $at + 7198 * $second && ms($until) <= $s->now + 7200 * $second, 'in two hours') or diag $until;
 is($s->json('quota', 'show', $me)->{used}, $before + 1, 'charged at once');
-my $m = show($id);
+my $m = $s->show($id);
 is_deeply([@$m{qw(state lane attempts)}], ['held-by-sender', 'fresh', 0], 'shown as held by its sender');
 ok(abs(ms($m->{due}) - ms($until)) <= $second, 'with its time') or diag $m->{due};
 like($s->ctl('queue', 'list', '--state', 'held-by-sender'), qr/\Q$id\E/, 'listed by that state');
@@ -96,7 +95,7 @@ $s->advance(ms($until) - $s->now - 5 * $second);
 leaves_with('two-hours', 0, 'five seconds before its time it waits');
 $s->advance(7 * $second);
 leaves_with('two-hours', 1, 'then it leaves');
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'and is done with');
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'and is done with');
 like($s->log, qr/\b$id hold-over what="message $id" by=sender/, 'the log says why it left');
 
 # --- times that passed while nobody was there ---
@@ -131,35 +130,35 @@ leaves_with('tomorrow', 1, 'only when its day has come');
 
 ($id) = mail('HOLDFOR=172800', 'refused', 'carol@refusing.example') =~ /Queued as (\w+)/;
 $s->advance(2 * $day + 2 * $second);
-ok(Sekisho::wait_for(20, sub { $m = show($id); ($m->{attempts} // 0) == 1 && $m->{lane} eq 'retry' }), 'after two days it is attempted, and refused for now') or diag explain $m;
+ok(Sekisho::wait_for(20, sub { $m = $s->show($id); ($m->{attempts} // 0) == 1 && $m->{lane} eq 'retry' }), 'after two days it is attempted, and refused for now') or diag explain $m;
 is($m->{rcpt}[0]{state}, 'queued', 'it has not expired, though four days of waiting are two');
 my $notices = sub { scalar grep { /^Subject: .*(?:elay|not)/im && /\Q$id\E/ } $s->delivered };
 is($notices->(), 0, 'nobody is told of a delay');
 for (1 .. 4) {
 	$s->advance(12 * $minute);
 	my $n = $_ + 1;
-	last unless ok(Sekisho::wait_for(20, sub { $m = show($id); ($m->{attempts} // 0) >= $n && ms($m->{due}) > $s->now }), "attempt $n");
+	last unless ok(Sekisho::wait_for(20, sub { $m = $s->show($id); ($m->{attempts} // 0) >= $n && ms($m->{due}) > $s->now }), "attempt $n");
 }
 is($notices->(), 1, 'the delay is told, once, half an hour after its time') or diag $s->log;
 for (1 .. 3) {
-	last if show($id)->{finished};
+	last if $s->show($id)->{finished};
 	$s->advance(12 * $minute);
-	Sekisho::wait_for(5, sub { $m = show($id); $m->{finished} || ms($m->{due}) > $s->now });
+	Sekisho::wait_for(5, sub { $m = $s->show($id); $m->{finished} || ms($m->{due}) > $s->now });
 }
-is(show($id)->{rcpt}[0]{state}, 'expired', 'and an hour after it, it expires');
+is($s->show($id)->{rcpt}[0]{state}, 'expired', 'and an hour after it, it expires');
 
 # --- operators ---
 
 ($id) = mail('HOLDFOR=600', 'operator') =~ /Queued as (\w+)/;
 $s->ctl('queue', 'hold', $id, '--reason', 'test');
-is(show($id)->{state}, 'held', "an operator's hold stands before it");
+is($s->show($id)->{state}, 'held', "an operator's hold stands before it");
 $s->advance(11 * $minute);
 leaves_with('operator', 0, 'beyond its time, too');
 $s->ctl('queue', 'release', $id, '--reason', 'test');
 ok(Sekisho::wait_for(20, sub { arrived('operator') }), 'it leaves when both are over');
 my ($gone) = mail('HOLDFOR=600', 'removed') =~ /Queued as (\w+)/;
 $s->ctl('queue', 'remove', $gone, '--yes', '--reason', 'test');
-ok(Sekisho::wait_for(20, sub { show($gone)->{finished} }), 'what is held may be removed');
+ok(Sekisho::wait_for(20, sub { $s->show($gone)->{finished} }), 'what is held may be removed');
 my ($half) = do {
 	$c = $s->login($me);
 	$c->cmd("MAIL FROM:<$me> HOLDFOR=600");
@@ -169,7 +168,7 @@ my ($half) = do {
 	$c->reply =~ /Queued as (\w+)/;
 };
 $s->ctl('queue', 'remove', '--recipient', 'example.net', '--yes', '--reason', 'test');
-ok(Sekisho::wait_for(20, sub { (show($half)->{rcpt}[1]{state} // '') eq 'removed' }), 'and half of it') or diag explain show($half);
+ok(Sekisho::wait_for(20, sub { ($s->show($half)->{rcpt}[1]{state} // '') eq 'removed' }), 'and half of it') or diag explain $s->show($half);
 ok(waits($half), 'while the other half waits');
 $s->advance(11 * $minute);
 leaves_with('half', 1, 'for its time');

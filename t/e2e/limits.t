@@ -28,7 +28,6 @@ my $c = $s->login($me) or BAIL_OUT $s->log;
 my $seen = 0;
 sub heard { my @all = $hop->heard; return @all[$seen .. $#all] }
 sub verbs { return join ' ', map { /^(\w+)/ ? uc $1 : '?' } heard() }
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 
 # To so many in a domain; returns what became of it when that is settled (or was deferred).
 sub send_to {
@@ -37,8 +36,8 @@ sub send_to {
 	$seen = () = $hop->heard;
 	my $said = $c->send_mail($me, [ map { "r$_\@$domain" } 1 .. $count ], "to $count in $domain\r\n.\r\n..two");
 	my ($id) = $said =~ /^250 2\.0\.0 Queued as (\w+)/ or BAIL_OUT $said . $s->log;
-	ok(Sekisho::wait_for(30, sub { my $m = show($id); $m->{finished} || $m->{attempts} }), "to $count in $domain: attempted") or diag $s->log;
-	return show($id);
+	ok(Sekisho::wait_for(30, sub { my $m = $s->show($id); $m->{finished} || $m->{attempts} }), "to $count in $domain: attempted") or diag $s->log;
+	return $s->show($id);
 }
 
 sub states { my %n; $n{ $_->{state} }++ for @{ $_[0]{rcpt} }; return join ' ', map { "$_:$n{$_}" } sort keys %n }

@@ -105,32 +105,31 @@ sub send_one {
 	return $id;
 }
 
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 sub at { my ($host) = @_; return scalar grep { /number-$number-/ } $sink{$host}->delivered }
-sub recipient { my ($id, $n) = @_; return (show($id)->{rcpt} // [])->[$n // 0] // {} }
+sub recipient { my ($id, $n) = @_; return ($s->show($id)->{rcpt} // [])->[$n // 0] // {} }
 
 sub goes_to {
 	my ($domain, $host, $what) = @_;
 	my $id = send_one("carol\@$domain");
-	ok(Sekisho::wait_for(20, sub { at($host) && show($id)->{finished} }), "$what: at $host") or diag $s->ctl('queue', 'show', $id), $s->log;
-	is(show($id)->{attempts}, 1, 'at the first attempt');
+	ok(Sekisho::wait_for(20, sub { at($host) && $s->show($id)->{finished} }), "$what: at $host") or diag $s->ctl('queue', 'show', $id), $s->log;
+	is($s->show($id)->{attempts}, 1, 'at the first attempt');
 	is(scalar(grep { at($_) } keys %sink), 1, 'and nowhere else');
 }
 
 sub bounces {
 	my ($domain, $why, $what) = @_;
 	my $id = send_one("carol\@$domain");
-	ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), "$what: finished") or diag $s->ctl('queue', 'show', $id), $s->log;
+	ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), "$what: finished") or diag $s->ctl('queue', 'show', $id), $s->log;
 	is(recipient($id)->{state}, 'bounced', 'bounced');
-	like(recipient($id)->{reply}, $why, 'it says why') or diag explain show($id);
-	is(show($id)->{attempts}, 1, 'after one attempt');
+	like(recipient($id)->{reply}, $why, 'it says why') or diag explain $s->show($id);
+	is($s->show($id)->{attempts}, 1, 'after one attempt');
 }
 
 sub waits {
 	my ($domain, $why, $what) = @_;
 	my $id = send_one("carol\@$domain");
 	my $m;
-	ok(Sekisho::wait_for(30, sub { $m = show($id); ($m->{attempts} // 0) >= 2 }), "$what: attempted again") or diag $s->ctl('queue', 'show', $id), $s->log;
+	ok(Sekisho::wait_for(30, sub { $m = $s->show($id); ($m->{attempts} // 0) >= 2 }), "$what: attempted again") or diag $s->ctl('queue', 'show', $id), $s->log;
 	is(recipient($id)->{state}, 'queued', 'it waits');
 	like($m->{last_reply}, $why, 'it says why') or diag explain $m;
 	return $id;
@@ -167,7 +166,7 @@ is(at('h4'), 0, 'keeps the next one from getting it too');
 $nsd->stop;
 my $id = waits('down.example', qr/4\.4\.3 .*name servers/, 'no name server (the answers have a TTL of 1 s)');
 $nsd = Peers->nsd($dns_port, $zone);
-ok(Sekisho::wait_for(60, sub { show($id)->{finished} }), 'it is back: delivered') or diag $s->ctl('queue', 'show', $id), $s->log;
+ok(Sekisho::wait_for(60, sub { $s->show($id)->{finished} }), 'it is back: delivered') or diag $s->ctl('queue', 'show', $id), $s->log;
 
 # A new configuration while a question is under way: the attempt ends as it began.
 sub generation { return ($s->json('status') // {})->{configuration}{generation} // 0 }
@@ -178,7 +177,7 @@ $id = send_one('carol@fresh.example');
 kill 'HUP', $s->{daemon};
 ok(Sekisho::wait_for(20, sub { generation() > $generation }), 'a reload meanwhile') or diag $s->log;
 kill 'CONT', $nsd->family;
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} && at('h5') }), 'delivered') or diag $s->ctl('queue', 'show', $id), $s->log;
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} && at('h5') }), 'delivered') or diag $s->ctl('queue', 'show', $id), $s->log;
 goes_to('both.example', 'h4', 'the next one, by the new configuration');
 is(scalar(grep { $before{$_} } $s->pids('sekisho-relay')), scalar(keys %before), 'by the same processes') or diag $s->log;
 
@@ -220,13 +219,13 @@ SKIP: {
 	arrives('opensmtpd.example', $opensmtpd);
 	$id = send_one('one@postfix.example', 'refused@postfix.example', 'later@postfix.example', 'two@postfix.example');
 	my $m;
-	ok(Sekisho::wait_for(30, sub { $m = show($id); ($m->{unfinished} // -1) == 1 }), 'four recipients of one message') or diag explain $m;
+	ok(Sekisho::wait_for(30, sub { $m = $s->show($id); ($m->{unfinished} // -1) == 1 }), 'four recipients of one message') or diag explain $m;
 	is_deeply([map { $_->{state} } @{ $m->{rcpt} }], [qw(delivered bounced queued delivered)], 'each has an outcome of its own');
 	like($m->{rcpt}[1]{reply}, qr/^550 5\.7\.1 .*not here/, 'with its reply');
 	ok(Sekisho::wait_for(20, sub { 2 == grep { /number-$number-/ } $postfix->delivered }), 'two arrived') or diag $postfix->log;
 	$id = send_one('one@partly.example', 'later@partly.example');
-	ok(Sekisho::wait_for(30, sub { show($id)->{finished} }), 'whom the first host wants later') or diag $s->ctl('queue', 'show', $id), $s->log;
-	is(show($id)->{attempts}, 1, 'the next one takes in the same attempt');
+	ok(Sekisho::wait_for(30, sub { $s->show($id)->{finished} }), 'whom the first host wants later') or diag $s->ctl('queue', 'show', $id), $s->log;
+	is($s->show($id)->{attempts}, 1, 'the next one takes in the same attempt');
 	like((grep { /number-$number-/ } $sink{h4}->delivered)[0] // '', qr/^X-Rcpt-Args: <later\@partly\.example>/m, 'that recipient');
 	unlike((grep { /number-$number-/ } $sink{h4}->delivered)[0] // '', qr/^X-Rcpt-Args: <one\@/m, 'and nobody else');
 }
@@ -236,12 +235,12 @@ my %equal = map { $_ => NextHop->new(address => $_, port => $port) } '127.0.0.13
 my $elsewhere = 0;
 for (1 .. 8) {
 	$id = send_one('carol@equal.example');
-	ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'one of two equal hosts takes it') or diag $s->log;
+	ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'one of two equal hosts takes it') or diag $s->log;
 	my ($taker) = grep { grep { /number-$number-/ } $equal{$_}->taken } keys %equal;
 	$equal{$taker}->offers({ RCPT => '450 4.2.1 later' });
 	$id = send_one('carol@equal.example');
-	ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'the next one is taken too') or diag $s->log;
-	$elsewhere++ if (show($id)->{attempts} // 0) == 1;
+	ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'the next one is taken too') or diag $s->log;
+	$elsewhere++ if ($s->show($id)->{attempts} // 0) == 1;
 	$equal{$taker}->offers;
 }
 is($elsewhere, 8, 'by the other host, in the same attempt');

@@ -99,7 +99,6 @@ $s->start;
 $s->account($me);
 my $c = $s->login($me) or BAIL_OUT $s->log;
 
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 
 my ($number, $more) = (0, '');
 sub outcome { # sends one message to the part and returns its state and last reply after the attempt
@@ -107,7 +106,7 @@ sub outcome { # sends one message to the part and returns its state and last rep
 	part(@part);
 	my ($id) = $c->send_mail($me, 'carol@d' . ++$number . '.example', "message $number$more") =~ /^250 2\.0\.0 Queued as (\w+)/ or return ('not accepted', '');
 	my $m;
-	Sekisho::wait_for(30, sub { $m = show($id); $m->{finished} || ($m->{lane} // '') eq 'retry' });
+	Sekisho::wait_for(30, sub { $m = $s->show($id); $m->{finished} || ($m->{lane} // '') eq 'retry' });
 	# What waits would be woken by the next message that its host takes, and make connections of its own.
 	$s->ctl('queue', 'remove', $id, '--yes', '--reason', 'seen') if !$m->{finished};
 	return (join(' ', map { $_->{state} } @{ $m->{rcpt} // [] }), $m->{rcpt}[0]{reply} // $m->{last_reply} // '');

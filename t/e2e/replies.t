@@ -34,11 +34,10 @@ sub mail {
 	my ($id) = $c->send_mail($me, $to // 'b@one.example', "x\r\n") =~ /^250 2\.0\.0 Queued as (\w+)/ or die 'not taken';
 	return $id;
 }
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 sub fate { # "queued REPLY" once it was attempted
 	my ($id) = @_;
 	my $m;
-	Sekisho::wait_for(20, sub { $m = show($id); $m->{finished} || ($m->{lane} // '') ne 'fresh' });
+	Sekisho::wait_for(20, sub { $m = $s->show($id); $m->{finished} || ($m->{lane} // '') ne 'fresh' });
 	return "$m->{rcpt}[0]{state} $m->{rcpt}[0]{reply}";
 }
 sub logged { my ($what) = @_; return scalar(() = $s->log =~ /$what/g) }
@@ -79,8 +78,8 @@ $s->start;
 my $late = mail(undef, 'd@one.example');
 like(fate($late), qr/^queued not attempted: site \Q$site\E waits until \S+ \(reply rule ours-rest\)$/, 'a restart does not end that');
 $s->advance(70 * $minute);
-ok(Sekisho::wait_for(30, sub { show($met)->{finished} && show($rest)->{finished} }), 'after that time it goes') or diag $s->ctl('queue', 'list');
-ok(Sekisho::wait_for(30, sub { show($deferred)->{finished} }), 'what a rule deferred was tried again');
+ok(Sekisho::wait_for(30, sub { $s->show($met)->{finished} && $s->show($rest)->{finished} }), 'after that time it goes') or diag $s->ctl('queue', 'list');
+ok(Sekisho::wait_for(30, sub { $s->show($deferred)->{finished} }), 'what a rule deferred was tried again');
 
 ok(Sekisho::wait_for(30, sub { my $a = $s->json('queue', 'audit'); $a && $a->{queued} == 0 }), 'and all the others') or diag $s->ctl('queue', 'list');
 like(fate(mail('450 4.7.1 address is listed at spamcop')), qr/^queued 450/, 'block: a 4xx waits');

@@ -68,13 +68,12 @@ sub send_one {
 	return $id;
 }
 
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 
 # What became of a message in its first attempt, and the last words.
 sub ends {
 	my ($id, $state, $words) = @_;
 	my $m;
-	Sekisho::wait_for(30, sub { $m = show($id); ($m->{attempts} // 0) >= 1 && ($m->{finished} || $m->{lane} ne 'fresh') });
+	Sekisho::wait_for(30, sub { $m = $s->show($id); ($m->{attempts} // 0) >= 1 && ($m->{finished} || $m->{lane} ne 'fresh') });
 	is(($m->{rcpt}[0] // {})->{state}, $state, $state);
 	like($m->{last_reply} // $m->{rcpt}[0]{reply}, $words, 'for this reason') or diag explain $m;
 }

@@ -38,13 +38,12 @@ sub send_one {
 	return $id;
 }
 
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 
 sub attempted {
 	my ($id, $n) = @_;
 	my $m;
 	# Attempts count before the move to another lane: wait for both.
-	my $yes = Sekisho::wait_for(20, sub { $m = show($id); ($m->{attempts} // -1) >= $n && ($m->{finished} || $m->{lane} ne 'fresh' && ms($m->{due}) > $s->now) });
+	my $yes = Sekisho::wait_for(20, sub { $m = $s->show($id); ($m->{attempts} // -1) >= $n && ($m->{finished} || $m->{lane} ne 'fresh' && ms($m->{due}) > $s->now) });
 	ok($yes && $m->{attempts} == $n, "attempt $n is made") or diag explain $m;
 	return $m;
 }
@@ -72,7 +71,7 @@ sub another {
 	my $other = send_one('another', 'dave@other.example');
 	attempted($other, 1);
 	$s->ctl('queue', 'remove', $other, '--yes');
-	ok(Sekisho::wait_for(20, sub { show($other)->{finished} }), 'another came and went');
+	ok(Sekisho::wait_for(20, sub { $s->show($other)->{finished} }), 'another came and went');
 }
 
 my $id = send_one('first-message', 'carol@slow.example');
@@ -87,7 +86,7 @@ for my $wait (2, 5, 10) {
 	ok($rest >= 0.9 * $wait * $minute - 3000 && $rest <= 1.1 * $wait * $minute + 5000, "due in $wait min, 10 % either way") or diag $rest;
 	$s->advance(ms($m->{due}) - $s->now - 3000);
 	another();
-	my $made = show($id)->{attempts};
+	my $made = $s->show($id)->{attempts};
 	ok($made == $n || $s->now >= ms($m->{due}), 'not before it is due') or diag $made;
 	if ($wait == 5) { kill_all('sekisho-queue') }
 	if ($wait == 10) { kill_all('sekisho-relay') }
@@ -95,15 +94,15 @@ for my $wait (2, 5, 10) {
 	$before = $s->now;
 	$m = attempted($id, ++$n);
 	another();
-	is(show($id)->{attempts}, $n, 'and only once');
+	is($s->show($id)->{attempts}, $n, 'and only once');
 }
 conserved(1, 'still one');
 $s->stop_sink;
 $s->start_sink;
 is(arrived($s, 'first-message'), 0, 'not delivered yet');
 $s->advance(ms($m->{due}) + 2000 - $s->now);
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'the site is well again: finished') or diag explain show($id);
-is(state_of(show($id)), 'delivered', 'delivered');
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'the site is well again: finished') or diag explain $s->show($id);
+is(state_of($s->show($id)), 'delivered', 'delivered');
 is(arrived($s, 'first-message'), 1, 'once');
 conserved(0, 'nothing left');
 
@@ -136,18 +135,18 @@ is(arrived($s, 'old-message'), 0, 'and nobody got it');
 
 # One site has refused for now, the other says nothing until the time is over.
 $id = send_one('two-ends', 'carol@slow.example', 'dave@silent.example');
-ok(Sekisho::wait_for(20, sub { grep { $_->{reply} } @{ show($id)->{rcpt} // [] } }), 'one site has hung up') or diag explain show($id);
+ok(Sekisho::wait_for(20, sub { grep { $_->{reply} } @{ $s->show($id)->{rcpt} // [] } }), 'one site has hung up') or diag explain $s->show($id);
 ok(my $held = $silent->accept, 'one says nothing');
 $s->advance(96 * $hour + $minute);
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'at the end of their time both end, and not at the next attempt') or diag explain show($id);
-is(state_of(show($id)), 'expired expired', 'expired');
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'at the end of their time both end, and not at the next attempt') or diag explain $s->show($id);
+is(state_of($s->show($id)), 'expired expired', 'expired');
 
 # Refused for good.
 $s->stop_sink;
 $s->start_sink('-f', 'rcpt');
 $id = send_one('bad-message', 'carol@bad.example');
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'refused for good: finished at once');
-$m = show($id);
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'refused for good: finished at once');
+$m = $s->show($id);
 is(state_of($m), 'bounced', 'bounced');
 like($m->{rcpt}[0]{reply}, qr/^5\d\d/, 'with the reply of the site');
 is($m->{attempts}, 1, 'after one attempt');
@@ -155,8 +154,8 @@ is(conserved(0, 'nothing left')->{bounced}, 1, 'the audit knows of it');
 
 # Each recipient by itself.
 $id = send_one('two-sites', 'carol@good.example', 'dave@bad.example');
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'a good and a refusing site: finished');
-my %state = map { $_->{address} => $_->{state} } @{ show($id)->{rcpt} };
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'a good and a refusing site: finished');
+my %state = map { $_->{address} => $_->{state} } @{ $s->show($id)->{rcpt} };
 is_deeply(\%state, { 'carol@good.example' => 'delivered', 'dave@bad.example' => 'bounced' }, 'each recipient has its own outcome');
 $s->stop_sink;
 $s->start_sink('-r', 'rcpt');
@@ -172,8 +171,8 @@ $m = attempted($id, 2);
 $s->stop_sink;
 $s->start_sink;
 $s->advance(ms($m->{due}) + 2000 - $s->now);
-ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'finished when the other is well again') or diag explain show($id);
-is(state_of(show($id)), 'delivered delivered', 'both delivered');
+ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'finished when the other is well again') or diag explain $s->show($id);
+is(state_of($s->show($id)), 'delivered delivered', 'both delivered');
 is(arrived($good, 'two-sites'), 1, 'the good site got each');
 is(arrived($good, 'two-sites-again'), 1, 'once');
 is(arrived($s, 'two-sites-again'), 1, 'and so did the other');

@@ -103,21 +103,20 @@ sub send_one {
 	ok($id, "accepted for $domain") or diag $said;
 	return $id;
 }
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
 
 sub passes {
 	my ($domain, $peer) = @_;
 	my $id = send_one($domain);
 	ok(Sekisho::wait_for(30, sub { grep { /number-$number-/ } $peer->delivered }), "$domain: arrived")
 		or diag $s->ctl('queue', 'show', $id), $s->log, $peer->log;
-	ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'and we know');
+	ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'and we know');
 }
 
 sub waits {
 	my ($domain, $why) = @_;
 	my $id = send_one($domain);
 	my $m;
-	ok(Sekisho::wait_for(30, sub { $m = show($id); ($m->{attempts} // 0) >= 2 }), "$domain: attempted again") or diag $s->ctl('queue', 'show', $id), $s->log;
+	ok(Sekisho::wait_for(30, sub { $m = $s->show($id); ($m->{attempts} // 0) >= 2 }), "$domain: attempted again") or diag $s->ctl('queue', 'show', $id), $s->log;
 	is(($m->{rcpt}[0] // {})->{state}, 'queued', 'it waits');
 	like($m->{last_reply}, $why, 'it says why') or diag explain $m;
 }

@@ -60,9 +60,8 @@ sub send_one {
 	ok($id, 'queued');
 	return ($id, $sent);
 }
-sub show { my $m = $s->json('queue', 'show', $_[0]); return ref $m ? $m : {} }
-sub finished { my ($id) = @_; ok(Sekisho::wait_for(20, sub { show($id)->{finished} }), 'finished') or diag $s->ctl('queue', 'show', $id), $s->log }
-sub states { my ($id) = @_; return join ' ', map { $_->{state} } @{ show($id)->{rcpt} // [] } }
+sub finished { my ($id) = @_; ok(Sekisho::wait_for(20, sub { $s->show($id)->{finished} }), 'finished') or diag $s->ctl('queue', 'show', $id), $s->log }
+sub states { my ($id) = @_; return join ' ', map { $_->{state} } @{ $s->show($id)->{rcpt} // [] } }
 sub at { my ($peer) = @_; my @found; Sekisho::wait_for(20, sub { @found = grep { /number-$number-/ } $peer->delivered }); return @found }
 sub told { my ($peer, $id) = @_; my @told; Sekisho::wait_for(20, sub { @told = grep { /known here as \Q$id\E/ } $peer->delivered }); return @told }
 sub has { my ($text, $sent) = @_; return index($text, $sent =~ s/\r//gr) >= 0 }
@@ -94,8 +93,8 @@ like($got, qr/^To: grp\xc3\xbc\xc3\x9fe\@modern\.example$/m, 'with its header se
 ($id) = send_one($me, ' SMTPUTF8', ["$kanji\@plain.example", "bob\@plain.example"], "Subject: $kanji\r\n");
 finished($id);
 is(states($id), 'bounced bounced', 'without it nobody gets an international header section');
-like(show($id)->{rcpt}[0]{reply}, qr/^5\.6\.7 .*SMTPUTF8/, 'and it says why');
-is(show($id)->{attempts}, 1, 'at the first attempt');
+like($s->show($id)->{rcpt}[0]{reply}, qr/^5\.6\.7 .*SMTPUTF8/, 'and it says why');
+is($s->show($id)->{attempts}, 1, 'at the first attempt');
 my @told = told($postfix, $id);
 is(scalar @told, 1, 'the sender is told') or BAIL_OUT $s->log . $postfix->log;
 my $parser = MIME::Parser->new;
@@ -119,7 +118,7 @@ like($told[0], qr{^Content-Type: message/global-delivery-status$}m, 'in the form
 ($id) = send_one($me, ' SMTPUTF8', ["$kanji\@mixed.example"], '');
 finished($id);
 is(states($id), 'delivered', 'the next host is asked when the first does not offer it');
-is(show($id)->{attempts}, 1, 'in the same attempt');
+is($s->show($id)->{attempts}, 1, 'in the same attempt');
 ok(at($postfix), 'and gets it');
 
 # ---- what does not need it
@@ -150,7 +149,7 @@ like($got, qr/by postfix\.example\.test \(Postfix\) with UTF8SMTPS? id/m, 'and s
 # ---- operators
 like($s->ctl('queue', 'hold', '--recipient', $u_label), qr/\Q$a_label\E/, 'a domain is held by its U-labels');
 ($id) = send_one($me, ' SMTPUTF8', ["$kanji\@$a_label", "bob\@$a_label"], '');
-ok(Sekisho::wait_for(20, sub { (show($id)->{state} // '') eq 'held' }), 'which are its A-labels') or diag $s->ctl('queue', 'show', $id);
+ok(Sekisho::wait_for(20, sub { ($s->show($id)->{state} // '') eq 'held' }), 'which are its A-labels') or diag $s->ctl('queue', 'show', $id);
 $s->stop;
 $s->start;
 $s->ctl('queue', 'release', '--recipient', $u_label);
