@@ -89,12 +89,15 @@ my @steps = (['retry.write', 'before', 0], ['retry.write', 'after', 1], ['retry.
 my @bodies = (['segment.write', 'before', 0], ['segment.write', 'after', 1], ['segment.sync', 'after', 0], ['segment.write', 'fail', 1, ENOSPC], ['segment.sync', 'fail', 1, EIO]);
 my @moving = (['retry.write', 'before', 0], ['retry.sync', 'after', 0], ['retry.meta', 'before', 0], ['retry.meta', 'after', 0], ['retry.write', 'fail', 0, ENOSPC], ['retry.meta', 'fail', 0, EIO],
 	['fallback.write', 'before', 0], ['fallback.meta', 'before', 0], ['fallback.meta', 'after', 0], ['fallback.write', 'fail', 0, ENOSPC], ['fallback.meta', 'fail', 0, EIO]);
-my %way = (flush => [['--rate', '100000'], @steps], remove => [['--yes'], @steps], bounce => [['--yes'], @steps, @bodies], reroute => [['--to', 'fallback'], @moving]);
+my %way = (flush => [['--rate', '100000'], @steps], remove => [['--yes'], @steps], bounce => [['--yes'], @steps, @bodies], reroute => [['--to', 'fallback'], @moving],
+	'reroute to a host' => [['--to', "127.0.0.1:$s->{ports}{sink}"], @steps]);
 my $first = 0;
-for my $verb (sort keys %way) {
-	my ($options, @all) = @{ $way{$verb} };
+for my $kind (sort keys %way) {
+	my ($options, @all) = @{ $way{$kind} };
+	my $sent = $kind =~ /host/ ? $options->[1] : undef;
+	my ($verb) = $kind =~ /^(\w+)/;
 	for my $step (Fault::share($first++, @all)) {
-		my $what = "$verb: " . called(@$step);
+		my $what = "$kind: " . called(@$step);
 		$hop->offers({ RCPT => '450 4.2.1 later' });
 		my @ids = map { mail('carol@later.example') } 1 .. $many;
 		ok(Sekisho::wait_for(30, sub { my %in; $in{ $_->{lane} }++ for @{ ($s->json('queue', 'list', '--lane', 'retry') // {})->{messages} // [] }; ($in{retry} // 0) == @ids }), "$what: they wait")
@@ -109,7 +112,10 @@ for my $verb (sort keys %way) {
 			bounced($what, @ids);
 			next;
 		}
-		if ($verb eq 'reroute') {
+		if ($sent) {
+			is(scalar(grep { ($s->show($_)->{rcpt}[0]{next_hop} // '') ne $sent } @ids), 0, "$what: all are to go there");
+			ok(succeeds('queue', 'flush', '--recipient', 'later.example', '--rate', '100000'), "$what: and go");
+		} elsif ($verb eq 'reroute') {
 			ok(Sekisho::wait_for(30, sub { $s->ctl(@words); (() = $s->listed('--lane', 'fallback')) == @ids }), "$what: all are there") or diag $s->ctl('queue', 'list');
 			$hop->offers();
 			ok(succeeds('queue', 'flush', '--lane', 'fallback', '--rate', '100000'), "$what: and go from there");
