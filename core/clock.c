@@ -97,7 +97,7 @@ clock_mono(void)
 #endif
 
 uint64_t
-clock_systemd(void)
+clock_usec(void)
 {
 	struct timespec ts;
 	const int failed = clock_gettime(CLOCK_MONOTONIC, &ts);

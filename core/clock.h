@@ -15,9 +15,9 @@ msec_t clock_wall(void);
 /* Since boot, suspended time included; never runs backwards. Timers and deadlines use it. */
 msec_t clock_mono(void);
 
-/* CLOCK_MONOTONIC in microseconds, of no test clock: for systemd, which compares it with its own.
- */
-uint64_t clock_systemd(void);
+/* CLOCK_MONOTONIC in microseconds, of no test clock: for systemd, which compares it with its own,
+ * and for how long our own work takes. */
+uint64_t clock_usec(void);
 
 /* The zone of all local times from now on; "" keeps the system's. Its file is read now: before any
  * sandbox, and before any thread. */

@@ -27,9 +27,7 @@
 
 #define HEADER_SIZE   6u
 #define SOCKET_BUFFER (1024 * 1024)
-#define TURN_FRAMES                                                                                \
-	64 /* received per readiness, so that one busy peer cannot starve the others               \
-	    */
+#define TURN_FRAMES   8 /* received per readiness, so that one busy peer cannot starve the others */
 
 struct outgoing {
 	STAILQ_ENTRY(outgoing) link;

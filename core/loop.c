@@ -53,6 +53,14 @@ struct loop_signal {
 	SLIST_ENTRY(loop_signal) link;
 };
 
+struct loop_chore {
+	struct loop *loop;
+	bool (*step)(void *arg);
+	void *arg;
+	bool begun;
+	TAILQ_ENTRY(loop_chore) link; /* in loop->chores while begun */
+};
+
 struct deferred {
 	loop_callback *callback;
 	void *arg;
@@ -65,7 +73,10 @@ struct loop {
 	SLIST_HEAD(, loop_signal) signals;
 	TAILQ_HEAD(deferred_list, deferred) deferred; /* in the order they were asked for */
 	struct event *defer_event;
-	bool is_deferring; /* on_deferred runs */
+	bool is_deferring;                     /* on_deferred runs */
+	TAILQ_HEAD(chores, loop_chore) chores; /* in turn */
+	struct event *chore_event;
+	struct loop_chore *stepping; /* NULL: none, or it was freed meanwhile */
 #ifdef SEKISHO_TEST
 	struct event *test_poll;
 	uint64_t test_changes; /* as of the last poll */
@@ -145,6 +156,80 @@ loop_defer(struct loop *loop, loop_callback *callback, void *arg)
 		event_active(loop->defer_event, EV_TIMEOUT, 1);
 }
 
+/* epoll counts in milliseconds: the shortest rest, three times a slice. */
+#define CHORE_SLICE 500 /* usec */
+#define CHORE_REST  2   /* msec */
+
+static void
+on_chores(evutil_socket_t fd, short what, void *arg)
+{
+	struct loop *loop = arg;
+	const struct timeval rest = timeval_of(CHORE_REST);
+	const uint64_t begun = clock_usec();
+	struct loop_chore *chore;
+
+	(void)fd;
+	(void)what;
+	while ((chore = TAILQ_FIRST(&loop->chores)) && clock_usec() - begun < CHORE_SLICE) {
+		bool more;
+
+		/* The step may begin, cancel or free any of them, itself too. */
+		loop_chore_cancel(chore);
+		loop->stepping = chore;
+		more = chore->step(chore->arg);
+		if (more && loop->stepping)
+			loop_chore_begin(chore); /* behind the others */
+		loop->stepping = NULL;
+	}
+	if (chore)
+		evtimer_add(loop->chore_event, &rest);
+}
+
+struct loop_chore *
+loop_chore_new(struct loop *loop, bool (*step)(void *arg), void *arg)
+{
+	struct loop_chore *chore = xcalloc(1, sizeof *chore);
+
+	chore->loop = loop;
+	chore->step = step;
+	chore->arg = arg;
+	return chore;
+}
+
+void
+loop_chore_free(struct loop_chore *chore)
+{
+	if (!chore)
+		return;
+	loop_chore_cancel(chore);
+	if (chore->loop->stepping == chore)
+		chore->loop->stepping = NULL;
+	free(chore);
+}
+
+void
+loop_chore_begin(struct loop_chore *chore)
+{
+	struct loop *loop = chore->loop;
+	const struct timeval rest = timeval_of(CHORE_REST);
+
+	if (chore->begun)
+		return;
+	chore->begun = true;
+	TAILQ_INSERT_TAIL(&loop->chores, chore, link);
+	if (!evtimer_pending(loop->chore_event, NULL))
+		evtimer_add(loop->chore_event, &rest);
+}
+
+void
+loop_chore_cancel(struct loop_chore *chore)
+{
+	if (!chore->begun)
+		return;
+	chore->begun = false;
+	TAILQ_REMOVE(&chore->loop->chores, chore, link);
+}
+
 struct loop *
 loop_new(void)
 {
@@ -163,6 +248,9 @@ loop_new(void)
 	TAILQ_INIT(&loop->deferred);
 	loop->defer_event = evtimer_new(loop->base, on_deferred, loop);
 	assert(loop->defer_event);
+	TAILQ_INIT(&loop->chores);
+	loop->chore_event = evtimer_new(loop->base, on_chores, loop);
+	assert(loop->chore_event);
 #ifdef SEKISHO_TEST
 	clock_mono(); /* maps the shared file now, before any sandbox */
 	if (getenv("SEKISHO_TEST_CLOCK")) {
@@ -194,6 +282,7 @@ loop_free(struct loop *loop)
 		free(job);
 	}
 	event_free(loop->defer_event);
+	event_free(loop->chore_event);
 #ifdef SEKISHO_TEST
 	if (loop->test_poll)
 		event_free(loop->test_poll);

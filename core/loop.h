@@ -51,6 +51,16 @@ void loop_wake_ring(struct loop_wake *wake);
  */
 void loop_defer(struct loop *loop, loop_callback *callback, void *arg);
 
+struct loop_chore;
+/* Work that may wait, so that what somebody waits for need not: while begun, step is called until
+ * it returns false. All chores of a loop share a quarter of its time, in slices of half a
+ * millisecond between which everything that is ready has its turn; a step is to take less. */
+struct loop_chore *loop_chore_new(struct loop *loop, bool (*step)(void *arg), void *arg);
+void loop_chore_free(struct loop_chore *chore);
+/* No step is made inside the call. What has begun goes on; from inside a step: one more follows. */
+void loop_chore_begin(struct loop_chore *chore);
+void loop_chore_cancel(struct loop_chore *chore);
+
 struct event_base;
 /* For core/conn and libraries that bring their own libevent glue (libunbound, evhttp). */
 struct event_base *loop_base(struct loop *loop);

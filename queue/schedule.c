@@ -63,7 +63,10 @@
 	QUEUE_TIMEOUT   /* so much after its due time a new message may become visible             \
 	                 */
 #define REFILL_EVERY 50 /* msec between refills that skip */
-#define SCAN_CHUNK   4000
+/* Of a refill, which is a chore. */
+#define STEP_LOADS     4
+#define STEP_KEYS      500
+#define DISPATCH_LOADS 128
 
 /* Fallback's mail is old, and has waited longer than it takes to load it. */
 const struct lane_window windows[QUEUE_LANES] = {
@@ -120,109 +123,145 @@ lane_wake_at(struct lane *lane, msec_t when)
 }
 
 void
+lane_front_reset(struct lane *lane)
+{
+	memset(&lane->front, 0, sizeof(lane->front));
+	lane->refill.from_front = false; /* it is behind that */
+}
+
+void
 lane_due_at(struct lane *lane, msec_t due)
 {
 	if (due <= lane->front.due)
-		memset(&lane->front, 0, sizeof(lane->front));
+		lane_front_reset(lane);
 	lane_wake_at(lane, due);
 }
 
-struct refill {
-	struct lane *lane;
-	msec_t now, latest; /* due behind the latest was written before the clock was set back */
-	msec_t next;        /* due time of the first that is not due yet; 0: none seen */
-	bool full;
-	bool from_front; /* nothing was left behind yet */
-	unsigned skipped, held;
-};
-
-/* It was left behind for now (or, if not left, is in the window or held): whether to go on. */
+/* Whether the refill goes on behind a message that was left behind for now (or, if not left, is in
+ * the window or held). */
 static bool
-pass(struct refill *refill, const struct store_key *key, bool left)
+pass(struct lane *lane, const struct store_key *key, bool left)
 {
+	struct refill *refill = &lane->refill;
+
 	if (left)
 		refill->from_front = false;
 	else if (refill->from_front && key->due <= refill->now)
-		refill->lane->front = *key;
-	return refill->skipped < SKIP_MAX && refill->held < HELD_MAX;
+		lane->front = *key;
+	return refill->skipped < SKIP_MAX && refill->held < HELD_MAX && refill->left > 0;
 }
 
 static bool
 on_due(void *arg, const struct store_key *key)
 {
-	struct refill *refill = arg;
+	struct lane *lane = arg;
+	struct refill *refill = &lane->refill;
 	if (key->due > refill->now && key->due <= refill->latest) {
 		refill->next = key->due;
 		return false;
 	}
-	if (message_find(refill->lane->schedule, &key->id))
-		return pass(refill, key, false);
-	if (!lane_has_room(refill->lane)) {
+	if (message_find(lane->schedule, &key->id))
+		return pass(lane, key, false);
+	if (!lane_has_room(lane)) {
 		refill->full = true;
 		return false;
 	}
-	struct message *message = message_load(refill->lane, &key->id);
+	struct message *message = message_load(lane, &key->id);
+	refill->loaded++;
+	refill->left--;
 	if (message && hold_of_all(message->schedule, message->stored)) {
 		message_free(message);
 		refill->held++;
-		return pass(refill, key, false);
+		return pass(lane, key, false);
 	}
 	if (message && is_crowded(message, false)) {
 		message_free(message);
 		refill->skipped++;
-		return pass(refill, key, true);
+		return pass(lane, key, true);
 	}
 	if (message && message->unfinished > 0)
 		message_begin(message);
 	else if (message)
 		message_free(
 		    message); /* nothing left to do: the store drops it with its own repair */
-	return pass(refill, key, false);
+	return pass(lane, key, false);
 }
 
 static void
-refill_scan(struct refill *refill, struct store_key *from)
+refill_end(struct lane *lane)
 {
-	struct lane *lane = refill->lane;
+	const struct refill *refill = &lane->refill;
+	const bool unfinished = refill->skipped >= SKIP_MAX || refill->held >= HELD_MAX;
+	msec_t rest = 20;
+
+	memset(&lane->sweep, 0, sizeof(lane->sweep));
+	if (unfinished)
+		lane->sweep = refill->from;
+	lane->skipped = refill->skipped > 0 || refill->swept || unfinished;
+	lane->more = refill->full || lane->skipped;
+	lane->refilled = clock_mono();
+	lane->refilling = false;
+	if (refill->next)
+		lane_wake_at(lane, refill->next);
+	if (refill->held >= HELD_MAX)
+		rest = 1;
+	else if (refill->skipped >= SKIP_MAX)
+		rest = 4;
+	if (lane->skipped)
+		lane_wake_at(lane, refill->now + rest * REFILL_EVERY);
+}
+
+/* What is due, and then what is due so late that the clock must have been set back. */
+static bool
+refill_step(void *arg)
+{
+	struct lane *lane = arg;
+	struct refill *refill = &lane->refill;
 	const msec_t next = refill->next;
-	while (store_scan_due(lane->schedule->store, lane->lane, from, SCAN_CHUNK, on_due,
-	                      refill) == SCAN_CHUNK &&
-	       refill->next == next && !refill->full && refill->skipped < SKIP_MAX &&
-	       refill->held < HELD_MAX)
-		;
+	struct store_key *from = next ? &refill->beyond : &refill->from;
+	size_t seen;
+	bool more;
+
+	if (!lane->ready || lane->schedule->stopped) {
+		lane->refilling = false;
+		return false;
+	}
+	refill->left = STEP_LOADS;
+	seen = store_scan_due(lane->schedule->store, lane->lane, from, STEP_KEYS, on_due, lane);
+	more = seen == STEP_KEYS || refill->left == 0 || refill->next != next;
+	if (refill->full || refill->skipped >= SKIP_MAX || refill->held >= HELD_MAX)
+		more = false;
+	if (!more)
+		refill_end(lane);
+	/* Not each one by itself: the order is that of priority, too. */
+	if (!more || refill->loaded % DISPATCH_LOADS == 0)
+		lane_dispatch(lane);
+	if (!more && refill->again)
+		lane_refill(lane);
+	return more;
 }
 
 void
 lane_refill(struct lane *lane)
 {
-	const bool swept = lane->sweep.due != 0; /* the front is not looked at */
-	struct store_key from = swept ? lane->sweep : lane->front;
-	struct refill refill = {.lane = lane, .now = schedule_now(lane->schedule)};
+	const msec_t now = schedule_now(lane->schedule);
+	struct refill *refill = &lane->refill;
+
 	if (!lane->ready || lane->schedule->stopped)
 		return;
 	loop_timer_cancel(lane->timer);
 	lane->wake = 0;
-	refill.latest = refill.now + lane->schedule->longest;
-	refill.from_front = memcmp(&from, &lane->front, sizeof(from)) == 0;
-	refill_scan(&refill, &from);
-	if (refill.next) {
-		struct store_key beyond = {.due = refill.latest + 1};
-		refill_scan(&refill, &beyond);
+	if (lane->refilling) {
+		refill->again = true; /* it may be behind what is meant */
+		return;
 	}
-	memset(&lane->sweep, 0, sizeof(lane->sweep));
-	const bool unfinished = refill.skipped == SKIP_MAX || refill.held == HELD_MAX;
-	if (unfinished)
-		lane->sweep = from;
-	lane->skipped = refill.skipped > 0 || swept || unfinished;
-	lane->more = refill.full || lane->skipped;
-	lane->refilled = clock_mono();
-	if (refill.next)
-		lane_wake_at(lane, refill.next);
-	if (lane->skipped)
-		lane_wake_at(lane, refill.now + (refill.held == HELD_MAX      ? 1
-		                                 : refill.skipped == SKIP_MAX ? 4
-		                                                              : 20) *
-		                                    REFILL_EVERY);
+	*refill = (struct refill){.now = now, .latest = now + lane->schedule->longest};
+	refill->swept = lane->sweep.due != 0; /* the front is not looked at */
+	refill->from = refill->swept ? lane->sweep : lane->front;
+	refill->from_front = !refill->swept;
+	refill->beyond.due = refill->latest + 1;
+	lane->refilling = true;
+	loop_chore_begin(lane->filling);
 }
 
 static void
@@ -231,32 +270,49 @@ on_lane_timer(void *arg)
 	struct lane *lane = arg;
 	lane->wake = 0;
 	lane_refill(lane);
-	lane_dispatch(lane);
+}
+
+void
+lane_look_again(struct lane *lane)
+{
+	lane_front_reset(lane);
+	memset(&lane->sweep, 0, sizeof(lane->sweep));
+	lane->refilling = false;
+	lane_refill(lane);
 }
 
 void
 lane_poke(struct lane *lane)
 {
-	if (lane->more && lane->messages < windows[lane->lane].messages / 2 &&
+	if (lane->more && !lane->refilling && lane->messages < windows[lane->lane].messages / 2 &&
 	    lane->recipients < windows[lane->lane].recipients / 2 &&
 	    (!lane->skipped || clock_mono() - lane->refilled >= REFILL_EVERY))
 		lane_refill(lane);
 	lane_dispatch(lane);
 }
 
+/* False when there is nothing more to hand out. */
+static bool
+dispatch_one(void *arg)
+{
+	struct lane *lane = arg;
+	struct job *job = lane->ready && !lane->schedule->stopped ? lane_next(lane) : NULL;
+
+	if (!job)
+		return false;
+	fair_serve(&lane->fair, job->tag);
+	job_send(job);
+	return true;
+}
+
 void
 lane_dispatch(struct lane *lane)
 {
-	if (lane->schedule->stopped)
-		return;
-	while (lane->ready) {
-		struct job *job = lane_next(lane);
-
-		if (!job)
-			break;
-		fair_serve(&lane->fair, job->tag);
-		job_send(job);
-	}
+	if (lane->lane != QUEUE_FRESH)
+		loop_chore_begin(lane->dispatching);
+	else
+		while (dispatch_one(lane))
+			;
 }
 
 void
@@ -272,7 +328,7 @@ schedule_new_message(struct schedule *schedule, enum queue_lane which, const str
 		lane_wake_at(lane, due);
 		return;
 	}
-	bool behind = lane->more || !lane_has_room(lane);
+	bool behind = lane->more || lane->refilling || !lane_has_room(lane);
 	if (lane->messages >= 2 * windows[which].messages ||
 	    lane->recipients >= 2 * windows[which].recipients) {
 		lane->more = true;
@@ -297,7 +353,7 @@ schedule_new_message(struct schedule *schedule, enum queue_lane which, const str
 		 * long. */
 		lane->more = true;
 		if (was_due <= lane->front.due)
-			memset(&lane->front, 0, sizeof(lane->front));
+			lane_front_reset(lane);
 		lane_wake_at(lane, schedule_now(schedule) + 20 * REFILL_EVERY);
 		return;
 	}
@@ -342,6 +398,8 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct
 		lane->lane = (enum queue_lane)i;
 		TAILQ_INIT(&lane->turns);
 		lane->timer = loop_timer_new(loop, on_lane_timer, lane);
+		lane->filling = loop_chore_new(loop, refill_step, lane);
+		lane->dispatching = loop_chore_new(loop, dispatch_one, lane);
 	}
 	relays_open(schedule);
 	weights_reload(schedule);
@@ -393,6 +451,8 @@ schedule_free(struct schedule *schedule)
 		while (!LIST_EMPTY(&lane->jobs))
 			job_free(LIST_FIRST(&lane->jobs));
 		loop_timer_free(lane->timer);
+		loop_chore_free(lane->filling);
+		loop_chore_free(lane->dispatching);
 	}
 	held_close(schedule);
 	sites_close(schedule);

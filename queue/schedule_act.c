@@ -84,12 +84,7 @@ schedule_holds_changed(struct schedule *schedule, bool ended)
 		}
 	}
 	for (size_t i = 0; i < QUEUE_LANES && ended; i++) {
-		struct lane *lane = &schedule->lanes[i];
-
-		memset(&lane->front, 0, sizeof(lane->front));
-		memset(&lane->sweep, 0, sizeof(lane->sweep));
-		lane_refill(lane);
-		lane_dispatch(lane);
+		lane_look_again(&schedule->lanes[i]);
 	}
 }
 
@@ -228,7 +223,7 @@ on_removed(void *arg, enum store_result result)
 		/* As long as nothing can be written, not again at once. */
 		message->held_back = true;
 		message->held_as_of = holds_generation(message->schedule->holds);
-		memset(&lane->front, 0, sizeof(lane->front));
+		lane_front_reset(lane);
 		if (!message->schedule->stopped)
 			lane_wake_at(lane, schedule_now(message->schedule) + AGAIN);
 	}

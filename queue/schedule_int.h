@@ -126,6 +126,18 @@ struct relay {                   /* a process that drains a lane, and its places
 	unsigned offered, in_flight;
 };
 
+struct refill {             /* one walk through what is due, in steps */
+	msec_t now, latest; /* due behind the latest was written before the clock was set back */
+	msec_t next;        /* due time of the first that is not due yet; 0: none seen */
+	struct store_key from, beyond; /* seen up to here; behind the latest */
+	bool swept;                    /* it began where the last one stopped */
+	bool full;
+	bool from_front; /* nothing was left behind yet */
+	bool again;      /* another one is to follow */
+	unsigned skipped, held;
+	unsigned loaded, left; /* left: that this step may load */
+};
+
 struct lane {
 	struct schedule *schedule;
 	enum queue_lane lane;
@@ -148,6 +160,9 @@ struct lane {
 	    sweep; /* where a refill that skipped too many goes on; zero: at the front */
 	struct store_key front; /* what is due up to here is in the window or held */
 	msec_t refilled;        /* monotonic */
+	struct refill refill;
+	bool refilling; /* it goes on */
+	struct loop_chore *filling, *dispatching;
 	struct loop_timer *timer;
 	msec_t wake; /* schedule's clock the timer is armed for; 0: none */
 };
@@ -186,11 +201,16 @@ struct schedule {
 /* Places that the relays offer, as far as the lane's budget goes. */
 unsigned lane_capacity(const struct lane *lane);
 void lane_wake_at(struct lane *lane, msec_t when);
+/* Much may be due that was not, or was held: begins anew. */
+void lane_look_again(struct lane *lane);
+/* What is due before the front may be neither in the window nor held. */
+void lane_front_reset(struct lane *lane);
 /* A message that is not in the window is due then. */
 void lane_due_at(struct lane *lane, msec_t due);
-/* Loads due messages into the window as far as there is room. */
+/* Begins to load due messages into the window as far as there is room, from the front, or where the
+ * last one stopped. */
 void lane_refill(struct lane *lane);
-/* Hands pending jobs to the relays as far as they have places. */
+/* Hands pending jobs to the relays as far as they have places; in the slow lanes as a chore. */
 void lane_dispatch(struct lane *lane);
 /* A message has left the window: both of the above, as far as needed. */
 void lane_poke(struct lane *lane);

@@ -307,12 +307,8 @@ lane_look(struct lane *lane)
 	if (!some)
 		return;
 	cut_carried(lane);
-	if (begins) {
-		/* Much may have become due before the front while nobody looked. */
-		memset(&lane->front, 0, sizeof(lane->front));
-		memset(&lane->sweep, 0, sizeof(lane->sweep));
-		lane_refill(lane);
-	}
+	if (begins)
+		lane_look_again(lane); /* much may have become due before the front */
 	lane_dispatch(lane);
 }
 

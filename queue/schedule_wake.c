@@ -11,8 +11,8 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-#define EVERY     200  /* msec */
-#define PAGE      50   /* messages looked at each time */
+#define EVERY     80   /* msec */
+#define PAGE      20   /* messages looked at each time */
 #define WAKES_MAX 1000 /* sites at once; what is not woken is due by the schedule */
 
 struct wake {
@@ -27,7 +27,9 @@ struct wake {
 
 struct wakes {
 	struct schedule *schedule;
-	struct loop_timer *timer;
+	struct loop_timer *timer; /* until the next look at all of them */
+	struct loop_chore *chore; /* which that is */
+	struct wake *next;        /* looked at by its next step */
 	LIST_HEAD(, wake) list;
 	unsigned count;
 };
@@ -101,28 +103,39 @@ has_room(const struct schedule *schedule, const struct wake *wake)
 	return line == NULL || line->load.pending < PAGE;
 }
 
+/* The next site's page. */
+static bool
+on_step(void *arg)
+{
+	struct wakes *wakes = arg;
+	struct wake *wake = wakes->next;
+	const struct site *site;
+
+	if (wake == NULL) {
+		if (wakes->count > 0)
+			loop_timer_arm(wakes->timer, EVERY);
+		return false;
+	}
+	wakes->next = LIST_NEXT(wake, link);
+	site = sites_find(wakes->schedule->sites, wake->site);
+	if (site == NULL || site->failing || site_is_paused(site, schedule_now(wakes->schedule))) {
+		wake_free(wakes, wake);
+	} else if (has_room(wakes->schedule, wake) && !wake_page(wakes->schedule, wake)) {
+		if (wake->woken > 0)
+			log_info("-", "site-woken", "site=%s messages=%u", wake->site, wake->woken);
+		wake_free(wakes, wake);
+	}
+	return true;
+}
+
 static void
 on_timer(void *arg)
 {
 	struct wakes *wakes = arg;
-	struct wake *wake, *next;
 
-	for (wake = LIST_FIRST(&wakes->list); wake; wake = next) {
-		const struct site *site = sites_find(wakes->schedule->sites, wake->site);
-
-		next = LIST_NEXT(wake, link);
-		if (site == NULL || site->failing ||
-		    site_is_paused(site, schedule_now(wakes->schedule)))
-			wake_free(wakes, wake);
-		else if (has_room(wakes->schedule, wake) && !wake_page(wakes->schedule, wake)) {
-			if (wake->woken > 0)
-				log_info("-", "site-woken", "site=%s messages=%u", wake->site,
-				         wake->woken);
-			wake_free(wakes, wake);
-		}
-	}
-	if (wakes->count > 0)
-		loop_timer_arm(wakes->timer, EVERY);
+	if (wakes->next == NULL)
+		wakes->next = LIST_FIRST(&wakes->list);
+	loop_chore_begin(wakes->chore);
 }
 
 static void
@@ -166,6 +179,7 @@ wakes_new(struct schedule *schedule)
 	wakes->schedule = schedule;
 	LIST_INIT(&wakes->list);
 	wakes->timer = loop_timer_new(schedule->loop, on_timer, wakes);
+	wakes->chore = loop_chore_new(schedule->loop, on_step, wakes);
 	return wakes;
 }
 
@@ -173,6 +187,7 @@ void
 wakes_stop(struct wakes *wakes)
 {
 	loop_timer_cancel(wakes->timer);
+	loop_chore_cancel(wakes->chore);
 }
 
 void
@@ -181,5 +196,6 @@ wakes_free(struct wakes *wakes)
 	while (!LIST_EMPTY(&wakes->list))
 		wake_free(wakes, LIST_FIRST(&wakes->list));
 	loop_timer_free(wakes->timer);
+	loop_chore_free(wakes->chore);
 	free(wakes);
 }

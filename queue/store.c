@@ -100,6 +100,7 @@
 	 (1u << TABLE_INDEX) | (1u << TABLE_ENDED) | (1u << TABLE_ACT) | (1u << TABLE_SITE))
 
 static const unsigned shares[QUEUE_LANES] = {[QUEUE_RETRY] = 50, [QUEUE_FALLBACK] = 25};
+#define SHARE_HISTORY 25
 
 const char *
 store_result_text(enum store_result result)
@@ -171,8 +172,20 @@ log_failures(struct store *store)
 }
 
 static void
-deliver(struct store *store)
+deliver(struct store *store, struct op *op)
 {
+	store->pending--;
+	if (op->result == STORE_FULL || op->result == STORE_IO)
+		note_failure(store, op);
+	op->complete(op);
+}
+
+/* What the slow lanes did comes in groups of thousands, and each op is followed by work of the
+ * loop's: it is delivered as a chore. */
+static void
+on_wake(void *arg)
+{
+	struct store *store = arg;
 	struct op *op, *next;
 
 	pthread_mutex_lock(&store->lock);
@@ -182,17 +195,30 @@ deliver(struct store *store)
 	pthread_mutex_unlock(&store->lock);
 	for (; op; op = next) {
 		next = op->next;
-		store->pending--;
-		if (op->result == STORE_FULL || op->result == STORE_IO)
-			note_failure(store, op);
-		op->complete(op);
+		if (op->lane->share == 0) {
+			deliver(store, op);
+			continue;
+		}
+		op->next = NULL;
+		*store->later_tail = op;
+		store->later_tail = &op->next;
+		loop_chore_begin(store->chore);
 	}
 }
 
-static void
-on_wake(void *arg)
+static bool
+deliver_later(void *arg)
 {
-	deliver(arg);
+	struct store *store = arg;
+	struct op *op = store->later;
+
+	if (op == NULL)
+		return false;
+	store->later = op->next;
+	if (store->later == NULL)
+		store->later_tail = &store->later;
+	deliver(store, op);
+	return store->later != NULL;
 }
 
 void
@@ -282,6 +308,7 @@ release(struct store *store)
 	lane_close(&store->reader);
 	segments_close(&store->segments);
 	loop_timer_free(store->timer);
+	loop_chore_free(store->chore);
 	if (store->wake)
 		loop_wake_free(store->wake);
 	pthread_mutex_destroy(&store->lock);
@@ -331,6 +358,8 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 	store->hostname = xstrdup(opts->hostname ? opts->hostname : "localhost");
 	store->lock_fd = fd;
 	store->done_tail = &store->done;
+	store->later_tail = &store->later;
+	store->chore = loop_chore_new(loop, deliver_later, store);
 	LIST_INIT(&store->moves);
 	LIST_INIT(&store->checks);
 	store->compact = compact_new(store);
@@ -360,6 +389,7 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 	    lane_open(&store->audit, store, "audit", 0, 0, error, size) < 0 ||
 	    lane_open(&store->reader, store, "reader", 0, 0, error, size) < 0)
 		goto fail;
+	store->history.share = SHARE_HISTORY;
 	cwd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (cwd < 0 || fsync(cwd) < 0) {
 		snprintf(error, size, "spool: %s", strerror(errno));
@@ -401,7 +431,9 @@ store_close(struct store *store)
 		return;
 	store->closing = true;
 	for (;;) {
-		deliver(store);
+		on_wake(store);
+		while (deliver_later(store))
+			;
 		if (store->pending == 0)
 			break;
 		pthread_mutex_lock(&store->lock);

@@ -242,7 +242,8 @@ struct lane {
 	uint32_t tables;          /* bit set of those it has */
 	uint64_t map_size;        /* octets that mail may fill */
 	uint64_t reserve;         /* of the map behind that */
-	unsigned share;           /* percent of the time in which it may write; 0: always */
+	unsigned share;           /* percent of the time in which it may write; 0: always, and
+	                             somebody waits for what it did */
 	struct appender appender; /* of the three lanes */
 	pthread_t thread;
 	bool running;
@@ -312,7 +313,9 @@ struct store {
 	pthread_mutex_t lock; /* guards done */
 	pthread_cond_t done_wake;
 	struct op *done, **done_tail;
-	size_t pending; /* ops posted and not completed; loop's thread only */
+	struct op *later, **later_tail; /* done, and may wait: loop's thread only */
+	struct loop_chore *chore;       /* which delivers them */
+	size_t pending;                 /* ops posted and not completed; loop's thread only */
 	atomic_bool closing;
 	bool sweeping[QUEUE_LANES], dirty[QUEUE_LANES]; /* outbox to history */
 	bool pruning;

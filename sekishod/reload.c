@@ -145,7 +145,7 @@ reload_begin(struct reload *reload)
 		return;
 	}
 	reload->running = true;
-	notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRIu64 "\nSTATUS=Reloading", clock_systemd());
+	notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRIu64 "\nSTATUS=Reloading", clock_usec());
 	struct generation *next = generation_new(reload->file, &reload->said);
 	if (next == NULL) {
 		finish(reload, "");
