@@ -373,6 +373,7 @@ apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message 
               const struct store_outcome *outcome)
 {
 	struct store_recipient *recipient = recipient_of(message, outcome->index);
+	const bool is_put_off = outcome->state == STORE_QUEUED && !finish->batch.contact;
 	struct key key;
 	struct buf buf;
 
@@ -382,7 +383,8 @@ apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message 
 	if (finish->batch.attempt)
 		recipient->attempts = finish->batch.attempt;
 	recipient->when = finish->batch.when;
-	note_contact(finish, recipient);
+	if (!is_put_off)
+		note_contact(finish, recipient);
 	free(recipient->reply);
 	recipient->reply = xstrdup(outcome->reply);
 	free(message->last_reply);
@@ -396,7 +398,9 @@ apply_outcome(struct finish *finish, struct lane_txn *txn, struct store_message 
 		finish->ended = true;
 		txn_count(txn, counter_of[outcome->state], 1);
 	}
-	if (outcome->state != STORE_QUEUED || message->deferrals < STORE_DEFERRALS_MAX) {
+	/* History is of attempts: what a backlog for a site that waits costs is no part of it. */
+	if (!is_put_off &&
+	    (outcome->state != STORE_QUEUED || message->deferrals < STORE_DEFERRALS_MAX)) {
 		message->deferrals += outcome->state == STORE_QUEUED;
 		key_outbox(&key, &message->id, outcome->index, finish->batch.attempt);
 		txn_put(txn, TABLE_OUTBOX, &key, buf.data, buf.len);
