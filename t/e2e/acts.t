@@ -86,7 +86,7 @@ sub bounced {
 
 my @steps = (['retry.write', 'before', 0], ['retry.write', 'after', 1], ['retry.sync', 'after', 0], ['retry.meta', 'before', 0], ['retry.meta', 'after', 0],
 	['retry.meta', 'before', 1], ['retry.meta', 'after', 1], ['retry.write', 'fail', 1, ENOSPC], ['retry.sync', 'fail', 0, EIO], ['retry.meta', 'fail', 0, EIO]);
-my @bodies = (['segment.write', 'before', 0], ['segment.write', 'after', 1], ['segment.sync', 'after', 0], ['segment.write', 'fail', 1, ENOSPC], ['segment.sync', 'fail', 1, EIO]);
+my @bodies = (['segment.write', 'before', 0], ['segment.write', 'after', 1], ['segment.sync', 'after', 0], ['segment.write', 'fail', 1, ENOSPC], ['segment.sync', 'fail', 0, EIO]);
 my @moving = (['retry.write', 'before', 0], ['retry.sync', 'after', 0], ['retry.meta', 'before', 0], ['retry.meta', 'after', 0], ['retry.write', 'fail', 0, ENOSPC], ['retry.meta', 'fail', 0, EIO],
 	['fallback.write', 'before', 0], ['fallback.meta', 'before', 0], ['fallback.meta', 'after', 0], ['fallback.write', 'fail', 0, ENOSPC], ['fallback.meta', 'fail', 0, EIO]);
 my %way = (flush => [['--rate', '100000'], @steps], remove => [['--yes'], @steps], bounce => [['--yes'], @steps, @bodies], reroute => [['--to', 'fallback'], @moving],
