@@ -33,13 +33,14 @@ enum proto_type {
 	PROTO_COMMIT,      /* call: see proto_put_commit -> u8 verdict, quota */
 	PROTO_LOOKUP,      /* call: id -> u8 enum proto_lookup */
 	/* relay */
-	PROTO_HELLO = 32, /* tell: u8 lane, u32 capacity, u32 n, n x (u64 number, id, str domain,
-	                     u16 n, n x u16 index): jobs past their dot */
+	PROTO_HELLO = 32, /* tell: u8 lane, u32 capacity, u32 n, as many as it has told of before */
 	PROTO_JOB,        /* push: see proto_put_job, with a read-only descriptor */
 	PROTO_DONE,    /* call: u64 number, id, contact, outcomes -> u8 1, once they are durable */
 	PROTO_ENOUGH,  /* tell: nothing: no further jobs */
 	PROTO_UNTAKEN, /* tell: u64 number, id: a job that came without its descriptor or cannot be
 	                  read */
+	PROTO_CARRIED, /* tell: u64 number, id, str domain, u16 n, n x u16 index: a job past its
+	                  dot, or of which the outcome was not heard; before HELLO */
 	/* admin */
 	PROTO_STATUS = 64, /* call: nothing -> u8 answer, status */
 	/* The three of them answer u8 answer, view. */

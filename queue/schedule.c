@@ -196,7 +196,7 @@ refill_end(struct lane *lane)
 
 	memset(&lane->sweep, 0, sizeof(lane->sweep));
 	if (unfinished)
-		lane->sweep = refill->from;
+		lane->sweep = refill->next ? refill->beyond : refill->from;
 	lane->skipped = refill->skipped > 0 || refill->swept || unfinished;
 	lane->more = refill->full || lane->skipped;
 	lane->refilled = clock_mono();

@@ -320,33 +320,40 @@ schedule_attached(struct schedule *schedule, struct ipc_from peer)
 }
 
 static void
+on_carried(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame)
+{
+	struct wire wire = wire_from(frame->data, frame->len);
+	const uint64_t number = wire_u64(&wire);
+	struct lane *lane = lane_of(schedule, from);
+	char domain[ADDRESS_DOMAIN_MAX + 1];
+	uint16_t index[PROTO_JOB_MAX] = {0};
+	struct queue_id id;
+
+	proto_id(&wire, &id);
+	proto_word(&wire, domain, sizeof(domain));
+	const unsigned count = wire_u16(&wire);
+	if (count == 0 || count > PROTO_JOB_MAX)
+		wire.failed = true;
+	for (unsigned i = 0; i < count && wire_ok(&wire); i++)
+		index[i] = wire_u16(&wire);
+	if (wire_done(&wire) && lane)
+		carry(lane, &schedule->relays[from.index], number, &id, domain, index, count);
+	else
+		log_error("-", "hello-malformed", "relay=%u", from.index);
+}
+
+static void
 on_hello(struct schedule *schedule, struct ipc_from from, const struct ipc_frame *frame)
 {
 	struct wire wire = wire_from(frame->data, frame->len);
 	unsigned which = wire_u8(&wire);
 	uint32_t capacity = wire_u32(&wire), count = wire_u32(&wire);
 	struct lane *lane = lane_of(schedule, from);
-	if (!wire_ok(&wire) || !lane || which != (unsigned)lane->lane) {
+	if (!wire_done(&wire) || !lane || which != (unsigned)lane->lane) {
 		log_error("-", "hello-malformed", "relay=%u", from.index);
 		return;
 	}
 	struct relay *relay = &schedule->relays[from.index];
-	for (uint32_t n = 0; n < count && count < 10000; n++) {
-		struct queue_id id;
-		char domain[ADDRESS_DOMAIN_MAX + 1];
-		uint16_t index[PROTO_JOB_MAX] = {0};
-		uint64_t number = wire_u64(&wire);
-		proto_id(&wire, &id);
-		proto_word(&wire, domain, sizeof(domain));
-		unsigned indexes = wire_u16(&wire);
-		if (indexes == 0 || indexes > PROTO_JOB_MAX)
-			wire.failed = true;
-		for (unsigned i = 0; i < indexes && wire_ok(&wire); i++)
-			index[i] = wire_u16(&wire);
-		if (!wire_ok(&wire))
-			break;
-		carry(lane, relay, number, &id, domain, index, indexes);
-	}
 	relay->offered = capacity;
 	relay->ready = true;
 	log_info("-", "relay-up", "lane=%s relay=%u capacity=%u carried=%u",
@@ -497,6 +504,8 @@ schedule_frame(struct schedule *schedule, struct ipc_from from, const struct ipc
 		return;
 	if (frame->type == PROTO_HELLO)
 		on_hello(schedule, from, frame);
+	else if (frame->type == PROTO_CARRIED)
+		on_carried(schedule, from, frame);
 	else if (frame->type == PROTO_DONE)
 		on_done(schedule, from, frame);
 	else if (frame->type == PROTO_UNTAKEN)

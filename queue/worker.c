@@ -16,8 +16,9 @@
  * Problem: relay and queue may each be restarted at any moment, and a message must neither be lost
  * nor sent twice without need. Idea: what has not reached its final dot is cheap: drop it, the
  * queue hands it out again. What is past its final dot, and every outcome that the queue has not
- * acknowledged as durable, is told to the next incarnation of the queue in the very first frame
- * (HELLO), before it may dispatch anything to this lane; the outcomes follow in the same channel.
+ * acknowledged as durable, is told to the next incarnation of the queue in the very first frames,
+ * one each and then HELLO, before it may dispatch anything to this lane; the outcomes follow in the
+ * same channel.
  *
  * Invariants: a job is in `jobs` from on_job to queue_job_done or on_abandon; its outcome is in
  * `unheard` from queue_job_done to the queue's acknowledgement. Outcomes are keyed by (id,
@@ -128,13 +129,20 @@ say_outcomes(void *arg)
 }
 
 static void
-put_carried(struct buf *frame, uint64_t number, const struct queue_id *id, const char *domain,
-            size_t count)
+tell_carried(struct queue_worker *worker, uint64_t number, const struct queue_id *id,
+             const char *domain, const uint16_t *indexes, size_t count)
 {
-	wire_put_u64(frame, number);
-	proto_put_id(frame, id);
-	wire_put_str(frame, domain);
-	wire_put_u16(frame, (uint16_t)count);
+	struct buf frame;
+
+	buf_init(&frame);
+	wire_put_u64(&frame, number);
+	proto_put_id(&frame, id);
+	wire_put_str(&frame, domain);
+	wire_put_u16(&frame, (uint16_t)count);
+	for (size_t i = 0; i < count; i++)
+		wire_put_u16(&frame, indexes[i]);
+	ipc_link_tell(worker->link, PROTO_CARRIED, &frame, -1);
+	buf_clear(&frame);
 }
 
 static void
@@ -147,27 +155,26 @@ on_up(void *arg)
 	uint32_t count = 0;
 
 	LIST_FOREACH(job, &worker->jobs, link)
-	count++;
+	{
+		uint16_t indexes[PROTO_JOB_MAX];
+
+		assert(job->final); /* on_down abandoned the others */
+		for (size_t i = 0; i < job->pub.recipient_count; i++)
+			indexes[i] = job->pub.recipients[i].index;
+		tell_carried(worker, job->pub.number, &job->pub.id, job->pub.domain, indexes,
+		             job->pub.recipient_count);
+		count++;
+	}
 	TAILQ_FOREACH(unheard, &worker->unheard, link)
-	count++;
+	{
+		tell_carried(worker, unheard->number, &unheard->id, unheard->domain,
+		             unheard->indexes, unheard->count);
+		count++;
+	}
 	buf_init(&frame);
 	wire_put_u8(&frame, (uint8_t)worker->lane);
 	wire_put_u32(&frame, worker->stopping ? 0 : worker->capacity);
 	wire_put_u32(&frame, count);
-	LIST_FOREACH(job, &worker->jobs, link)
-	{
-		assert(job->final); /* on_down abandoned the others */
-		put_carried(&frame, job->pub.number, &job->pub.id, job->pub.domain,
-		            job->pub.recipient_count);
-		for (size_t i = 0; i < job->pub.recipient_count; i++)
-			wire_put_u16(&frame, job->pub.recipients[i].index);
-	}
-	TAILQ_FOREACH(unheard, &worker->unheard, link)
-	{
-		put_carried(&frame, unheard->number, &unheard->id, unheard->domain, unheard->count);
-		for (size_t i = 0; i < unheard->count; i++)
-			wire_put_u16(&frame, unheard->indexes[i]);
-	}
 	ipc_link_tell(worker->link, PROTO_HELLO, &frame, -1);
 	buf_clear(&frame);
 	say_outcomes(worker);

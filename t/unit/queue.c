@@ -376,7 +376,7 @@ static void
 test_carried_nonsense(void)
 {
 	struct ipc_link *relay = ipc_link_new(loop, "queue", &admin_events, NULL);
-	struct buf hello;
+	struct buf hello, carried;
 	int pair[2];
 
 	queue_down();
@@ -396,21 +396,24 @@ test_carried_nonsense(void)
 	                                  .due = clock_wall()};
 	store_finish(program.store, &batch, NULL, NULL);
 	run(200);
-	buf_init(&hello);
-	wire_put_u8(&hello, QUEUE_FRESH);
-	wire_put_u32(&hello, 0);
-	wire_put_u32(&hello, 2);
-	for (uint16_t n = 0; n < 2; n++) {
-		wire_put_u64(&hello, n);
-		proto_put_id(&hello, &last_id);
-		wire_put_str(&hello, "two.example");
-		wire_put_u16(&hello, 1);
-		wire_put_u16(&hello, n ? 999 : 0);
-	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
 		abort();
 	ipc_link_attach(relay, pair[0]);
 	on_link(NULL, SERVICE_RELAY, QUEUE_FRESH, pair[1]);
+	for (uint16_t n = 0; n < 2; n++) {
+		buf_init(&carried);
+		wire_put_u64(&carried, n);
+		proto_put_id(&carried, &last_id);
+		wire_put_str(&carried, "two.example");
+		wire_put_u16(&carried, 1);
+		wire_put_u16(&carried, n ? 999 : 0);
+		ipc_link_tell(relay, PROTO_CARRIED, &carried, -1);
+		buf_clear(&carried);
+	}
+	buf_init(&hello);
+	wire_put_u8(&hello, QUEUE_FRESH);
+	wire_put_u32(&hello, 0);
+	wire_put_u32(&hello, 2);
 	ipc_link_tell(relay, PROTO_HELLO, &hello, -1);
 	run(200);
 	ipc_link_free(relay);

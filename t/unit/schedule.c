@@ -3,6 +3,7 @@
  * of several gets what. */
 #include "queue/schedule.h"
 
+#include <arpa/inet.h>
 #include <limits.h>
 #include <sys/socket.h>
 
@@ -14,6 +15,7 @@
 #include "t/unit/tap.h"
 
 #define PLACES 20
+#define MANY   1500 /* jobs, of which not all fit one frame */
 
 static msec_t steps[] = {60000};
 static struct conf conf = {.standard = {.weight = 1},
@@ -27,6 +29,7 @@ static struct conf conf = {.standard = {.weight = 1},
                            .fallback_connections = 100};
 static unsigned places = PLACES;
 static const char *class = "standard"; /* that mail is accepted with */
+static bool nobodys;                   /* it has no account */
 static struct ipc_hub *hub;
 static struct holds *holds;
 static struct quota *quota;
@@ -34,8 +37,8 @@ static struct schedule *schedule;
 static struct queue_worker *workers[2];
 static struct loop_timer *look;
 
-static struct queue_job *held[100];
-static unsigned held_by[100]; /* which worker */
+static struct queue_job *held[2000];
+static unsigned held_by[2000]; /* which worker */
 static unsigned held_count;
 
 static void
@@ -167,7 +170,7 @@ put_two(const char *to, const char *other, enum queue_lane lane, msec_t due)
 	struct envelope_recipient recipients[] = {{.address = address("bob", to)},
 	                                          {.address = address("bob", other)}};
 	struct store_message_new message = {
-	    .account = to,
+	    .account = nobodys ? "" : to,
 	    .class = class,
 	    .from = address("alice", "example.net"),
 	    .recipients = recipients,
@@ -593,6 +596,119 @@ test_carried(void)
 	conf.lane_relays[QUEUE_FRESH] = 1;
 }
 
+/* A relay is past the final dot with more than one frame can name. */
+static void
+test_many_carried(void)
+{
+	char domain[250];
+
+	places = MANY;
+	begin("many", QUEUE_FRESH);
+	memset(domain, 'a', sizeof(domain) - 1);
+	domain[sizeof(domain) - 1] = '\0';
+	for (int i = 0; i < MANY; i++) {
+		domain[snprintf(domain, sizeof(domain), "d%d", i)] = '.';
+		put(domain, QUEUE_FRESH, clock_wall() - 2000);
+	}
+	wait_all();
+	connect_relay(QUEUE_FRESH);
+	wait_for("", MANY);
+	for (unsigned i = 0; i < held_count; i++)
+		queue_job_final(held[i]);
+	close_schedule();
+	reopen();
+	open_schedule();
+	connect_relay(QUEUE_FRESH);
+	for (int n = 0; n < 2000 && schedule_in_flight(schedule) < MANY; n++)
+		turn();
+	ok(held_count == MANY && schedule_in_flight(schedule) == MANY,
+	   "the next queue hears of each, however many they are");
+	while (held_count > 0)
+		answer(held[0]->domain, QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+	run_audit();
+	for (int n = 0; n < 2000 && audit.queued > 0; n++) {
+		turn();
+		run_audit();
+	}
+	ok(audit.delivered == MANY && audit.queued == 0 && held_count == 0,
+	   "and each was delivered once");
+	end();
+	places = PLACES;
+}
+
+/* What was written under a clock that has been set back since, and silent sites first. */
+static void
+test_set_back(void)
+{
+	const msec_t due = clock_wall() + 30 * 24 * 3600 * 1000LL;
+	char domain[64];
+
+	begin("set-back", QUEUE_RETRY);
+	meet_good(QUEUE_RETRY);
+	for (int i = 0; i < 3000; i++) {
+		snprintf(domain, sizeof(domain), "a%d.silent", i);
+		put(domain, QUEUE_RETRY, due);
+	}
+	for (int i = 0; i < 300; i++)
+		put("a.later", QUEUE_RETRY, clock_wall() + 3000 * 1000 + i);
+	wait_all();
+	put("a.good", QUEUE_RETRY, due + 1);
+	wait_all();
+	connect_relay(QUEUE_RETRY); /* what was put there is looked for */
+	ok(wait_for("a.good", 1), "what is due in an impossible future hides nothing behind it");
+	end();
+}
+
+static void
+keep_block(const char *site, msec_t written, msec_t until)
+{
+	char name[64];
+	struct buf value;
+
+	buf_init(&value);
+	wire_put_u8(&value, 2);
+	wire_put_u64(&value, (uint64_t)written);
+	wire_put_u64(&value, (uint64_t)until);
+	snprintf(name, sizeof(name), "block 192.0.2.1 %s", site);
+	waiting++;
+	store_sites_put(store, &(struct store_site_row){name, value.data, value.len}, 1, on_done,
+	                NULL);
+	wait_all();
+	buf_clear(&value);
+}
+
+/* An address is blocked at one site, and was at another under a clock that was a year ahead. */
+static void
+test_blocked(void)
+{
+	struct conf_address source = {.len = sizeof(struct sockaddr_in)};
+	struct conf_pool pool = {.name = (char *)"all", .sources = {&source, 1}};
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&source.addr;
+	const msec_t now = clock_wall(), year = 365 * 24 * 3600 * 1000LL;
+
+	v4->sin_family = AF_INET;
+	v4->sin_addr.s_addr = htonl(0xc0000201);
+	conf.egress = (struct conf_pools){&pool, 1};
+	strcpy(conf.standard.pool, "all");
+	nobodys = true;
+	begin("blocked", QUEUE_FRESH);
+	keep_block("a.example", now, now + 3600 * 1000);
+	keep_block("b.example", now + year, now + year + 3600 * 1000);
+	close_schedule();
+	reopen();
+	open_schedule();
+	put("a.example", QUEUE_FRESH, now - 2000);
+	put("b.example", QUEUE_FRESH, now - 1000);
+	wait_all();
+	connect_relay(QUEUE_FRESH);
+	ok(wait_for("b.example", 1) && under_way("a.example") == 0,
+	   "a block outlives a restart, but not a year that was none");
+	end();
+	nobodys = false;
+	conf.standard.pool[0] = '\0';
+	conf.egress = (struct conf_pools){0};
+}
+
 int
 main(void)
 {
@@ -611,6 +727,9 @@ main(void)
 	test_weight();
 	test_relays();
 	test_carried();
+	test_many_carried();
+	test_set_back();
+	test_blocked();
 	loop_timer_free(look);
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
