@@ -24,7 +24,7 @@
 #include "auth/class.h"
 #include "core/log.h"
 
-#define FORMAT 1 /* of the row of a block: u64 until */
+#define FORMAT 2 /* of the row of a block: u64 written, u64 until */
 
 static void ask(struct job *job);
 
@@ -137,6 +137,7 @@ on_block(void *arg, const char *source, const char *site, msec_t until)
 	snprintf(name, sizeof(name), "block %s %s", source, site);
 	buf_init(&value);
 	wire_put_u8(&value, FORMAT);
+	wire_put_u64(&value, (uint64_t)schedule_now(schedule));
 	wire_put_u64(&value, (uint64_t)until);
 	store_sites_put(schedule->store,
 	                &(struct store_site_row){name, until ? value.data : NULL,
@@ -149,14 +150,16 @@ static void
 on_row(void *arg, const char *name, const uint8_t *value, size_t len)
 {
 	struct schedule *schedule = arg;
+	const msec_t now = schedule_now(schedule);
 	struct wire wire = wire_from(value, len);
 	char source[64] = "", site[QUEUE_SITE_SIZE] = "";
 
 	if (strncmp(name, "block ", 6) != 0)
 		return;
 	const bool good = wire_u8(&wire) == FORMAT;
-	const msec_t until = (msec_t)wire_u64(&wire);
-	if (good && wire_done(&wire) && until > schedule_now(schedule) &&
+	const msec_t written = (msec_t)wire_u64(&wire), until = (msec_t)wire_u64(&wire);
+	/* What was written later than now was so under a clock that has been set back. */
+	if (good && wire_done(&wire) && written <= now && until > now &&
 	    sscanf(name, "block %63s %263s", source, site) == 2)
 		egress_block(schedule->egress, source, site, until);
 	else

@@ -108,6 +108,21 @@ decode(const void *data, size_t len, struct site *out)
 	return wire_done(&wire);
 }
 
+/* What was met later than now was met under a clock that has been set back since: a pause must not
+ * last until that time comes again. */
+static void
+set_back(struct site *site, msec_t now)
+{
+	msec_t *const times[] = {&site->failing,     &site->until,       &site->by_rule.until,
+	                         &site->timeouts[0], &site->timeouts[1], &site->timeouts[2],
+	                         &site->halved,      &site->seen};
+	const msec_t ahead = site->seen - now;
+
+	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
+		if (*times[i] > ahead)
+			*times[i] -= ahead;
+}
+
 /* --- writing --- */
 
 /* Names of rows: "site NAME", "domain NAME". */
@@ -202,6 +217,8 @@ on_row(void *arg, const char *name, const uint8_t *value, size_t len)
 			sites_forget(sites, "site", name + 5);
 			return;
 		}
+		if (site.seen > reading->now)
+			set_back(&site, reading->now);
 		struct entry *entry = entry_get(sites, name + 5, reading->now);
 		entry->site = site;
 		entry->stored = true;

@@ -115,6 +115,23 @@ test_memory(void)
 	up();
 	ok(sites_find(sites, "one.example") == NULL && sites_peek(sites, "a.example") == NULL,
 	   "what was not met for a month is forgotten");
+
+	/* All of that under a clock which was a year ahead. */
+	pass(INT64_C(365) * 24 * 60 * 60 * 1000);
+	site = sites_learn(sites, "c.example", "mx.example+2", clock_wall());
+	for (int i = 0; i < 3; i++) {
+		attempt.began = site->lowered + 1;
+		site_learn(site, sites_bounds(site), &attempt, 1000, clock_wall() + i);
+	}
+	sites_changed(sites, site);
+	offsets->wall -= INT64_C(365) * 24 * 60 * 60 * 1000;
+	up();
+	site = sites_peek(sites, "c.example");
+	ok(site && site_is_paused(site, clock_wall()) &&
+	       !site_is_paused(site, clock_wall() + SITE_BACK_OFF),
+	   "a pause does not last until the time comes again that was set back");
+	ok(site && site->failing <= clock_wall() && site->seen <= clock_wall(),
+	   "and nothing was met that is yet to come");
 }
 
 int
