@@ -10,6 +10,7 @@
 
 #define PUT_OFF          "not attempted: "
 #define NULL_SENDER_KEEP (24 * 60 * 60 * 1000)
+#define AGAIN            5000 /* msec after a failed write */
 
 /* How long it is tried. */
 static msec_t
@@ -189,6 +190,8 @@ on_finished(void *arg, enum store_result result)
 		const bool is_said_again = job->waiting.channel != 0 && job->relay->ready &&
 		                           job->relay->channel.channel == job->waiting.channel;
 		job_to(job, is_said_again ? JOB_IN_FLIGHT : JOB_PENDING);
+		if (!is_said_again && !lane->schedule->stopped)
+			lane_wake_at(lane, schedule_now(lane->schedule) + AGAIN);
 		return;
 	}
 	message->unfinished -= job->ended;

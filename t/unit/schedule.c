@@ -5,6 +5,8 @@
 
 #include <arpa/inet.h>
 #include <limits.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "auth/proto.h"
@@ -30,6 +32,8 @@ static struct conf conf = {.standard = {.weight = 1},
 static unsigned places = PLACES;
 static const char *class = "standard"; /* that mail is accepted with */
 static bool nobodys;                   /* it has no account */
+static struct envelope envelope;
+static struct queue_id last_id; /* of it */
 static struct ipc_hub *hub;
 static struct holds *holds;
 static struct quota *quota;
@@ -175,6 +179,7 @@ put_two(const char *to, const char *other, enum queue_lane lane, msec_t due)
 	    .from = address("alice", "example.net"),
 	    .recipients = recipients,
 	    .recipient_count = *other ? 2 : 1,
+	    .envelope = envelope,
 	    .created = clock_wall(),
 	    .due = due,
 	    .client_ip = "192.0.2.1",
@@ -187,6 +192,7 @@ put_two(const char *to, const char *other, enum queue_lane lane, msec_t due)
 	};
 
 	queue_id_make(&message.id, clock_wall());
+	last_id = message.id;
 	waiting++;
 	store_enqueue(store, &message, on_done, NULL);
 	if (lane != QUEUE_FRESH) {
@@ -709,6 +715,42 @@ test_blocked(void)
 	conf.egress = (struct conf_pools){0};
 }
 
+/* What needs no relay ends while nothing can be written. */
+static void
+test_not_written(void)
+{
+	struct rlimit full, room;
+	char rule[QUEUE_RULE_SIZE];
+	struct store_message *stored;
+	bool is_pending = false;
+
+	begin("not-written", QUEUE_FRESH);
+	envelope.by = BY_RETURN;
+	envelope.by_deadline = clock_wall() - 1000;
+	put("a.example", QUEUE_FRESH, clock_wall() - 2000);
+	envelope = (struct envelope){.by = BY_NONE};
+	wait_all();
+	stored = store_load_message(store, QUEUE_FRESH, &last_id);
+	signal(SIGXFSZ, SIG_IGN);
+	getrlimit(RLIMIT_FSIZE, &room);
+	full = (struct rlimit){.rlim_cur = 8192, .rlim_max = room.rlim_max};
+	setrlimit(RLIMIT_FSIZE, &full);
+	connect_relay(QUEUE_FRESH);
+	for (int n = 0; n < 2000 && !is_pending; n++) {
+		turn();
+		is_pending = schedule_is_active(schedule, &last_id) &&
+		             schedule_state(schedule, stored, rule) == QUEUE_STATE_QUEUED;
+	}
+	setrlimit(RLIMIT_FSIZE, &room);
+	for (int n = 0; n < 2000 && audit.bounced == 0; n++) {
+		turn();
+		run_audit();
+	}
+	ok(is_pending && audit.bounced == 1, "what could not be written is, when there is room");
+	store_message_free(stored);
+	end();
+}
+
 int
 main(void)
 {
@@ -730,6 +772,7 @@ main(void)
 	test_many_carried();
 	test_set_back();
 	test_blocked();
+	test_not_written();
 	loop_timer_free(look);
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
