@@ -40,19 +40,24 @@ ctl_queue_print_list(const json_t *request, const json_t *result)
 	ctl_table(columns, rows);
 }
 
+static const struct ctl_column hold_columns[] = {
+    {.key = "what", .head = "WHAT"},     {.key = "since", .head = "SINCE"},
+    {.key = "until", .head = "UNTIL"},   {.key = "action", .head = "ACTION"},
+    {.key = "to", .head = "TO"},         {.key = "by", .head = "BY"},
+    {.key = "reason", .head = "REASON"}, {.key = NULL}};
+
 void
 ctl_queue_print_holds(const json_t *request, const json_t *result)
 {
-	static struct ctl_column columns[] = {
-	    {.key = "what", .head = "WHAT"},     {.key = "since", .head = "SINCE"},
-	    {.key = "until", .head = "UNTIL"},   {.key = "action", .head = "ACTION"},
-	    {.key = "to", .head = "TO"},         {.key = "by", .head = "BY"},
-	    {.key = "reason", .head = "REASON"}, {.key = NULL}};
+	static struct ctl_column columns[sizeof(hold_columns) / sizeof(*hold_columns)];
 
 	(void)request;
+	if (columns[0].key == NULL)
+		memcpy(columns, hold_columns, sizeof(columns));
 	ctl_table(columns, json_object_get(result, "holds"));
 }
 
+/* One of maybe several: each has its tables' heads and widths. */
 static void
 print_message(const json_t *request, const json_t *result)
 {
@@ -69,13 +74,13 @@ print_message(const json_t *request, const json_t *result)
 	                                        {"client", "client_ip"},
 	                                        {"client port", "client_port"},
 	                                        {"ehlo", "ehlo"}};
-	static struct ctl_column columns[] = {{.key = "address", .head = "RECIPIENT"},
-	                                      {.key = "state", .head = "STATE"},
-	                                      {.key = "attempts", .head = "TRIES", .right = true},
-	                                      {.key = "when", .head = "LAST TRY"},
-	                                      {.key = "next_hop", .head = "NEXT HOP"},
-	                                      {.key = "reply", .head = "REPLY"},
-	                                      {.key = NULL}};
+	struct ctl_column columns[] = {{.key = "address", .head = "RECIPIENT"},
+	                               {.key = "state", .head = "STATE"},
+	                               {.key = "attempts", .head = "TRIES", .right = true},
+	                               {.key = "when", .head = "LAST TRY"},
+	                               {.key = "next_hop", .head = "NEXT HOP"},
+	                               {.key = "reply", .head = "REPLY"},
+	                               {.key = NULL}};
 	json_t *rows = json_object_get(result, "rcpt"), *row;
 	bool rerouted = false;
 	size_t index;
@@ -94,8 +99,11 @@ print_message(const json_t *request, const json_t *result)
 	putchar('\n');
 	ctl_table(columns, rows);
 	if (json_array_size(json_object_get(result, "holds")) > 0) {
+		struct ctl_column holds[sizeof(hold_columns) / sizeof(*hold_columns)];
+
+		memcpy(holds, hold_columns, sizeof(holds));
 		putchar('\n');
-		ctl_queue_print_holds(request, result);
+		ctl_table(holds, json_object_get(result, "holds"));
 	}
 }
 
@@ -179,13 +187,19 @@ tell_ids(const char *title, const json_t *ids)
 	fputs(i > 0 ? "\n" : "", stderr);
 }
 
+static bool
+has_ids(const json_t *request)
+{
+	return json_object_get(request, "message") != NULL;
+}
+
 /* Ends the program if one of them is not in the queue: a slip is not to be half done. */
 static void
 check_ids(const json_t *request)
 {
 	json_t *unknown = json_array(), *one;
 
-	for (size_t i = 0; (one = request_for(request, i)) != NULL; i++) {
+	for (size_t i = 0; has_ids(request) && (one = request_for(request, i)) != NULL; i++) {
 		json_t *id = json_object_get(one, "message");
 		json_t *found = ctl_ask(
 		    json_pack("{s:s,s:O}", "command", "queue.list", "message", id), PATIENCE);
@@ -321,8 +335,7 @@ run_act(json_t *request, const char *done, const char *would)
 {
 	json_t *total;
 
-	if (json_object_get(request, "messages") != NULL)
-		check_ids(request);
+	check_ids(request);
 	total = run_shares(request);
 	if (ctl_wants_json()) {
 		ctl_json(total);
@@ -347,7 +360,7 @@ ctl_queue_run_hold(json_t *request)
 
 	if (json_is_true(json_object_get(request, "dry_run")))
 		return run_act(request, "", release ? "selected" : "would be held");
-	if (!release && json_object_get(request, "message") != NULL)
+	if (!release)
 		check_ids(request);
 	return run_each(request, print_hold);
 }
@@ -367,8 +380,7 @@ confirm(json_t *request, const char *verb)
 
 	if (!isatty(STDIN_FILENO))
 		ctl_usage("where nobody can be asked it takes --yes; --dry-run counts only");
-	if (json_object_get(request, "messages") != NULL)
-		check_ids(request);
+	check_ids(request);
 	json_object_set_new(request, "dry_run", json_true());
 	count = run_shares(request);
 	json_object_del(request, "dry_run");
