@@ -399,6 +399,15 @@ last_answer(const char *reply)
 	return at ? at + sizeof(between) - 1 : "";
 }
 
+/* Senders read it, in notifications and in their account's history: by which operator and for what
+ * reason is not theirs. */
+static const char *
+pause_words(const struct site *site)
+{
+	return site->paused == SITE_BY_OPERATOR ? "suspended by the operator of this service"
+	                                        : site->why;
+}
+
 void
 job_put_off(struct job *job)
 {
@@ -425,8 +434,8 @@ job_put_off(struct job *job)
 		else
 			snprintf(text, sizeof(outcomes[i].reply.text),
 			         PUT_OFF "site %.80s waits until %s (%s%s)%s%s", site->name, until,
-			         site->paused == SITE_BY_RULE ? "reply rule " : "", site->why,
-			         last[0] ? "; last: " : "", last);
+			         site->paused == SITE_BY_RULE ? "reply rule " : "",
+			         pause_words(site), last[0] ? "; last: " : "", last);
 	}
 	finish(job, NULL, outcomes, NULL, job->count, nobody, site_put_off(site));
 }

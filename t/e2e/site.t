@@ -65,7 +65,7 @@ is("$m->{site} $m->{paused}", 'h2.hosts operator', 'suspended by one of its doma
 like($m->{why}, qr/^suspended by .+: their storm$/, 'by whom and why');
 ok(logged(qr/ site-suspend site=h2\.hosts until=\S+ by="[^"]+" reason="their storm"/), 'on the record');
 my @waiting = map { mail("b\@$_.example") } qw(one two);
-like(put_off($_), qr/^not attempted: site h2\.hosts waits until \S+ \(suspended by .+: their storm\)/, 'nothing is attempted, which it says') for @waiting;
+like(put_off($_), qr/^not attempted: site h2\.hosts waits until \S+ \(suspended by the operator of this service\)/, 'nothing is attempted, which it says') for @waiting;
 $m = $s->show($waiting[0]);
 is($m->{state}, 'suspended', 'its mail is shown as suspended');
 like($m->{rule}, qr/^site h2\.hosts until \d\S+: suspended by .+: their storm$/, 'by whom and why');

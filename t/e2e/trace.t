@@ -136,6 +136,20 @@ ends($fourth, 'removed');
 is(join(' ', events(trace($fourth))), 'accepted deferred moved removed ended', 'its life');
 like((grep { $_->{event} eq 'removed' } @{ trace($fourth)->{events} })[0]{text}, qr/removed by .*: a secret reason/, 'by whom, and why');
 
+# --- not attempted, because an operator suspended the site ---
+
+$s->ctl('site', 'suspend', 'later.example', '--for', '2h', '--reason', 'a secret reason');
+my $fifth = send_one($me, '', 'hana@later.example');
+ok(Sekisho::wait_for(20, sub { ($row) = rows('hana@later.example'); $row && $row->{reply} }), 'put off') or diag $s->ctl('trace', $fifth);
+like($row->{reply}, qr/^not attempted: site \S+ waits until \S+ \(suspended by the operator of this service\)$/, 'what its sender may read');
+like($row->{rule}, qr/suspended by .*: a secret reason/, 'the NOC sees by whom, and why');
+my $subscribed = $s->ctl('--json', 'account', 'history', $me);
+like($subscribed, qr/hana\@later\.example.*"waiting"/, 'and the subscriber that it waits');
+unlike($subscribed, qr/secret|uid/, 'not by whom, nor why');
+$s->ctl('queue', 'remove', $fifth, '--yes');
+$s->ctl('site', 'resume', 'later.example');
+ends($fifth, 'removed');
+
 # --- lists ---
 
 send_one($bob, '', map { "user$_\@example.org" } 1 .. 30) for 1 .. 8;
@@ -151,13 +165,14 @@ $s->advance($hour);
 my $young = send_one($bob, '', 'user7@example.org');
 ok(Sekisho::wait_for(20, sub { rows('user7@example.org') == 9 }), 'one more');
 is_deeply([map { $_->{id} } rows('user7@example.org', '--since', '10min')], [$young], 'since');
+ends($young, 'delivered'); # what ends later is kept longer
 
 # --- the subscriber's view ---
 
 my $h = $s->json('account', 'history', $me);
-is_deeply([map { $_->{to} } @{ $h->{entries} }], ['gina@later.example', 'frank@gone.example', 'dave@later.example', 'erin@example.org', 'carol@example.org'], 'its mail, newest first');
-is_deeply([map { $_->{state} } @{ $h->{entries} }], [qw(removed bounced delivered delivered delivered)], 'what became of it');
-like($h->{entries}[1]{reply}, qr/^5\d\d /, 'the last reply');
+is_deeply([map { $_->{to} } @{ $h->{entries} }], ['hana@later.example', 'gina@later.example', 'frank@gone.example', 'dave@later.example', 'erin@example.org', 'carol@example.org'], 'its mail, newest first');
+is_deeply([map { $_->{state} } @{ $h->{entries} }], [qw(removed removed bounced delivered delivered delivered)], 'what became of it');
+like($h->{entries}[2]{reply}, qr/^5\d\d /, 'the last reply');
 my $said = $s->ctl('--json', 'account', 'history', $me);
 unlike($said, qr/secret|uid|sesame|pc\.example|retry|fresh|bob/, 'no operator, no content, no Message-ID, nobody else');
 says('for people', 0, qr/^TIME .*gina\@later\.example +\d+ +not delivered: removed by the mail service/ms, 'account', 'history', $me);
@@ -172,7 +187,7 @@ is(@{ $s->json('account', 'history', $bob)->{entries} }, 0, 'who gets the name n
 # --- forgetting ---
 
 $s->advance(19 * 24 * $hour);
-is(rows($me), 6, 'within history.keep it is known');
+is(rows($me), 7, 'within history.keep it is known');
 $s->advance(2 * 24 * $hour);
 # It is looked at once a minute, and not while the look before is not through.
 ok(Sekisho::wait_for(20, sub { $s->advance(60_000); !trace($first)->{id} && rows($me) == 0 && rows('user7@example.org') == 0 }), 'after it nothing is') or diag $s->ctl('trace', $me);
