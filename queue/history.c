@@ -62,6 +62,10 @@ struct copy {
 	struct lane_txn *txn;   /* of history */
 	struct lane_txn source; /* a read transaction of the lane */
 	size_t puts;
+	/* The last end among the recipients of the message whose rows come just now: they stand
+	 * before its summary. */
+	struct queue_id id;
+	msec_t ended;
 };
 
 static void
@@ -116,6 +120,8 @@ copy_summary(struct copy *copy, const struct queue_id *id, MDB_val v)
 	if (known == NULL) {
 		struct store_message *whole = txn_load(&copy->source, id, true);
 
+		if (copy->source.rc == MDB_CORRUPTED)
+			copy->source.rc = 0; /* one that does not read holds up no others */
 		index_address(copy, &message->from, id);
 		put_index(copy, HISTORY_BY_MESSAGE_ID, message->message_id, id);
 		put_index(copy, HISTORY_BY_ACCOUNT, message->account, id);
@@ -127,11 +133,24 @@ copy_summary(struct copy *copy, const struct queue_id *id, MDB_val v)
 	    (known->generation == message->generation && known->unfinished >= message->unfinished))
 		put(copy, TABLE_SUMMARY, &key, v.mv_data, v.mv_size);
 	if (message->unfinished == 0 && (known == NULL || known->unfinished)) {
-		key_due(&key, clock_wall(), id);
+		const bool is_told = copy->ended && queue_id_equal(&copy->id, id);
+
+		key_due(&key, is_told ? copy->ended : clock_wall(), id);
 		put(copy, TABLE_ENDED, &key, "", 0);
 	}
 	store_message_free(known);
 	store_message_free(message);
+}
+
+static void
+note_end(struct copy *copy, const struct queue_id *id, const struct store_recipient *recipient)
+{
+	if (!queue_id_equal(&copy->id, id)) {
+		copy->id = *id;
+		copy->ended = 0;
+	}
+	if (recipient->state != STORE_QUEUED && recipient->when > copy->ended)
+		copy->ended = recipient->when;
 }
 
 static void
@@ -157,6 +176,7 @@ copy_row(struct copy *copy, const uint8_t *outbox_key, MDB_val v)
 	if (index != OUTBOX_EVENT_INDEX &&
 	    recipient_decode(v.mv_data, v.mv_size, (uint16_t)index, &recipient)) {
 		index_address(copy, &recipient.address, &id);
+		note_end(copy, &id, &recipient);
 		recipient_clear(&recipient);
 	}
 }

@@ -85,8 +85,8 @@ enqueue(struct queue_id *id, const char *account, const char *message_id, size_t
 }
 
 static void
-attempt(enum queue_lane lane, const struct queue_id *id, unsigned number, uint16_t index,
-        enum store_state state)
+attempt_at(msec_t when, enum queue_lane lane, const struct queue_id *id, unsigned number,
+           uint16_t index, enum store_state state)
 {
 	const struct queue_contact contact = {.host = "mx.example.org", .address = "192.0.2.9"};
 	const struct store_outcome outcome = {.index = index, .state = state, .reply = "250 ok"};
@@ -96,11 +96,18 @@ attempt(enum queue_lane lane, const struct queue_id *id, unsigned number, uint16
 	                                  .outcomes = &outcome,
 	                                  .count = 1,
 	                                  .contact = &contact,
-	                                  .when = clock_wall()};
+	                                  .when = when};
 
 	waiting++;
 	store_finish(store, &batch, on_done, NULL);
 	wait_all();
+}
+
+static void
+attempt(enum queue_lane lane, const struct queue_id *id, unsigned number, uint16_t index,
+        enum store_state state)
+{
+	attempt_at(clock_wall(), lane, id, number, index, state);
 }
 
 static void
@@ -389,6 +396,52 @@ test_bounds(void)
 	close_store();
 }
 
+/* History may come to it days late, or a test's clock go on in between. */
+static void
+test_end(void)
+{
+	const msec_t now = clock_wall(), keep = 86400000;
+	struct queue_id old, young;
+
+	open_store("end");
+	enqueue(&old, "alice@example.net", "", 2);
+	enqueue(&young, "alice@example.net", "", 2);
+	attempt_at(now - 2 * keep, QUEUE_FRESH, &old, 1, 0, STORE_DELIVERED);
+	attempt_at(now - 2 * keep, QUEUE_FRESH, &old, 1, 1, STORE_BOUNCED);
+	attempt_at(now - 2 * keep, QUEUE_FRESH, &young, 1, 1, STORE_DELIVERED);
+	attempt_at(now - keep / 2, QUEUE_FRESH, &young, 2, 0, STORE_DELIVERED);
+	sweep(QUEUE_FRESH);
+	ok(rows(TABLE_ENDED) == 2, "two have ended");
+	history_prune(store, now);
+	wait_history();
+	ok(strcmp(life(&old), "") == 0, "what is kept is kept from its end, whenever it was told");
+	ok(strstr(life(&young), "ended") != NULL, "and that is its last recipient's");
+	close_store();
+}
+
+/* The disk has damaged a recipient before history heard of its message. */
+static void
+test_damaged(void)
+{
+	struct queue_id bad, good;
+	struct lane_txn txn;
+	struct key key;
+
+	open_store("damaged");
+	enqueue(&bad, "alice@example.net", "bad@pc", 2);
+	enqueue(&good, "alice@example.net", "good@pc", 1);
+	txn_write(&store->lanes[QUEUE_FRESH], &txn);
+	key_recipient(&key, &bad, 1);
+	txn_put(&txn, TABLE_RECIPIENT, &key, "rubbish", 7);
+	if (txn_commit(&txn) != 0)
+		abort();
+	sweep(QUEUE_FRESH);
+	ok(rows_of(&store->lanes[QUEUE_FRESH], TABLE_OUTBOX) == 0 &&
+	       find(HISTORY_BY_MESSAGE_ID, "good@pc") == 1,
+	   "what does not read keeps nothing else from history");
+	close_store();
+}
+
 static void
 test_failing(void)
 {
@@ -501,6 +554,8 @@ main(void)
 	test_once();
 	test_order();
 	test_bounds();
+	test_end();
+	test_damaged();
 	test_failing();
 	test_full();
 	test_upgrade();
