@@ -564,7 +564,7 @@ prune_complete(struct op *op)
 		}
 		return;
 	}
-	if (prune->too_much)
+	if (op->result == STORE_OK && prune->too_much)
 		op->store->trimmed = clock_mono(); /* all that it could do */
 	op->store->pruning = false;
 	free(prune);

@@ -262,8 +262,12 @@ finish(enum queue_lane lane, const struct queue_id *id, unsigned attempt, uint16
 static inline void
 finish_one(const struct queue_id *id, const struct store_outcome *outcome, store_on_done *on)
 {
-	const struct store_batch batch = {
-	    .id = *id, .attempt = 1, .outcomes = outcome, .count = 1, .when = 1, .due = 1};
+	const struct store_batch batch = {.id = *id,
+	                                  .attempt = 1,
+	                                  .outcomes = outcome,
+	                                  .count = 1,
+	                                  .when = clock_wall(),
+	                                  .due = 1};
 
 	store_finish(store, &batch, on, NULL);
 }
