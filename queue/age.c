@@ -13,10 +13,11 @@
 #include "core/mem.h"
 #include "queue/proto.h"
 
-#define LOOK_MAX  500 /* messages of one share */
-#define CHUNK     10
-#define SITES_MAX 20 /* that one message is counted at */
-#define ROWS_MAX  (PROTO_AGES_PAGE - CHUNK * SITES_MAX)
+#define LOOK_MAX        500  /* messages of one share */
+#define LOOK_RECIPIENTS 5000 /* and of them, about */
+#define CHUNK           10
+#define SITES_MAX       20 /* that one message is counted at */
+#define ROWS_MAX        (PROTO_AGES_PAGE - CHUNK * SITES_MAX)
 
 static const msec_t limits[QUEUE_AGES - 1] = {
     5 * 60 * 1000,       60 * 60 * 1000,      4 * 60 * 60 * 1000,
@@ -31,6 +32,7 @@ struct share {
 	struct queue_id last;
 	struct queue_age_row rows[PROTO_AGES_PAGE];
 	size_t count;
+	size_t looked; /* recipients */
 };
 
 static unsigned
@@ -68,6 +70,7 @@ on_message(void *arg, const struct store_message *listed)
 	size_t count = 0;
 
 	share->last = listed->id;
+	share->looked += listed->total;
 	for (size_t i = 0; message && i < message->recipient_count && count < SITES_MAX; i++) {
 		const struct store_recipient *recipient = &message->recipients[i];
 		const char *domain = recipient->address.domain;
@@ -101,7 +104,9 @@ age_share(struct store *store, const struct queue_id *after, match_site *site, v
 	share->site = site;
 	share->arg = arg;
 	share->now = clock_wall();
-	for (size_t i = 0; more && i < LOOK_MAX && share->count < ROWS_MAX; i += CHUNK) {
+	for (size_t i = 0;
+	     more && i < LOOK_MAX && share->count < ROWS_MAX && share->looked < LOOK_RECIPIENTS;
+	     i += CHUNK) {
 		if (store_list(store, NULL, after, CHUNK, on_message, share, &more) == 0)
 			break;
 		after = &share->last;

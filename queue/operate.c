@@ -19,8 +19,11 @@
 #include "queue/proto.h"
 
 #define LOOK_MAX 1000 /* messages looked at for one page of a filtered list, or of a count */
-#define ACT_MAX  250  /* messages of one page that changes them: one group of a lane's writer */
-#define ACT_RATE 1000 /* and of all pages of an act, in a second */
+/* Recipients of those among them that may be meant: each is loaded, while the loop waits. */
+#define LOOK_RECIPIENTS 5000
+#define LOOK_CHUNK      10 /* messages between two looks at that */
+#define ACT_MAX         250 /* messages of one page that changes them: one group of a lane's writer */
+#define ACT_RATE        1000 /* and of all pages of an act, in a second */
 
 struct operate {
 	struct loop *loop;
@@ -29,6 +32,7 @@ struct operate {
 	struct store *store;
 	struct schedule *schedule;
 	struct holds *holds;
+	size_t looked; /* recipients, for the page under way */
 };
 
 static void
@@ -69,7 +73,7 @@ operate_put_entry(struct operate *operate, struct buf *frame, const struct store
 	wire_put_u64(frame, schedule_is_active(operate->schedule, &message->id)
 	                        ? 0
 	                        : (uint64_t)message->due);
-	wire_put_u64(frame, message->prefix_len + message->body.size);
+	wire_put_u64(frame, message->body.size);
 	wire_put_u32(frame, message->attempts);
 	wire_put_u32(frame, message->total);
 	wire_put_u32(frame, message->unfinished);
@@ -89,6 +93,7 @@ is_selected(struct operate *operate, const struct queue_selector *selector,
 	*whole = NULL;
 	if (!match_message(selector, message, clock_wall()))
 		return false;
+	operate->looked += message->total;
 	if (!recipients && !wanted)
 		return true;
 	*whole = store_load_message(operate->store, message->lane, &message->id);
@@ -98,6 +103,12 @@ is_selected(struct operate *operate, const struct queue_selector *selector,
 	store_message_free(*whole);
 	*whole = NULL;
 	return false;
+}
+
+static size_t
+least(size_t a, size_t b)
+{
+	return a < b ? a : b;
 }
 
 /* Calls on_message for messages that may be selected, at most max, behind *after unless from_start.
@@ -178,10 +189,12 @@ on_list(struct operate *operate, struct ipc_from from, const struct ipc_frame *f
 	buf_init(&listing.entries);
 	buf_init(&reply);
 	/* A page is as many as fit, or what was found among so many. */
-	for (size_t looked = 0; more && looked < LOOK_MAX && listing.count < PROTO_LIST_PAGE;) {
-		size_t seen =
-		    look(operate, &listing.selector, from_start, &after,
-		         PROTO_LIST_PAGE - listing.count, on_list_message, &listing, &more);
+	operate->looked = 0;
+	for (size_t looked = 0; more && looked < LOOK_MAX && listing.count < PROTO_LIST_PAGE &&
+	                        operate->looked < LOOK_RECIPIENTS;) {
+		size_t seen = look(operate, &listing.selector, from_start, &after,
+		                   least(PROTO_LIST_PAGE - listing.count, LOOK_CHUNK),
+		                   on_list_message, &listing, &more);
 
 		looked += seen;
 		if (seen)
@@ -531,11 +544,14 @@ act_page(struct act *act)
 	bool from_start = act->from_start;
 
 	act->count.more = true;
+	act->operate->looked = 0;
 	for (size_t looked = 0; act->count.more && looked < LOOK_MAX &&
-	                        (act->dry_run || act->count.messages < ACT_MAX);) {
+	                        (act->dry_run || act->count.messages < ACT_MAX) &&
+	                        act->operate->looked < LOOK_RECIPIENTS;) {
 		const size_t left = act->dry_run ? LOOK_MAX : ACT_MAX - act->count.messages;
-		const size_t seen = look(act->operate, &act->rule.selector, from_start, &after,
-		                         left, on_act_message, act, &act->count.more);
+		const size_t seen =
+		    look(act->operate, &act->rule.selector, from_start, &after,
+		         least(left, LOOK_CHUNK), on_act_message, act, &act->count.more);
 
 		looked += seen;
 		if (seen == 0)

@@ -129,7 +129,7 @@ says('remove', 0, qr/^removed: 1 recipients of 1 messages$/m, 'queue', 'remove',
 $m = $s->show($late[0]);
 is(state_of($m), 'removed', 'removed');
 like($m->{rcpt}[0]{reply}, qr/^removed by \S.*: asked for$/, 'by whom and why');
-says('remove again', 0, qr/^removed: 0 /m, 'queue', 'remove', $late[0], '--yes');
+says('remove again', 1, qr/^not queued: $late[0]\n/m, 'queue', 'remove', $late[0], '--yes');
 my $mixed = $s->submit($bob, 'mixed', 'carol@slow.example', 'dave@hang.example');
 at_rest();
 says('remove a domain', 0, qr/^removed: 4 recipients of 4 messages$/m, 'queue', 'remove', '--recipient', 'slow.example', '--yes');

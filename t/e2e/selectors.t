@@ -8,6 +8,8 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 use Sekisho;
+use IO::Socket::UNIX;
+use JSON::PP;
 use Test::More;
 
 my ($minute, $hour) = (60_000, 3_600_000);
@@ -165,4 +167,17 @@ waitpid $pid, 0;
 $s->ctl('queue', 'bounce', '--account', $bob, '--smaller', '4KiB', '--recipient', 'example.org', '--yes');
 conserved('begun again, it ends', accepted => $before->{accepted} + $count, bounced => $before->{bounced} + $count, generated => $before->{generated} + $count, queued => $before->{queued});
 is(scalar(grep { /^many-/m && !/delivery-status/i } $s->delivered), 0, 'nobody got any of it');
+# --- many recipients ---
+
+# However many recipients, a share looks at few: the loop that accepts mail waits for it.
+my @wide = map { $s->submit($me, "wide-$_", map { "wide$_\@slow.example" } 1 .. 200) } 1 .. 36;
+deferred('the wide', @wide);
+my $r = IO::Socket::UNIX->new(Peer => "$s->{dir}/admin.sock");
+for my $request ({ command => 'queue.list', recipient => 'wide7@slow.example' }, { command => 'queue.remove', recipient => 'wide7@slow.example', dry_run => JSON::PP::true }, { command => 'age' }) {
+	syswrite $r, encode_json($request) . "\n";
+	my $share = decode_json(scalar <$r>)->{result};
+	ok($share->{next}, "$request->{command}: a share of them") or diag explain $share;
+}
+is(scalar($s->listed('--recipient', 'wide7@slow.example')), 36, 'all shares are all');
+is_deeply($s->json('queue', 'remove', '--recipient', 'wide7@slow.example', '--yes'), { messages => 36, recipients => 36, busy => 0 }, 'of acts, too');
 done_testing;

@@ -28,6 +28,7 @@ says("$_->[0]: one that nobody knows", 1, qr/^not queued: $none\nsekishoctl: not
 	for ['remove', '--yes'], ['bounce', '--yes'], ['flush'], ['reroute', '--to', 'fallback'], ['remove', '--dry-run'];
 says('hold', 0, qr/\A(?:held: message \w+, until it is released\n){3}\z/, 'queue', 'hold', @ids);
 is_deeply([map { $s->show($_)->{state} } @ids], ['held', 'held', 'held'], 'all are held');
+is_deeply([map { $_->{size} } @{ $s->json('queue', 'list')->{messages} }], [map { $s->show($_)->{size} } @ids], 'list and show tell the same size');
 my $shown = says('show', 0, qr/^id +$ids[0]\n.*\n\nid +$ids[1]\n.*\n\nid +$ids[2]\n/ms, 'queue', 'show', @ids);
 is(scalar(() = $shown =~ /^RECIPIENT +STATE +TRIES +LAST TRY +REPLY\b/mg), 3, 'each with the same columns') or diag $shown;
 says('and one that nobody knows', 1, qr/^id +$ids[0]\n.*^not found: $none$/ms, 'queue', 'show', $none, $ids[0]);
