@@ -194,6 +194,10 @@ cmd_trace(struct request *request)
 		               "say what: one of \"message\", \"message_id\" and \"address\"");
 		return;
 	}
+	if (since == 0 && *request_text(request, "since") != '\0') {
+		request_refuse(request, "invalid", "the argument \"since\" is no time at all");
+		return;
+	}
 	if (message != NULL ? *after != '\0' && sscanf(after, "%6u", &first) != 1
 	                    : !parse_place(after, &from)) {
 		request_refuse(request, "invalid",

@@ -357,6 +357,25 @@ last_time(const struct life *life)
 	return last;
 }
 
+/* The last that is known of a recipient, which history may not have heard of. What was put off met
+ * nobody: host and lane are those of the attempt before. */
+static void
+add_last(struct life *life, const struct store_recipient *recipient)
+{
+	struct store_recipient last = *recipient;
+	char nobody[] = "";
+
+	if (recipient->when == 0)
+		return;
+	if (recipient->state == STORE_QUEUED && !life->message->finished &&
+	    strncmp(recipient->reply, STORE_PUT_OFF, sizeof(STORE_PUT_OFF) - 1) == 0) {
+		last.host = nobody;
+		last.peer[0] = last.tls[0] = '\0';
+		last.lane = life->message->lane;
+	}
+	add_attempt(life, &last, last.attempts);
+}
+
 static int
 life_read(struct op *op)
 {
@@ -377,8 +396,7 @@ life_read(struct op *op)
 		add_rows(life, &store->lanes[i], TABLE_OUTBOX);
 	add_rows(life, &store->history, TABLE_OUTCOME);
 	for (size_t i = 0; i < message->recipient_count; i++)
-		if (message->recipients[i].when)
-			add_attempt(life, &message->recipients[i], message->recipients[i].attempts);
+		add_last(life, &message->recipients[i]);
 	const msec_t end = message->finished ? last_time(life) : clock_wall();
 	add_acts(life, &store->lanes[QUEUE_FRESH], TABLE_OUTBOX, end);
 	add_acts(life, &store->history, TABLE_ACT, end);

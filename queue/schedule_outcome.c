@@ -8,7 +8,6 @@
 #include "core/log.h"
 #include "core/random.h"
 
-#define PUT_OFF          "not attempted: "
 #define NULL_SENDER_KEEP (24 * 60 * 60 * 1000)
 #define AGAIN            5000 /* msec after a failed write */
 
@@ -393,7 +392,7 @@ last_answer(const char *reply)
 	static const char between[] = "; last: ";
 	const char *at;
 
-	if (strncmp(reply, PUT_OFF, sizeof(PUT_OFF) - 1) != 0)
+	if (strncmp(reply, STORE_PUT_OFF, sizeof(STORE_PUT_OFF) - 1) != 0)
 		return reply;
 	at = strstr(reply, between);
 	return at ? at + sizeof(between) - 1 : "";
@@ -433,8 +432,8 @@ job_put_off(struct job *job)
 			snprintf(text, sizeof(outcomes[i].reply.text), "%s", last);
 		else
 			snprintf(text, sizeof(outcomes[i].reply.text),
-			         PUT_OFF "site %.80s waits until %s (%s%s)%s%s", site->name, until,
-			         site->paused == SITE_BY_RULE ? "reply rule " : "",
+			         STORE_PUT_OFF "site %.80s waits until %s (%s%s)%s%s", site->name,
+			         until, site->paused == SITE_BY_RULE ? "reply rule " : "",
 			         pause_words(site), last[0] ? "; last: " : "", last);
 	}
 	finish(job, NULL, outcomes, NULL, job->count, nobody, site_put_off(site));

@@ -117,6 +117,7 @@ const char *store_state_name(
     enum store_state state); /* "queued", "delivered", "bounced", "expired", "removed" */
 
 #define STORE_REPLY_MAX 255
+#define STORE_PUT_OFF   "not attempted: " /* how the reply of who was put off begins */
 struct store_outcome {
 	uint16_t index;                  /* of the recipient in its message */
 	enum store_state state;          /* STORE_QUEUED: deferred, stays in the lane */

@@ -68,6 +68,7 @@ is((rows($me))[0]{to}, 'carol@example.org', 'by its sender');
 says('an unknown id', 1, qr/does not know/, 'trace', '0' x 26);
 says('an unknown Message-ID', 1, qr/no message with that Message-ID/, 'trace', '<none@pc.example>');
 says('an unknown address', 1, qr/a Message-ID goes in <>/, 'trace', 'nobody@example.org');
+says('less than no time ago', 1, qr/no time at all/, 'trace', $me, '--since', '0s');
 says('nothing of the kind', 64, qr/a queue id, a Message-ID in <>, or an address/, 'trace', 'nonsense');
 
 # --- held, released, deferred, moved, delivered ---
@@ -138,10 +139,13 @@ like((grep { $_->{event} eq 'removed' } @{ trace($fourth)->{events} })[0]{text},
 
 # --- not attempted, because an operator suspended the site ---
 
-$s->ctl('site', 'suspend', 'later.example', '--for', '2h', '--reason', 'a secret reason');
 my $fifth = send_one($me, '', 'hana@later.example');
-ok(Sekisho::wait_for(20, sub { ($row) = rows('hana@later.example'); $row && $row->{reply} }), 'put off') or diag $s->ctl('trace', $fifth);
-like($row->{reply}, qr/^not attempted: site \S+ waits until \S+ \(suspended by the operator of this service\)$/, 'what its sender may read');
+waits($fifth, 'deferred');
+$s->ctl('site', 'suspend', 'later.example', '--for', '2h', '--reason', 'a secret reason');
+$s->advance($hour);
+ok(Sekisho::wait_for(20, sub { ($row) = rows('hana@later.example'); $row && $row->{reply} =~ /^not/ }), 'put off') or diag $s->ctl('trace', $fifth);
+like($row->{reply}, qr/^not attempted: site \S+ waits until \S+ \(suspended by the operator of this service\); last: 4\d\d /, 'what its sender may read');
+is_deeply([map { [@$_{qw(attempt lane host ip)}] } (grep { $_->{event} eq 'deferred' } @{ trace($fifth)->{events} })[1]], [[2, 'retry', undef, undef]], 'it met nobody') or diag $s->ctl('trace', $fifth);
 like($row->{rule}, qr/suspended by .*: a secret reason/, 'the NOC sees by whom, and why');
 my $subscribed = $s->ctl('--json', 'account', 'history', $me);
 like($subscribed, qr/hana\@later\.example.*"waiting"/, 'and the subscriber that it waits');
