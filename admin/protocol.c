@@ -21,6 +21,8 @@
 #include "core/service.h"
 #include "smtp/address.h"
 
+#define DURATION_MAX (36500 * INT64_C(86400000)) /* msec: what the clock can add, and write */
+
 struct request {
 	const struct protocol_peers *peers;
 	const struct command *command;
@@ -494,9 +496,9 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		           ? NULL
 		           : "is no level; they are error, warn, info and debug";
 	case ARGUMENT_DURATION:
-		return conf_duration(text, &duration)
+		return conf_duration(text, &duration) && duration <= DURATION_MAX
 		           ? NULL
-		           : "is no time; write it like 30s, 10min, 4h or 2d";
+		           : "is no time up to 36500d; write it like 30s, 10min, 4h or 2d";
 	case ARGUMENT_SIZE:
 		return conf_size(text, &size) && size > 0
 		           ? NULL
