@@ -18,7 +18,8 @@
 
 #define FORMAT        4
 #define FORMAT_LANES  3 /* reroutes went to lanes only */
-#define FORMAT_SINGLE 1 /* what the first versions wrote */
+#define FORMAT_PLAIN  2 /* there were holds only */
+#define FORMAT_SINGLE 1 /* of one of three conditions */
 #define BUCKETS       1024
 #define LOOK          60000 /* msec: the wall clock may be set before a hold ends */
 #define AGAIN         5000  /* after a failed write */
@@ -169,6 +170,19 @@ read_single(struct wire *wire, struct queue_hold *hold)
 	       queue_selector_is_good(selector);
 }
 
+static bool
+read_plain(struct wire *wire, struct queue_hold *hold)
+{
+	memset(hold, 0, sizeof(*hold));
+	hold->action = QUEUE_HOLD;
+	queue_selector_read(wire, &hold->selector);
+	hold->since = (msec_t)wire_u64(wire);
+	hold->until = (msec_t)wire_u64(wire);
+	wire_str(wire, hold->by, sizeof(hold->by));
+	wire_str(wire, hold->reason, sizeof(hold->reason));
+	return wire_done(wire) && !queue_selector_is_all(&hold->selector);
+}
+
 static void
 put(struct holds *holds, const struct queue_hold *hold, store_on_done *on_done, void *arg)
 {
@@ -213,6 +227,9 @@ on_directive(void *arg, const char *name, const uint8_t *value, size_t len)
 			enter(holds, &hold);
 			return;
 		}
+	} else if (format == FORMAT_PLAIN && read_plain(&wire, &hold)) {
+		enter(holds, &hold);
+		return;
 	} else if (format == FORMAT_SINGLE && read_single(&wire, &hold)) {
 		char now[QUEUE_SELECTOR_TEXT_SIZE + 8];
 

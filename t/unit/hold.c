@@ -82,6 +82,23 @@ write_lane(void)
 	buf_clear(&value);
 }
 
+/* As format 2 was: that, but for action and lane, because there were holds only. */
+static void
+write_plain(void)
+{
+	struct queue_hold hold = {.action = QUEUE_HOLD, .by = "root", .reason = "why"};
+	struct buf value;
+
+	snprintf(hold.selector.account, sizeof(hold.selector.account), "c@example.org");
+	buf_init(&value);
+	proto_put_hold(&value, &hold);
+	value.data[1] = 2;
+	waiting++;
+	store_directive_put(store, "hold account c@example.org", value.data + 1, value.len - 5,
+	                    on_done, NULL);
+	buf_clear(&value);
+}
+
 static void
 start(void)
 {
@@ -131,11 +148,12 @@ main(void)
 	write_old(1, "", &id, name);
 	write_old(4, "x", &nobody, "hold what x");
 	write_lane();
+	write_plain();
 	wait_all();
 
 	start();
 	const struct queue_hold *domain = about(false, "", "example.org");
-	ok(count == 4 && about(false, "a@example.org", "") && about(true, "", "") && domain,
+	ok(count == 5 && about(false, "a@example.org", "") && about(true, "", "") && domain,
 	   "each is in force");
 	ok(domain && domain->action == QUEUE_HOLD && domain->since == 1700000000000 &&
 	       domain->until == 0 && strcmp(domain->by, "root") == 0 &&
@@ -145,6 +163,8 @@ main(void)
 	ok(reroute && reroute->action == QUEUE_REROUTE && reroute->lane == QUEUE_FALLBACK &&
 	       reroute->next_hop[0] == '\0' && strcmp(reroute->reason, "why") == 0,
 	   "a reroute goes to its lane");
+	const struct queue_hold *plain = about(false, "c@example.org", "");
+	ok(plain && plain->action == QUEUE_HOLD && strcmp(plain->by, "root") == 0, "a hold is one");
 	ok(queue_id_equal(&about(true, "", "")->selector.message, &id), "of that message");
 	const struct queue_selector selector = domain->selector;
 	stop();
@@ -157,14 +177,14 @@ main(void)
 	buf_clear(&names);
 
 	start();
-	ok(count == 4, "a restart finds the same");
+	ok(count == 5, "a restart finds the same");
 	answered = QUEUE_DOWN;
 	holds_release(holds, &selector, "root", on_answer, NULL);
 	loop_run(loop);
 	ok(answered == QUEUE_DONE, "one is released");
 	stop();
 	start();
-	ok(count == 3 && !about(false, "", "example.org"), "and does not come back");
+	ok(count == 4 && !about(false, "", "example.org"), "and does not come back");
 	stop();
 
 	loop_free(loop);
