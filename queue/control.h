@@ -130,7 +130,7 @@ struct queue_entry { /* envelope only, never content */
 	char rule[QUEUE_RULE_SIZE]; /* "hold account NAME", "site NAME until …: suspended by …"; of
 	                             * one that is neither held nor suspended "" */
 	msec_t accepted, due;       /* wall clock; due 0: being attempted now */
-	uint64_t size;              /* prefix and body */
+	uint64_t size;              /* of its content, without what we put before it */
 	unsigned attempts;
 	uint32_t recipients, unfinished;
 	char account[256], from[320];

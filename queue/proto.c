@@ -561,6 +561,19 @@ proto_hold_of_lane(struct wire *wire, struct queue_hold *out)
 		wire->failed = true;
 }
 
+/* The longest page of each kind is one frame; a text is four octets longer than what it holds. */
+#define FITS(page, type, texts)                                                                    \
+	((page) * (sizeof(type) + 4 * (texts)) + sizeof(struct queue_entry) +                      \
+	     PROTO_DETAIL_HOLDS * (sizeof(struct queue_hold) + 4 * 8) <=                           \
+	 IPC_FRAME_MAX)
+_Static_assert(FITS(PROTO_LIST_PAGE, struct queue_entry, 4), "a list");
+_Static_assert(FITS(PROTO_DETAIL_PAGE, struct queue_recipient_view, 4), "recipients of one");
+_Static_assert(FITS(PROTO_EVENTS_PAGE, struct queue_event, 8), "a life");
+_Static_assert(FITS(PROTO_TRACE_PAGE, struct queue_trace_row, 8), "what history found");
+_Static_assert(FITS(PROTO_HOLDS_PAGE, struct queue_hold, 8), "what is in force");
+_Static_assert(FITS(PROTO_AGES_PAGE, struct queue_age_row, 1), "ages");
+_Static_assert(FITS(QUEUE_FAULTS_MAX, struct queue_fault, 3), "faults");
+
 void
 proto_put_event(struct buf *buf, const struct queue_event *event)
 {

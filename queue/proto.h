@@ -75,7 +75,7 @@ enum proto_type {
 enum proto_lookup { PROTO_NOT_COMMITTED, PROTO_COMMITTED, PROTO_PENDING /* ask again */ };
 
 #define PROTO_LIST_PAGE        200
-#define PROTO_DETAIL_PAGE      400
+#define PROTO_DETAIL_PAGE      300
 #define PROTO_HOLDS_PAGE       100
 #define PROTO_EVENTS_PAGE      200
 #define PROTO_TRACE_PAGE       100

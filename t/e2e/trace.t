@@ -143,7 +143,7 @@ my $fifth = send_one($me, '', 'hana@later.example');
 waits($fifth, 'deferred');
 $s->ctl('site', 'suspend', 'later.example', '--for', '2h', '--reason', 'a secret reason');
 $s->advance($hour);
-ok(Sekisho::wait_for(20, sub { ($row) = rows('hana@later.example'); $row && $row->{reply} =~ /^not/ }), 'put off') or diag $s->ctl('trace', $fifth);
+ok(Sekisho::wait_for(20, sub { ($row) = rows('hana@later.example'); $row && $row->{reply} =~ /^not/ && $row->{rule} }), 'put off') or diag $s->ctl('trace', $fifth);
 like($row->{reply}, qr/^not attempted: site \S+ waits until \S+ \(suspended by the operator of this service\); last: 4\d\d /, 'what its sender may read');
 is_deeply([map { [@$_{qw(attempt lane host ip)}] } (grep { $_->{event} eq 'deferred' } @{ trace($fifth)->{events} })[1]], [[2, 'retry', undef, undef]], 'it met nobody') or diag $s->ctl('trace', $fifth);
 like($row->{rule}, qr/suspended by .*: a secret reason/, 'the NOC sees by whom, and why');
