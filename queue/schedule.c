@@ -26,7 +26,8 @@
  *   - A domain may hold as much of the window as it leaves free: one takes half of it, two take a
  * third each, and whatever number of them stands still, there is room for one more. The same holds
  * for the relay's places. A refill skips the messages of a crowded domain (and comes back for them,
- * going on where it stopped so that a long run of them hides nobody), and fresh mail to a domain
+ * going on where it stopped so that a long run of them hides nobody; when it finds the window full,
+ * in turns with what it has left behind), and fresh mail to a domain
  * without a backlog may use a reserve. So the backlogs of dead domains, whatever their length and
  * number, delay nobody else.
  *   - What is for a site that waits is in no line: it is put off when it is cut, or when the pause
@@ -144,6 +145,7 @@ pass(struct lane *lane, const struct store_key *key, bool left)
 {
 	struct refill *refill = &lane->refill;
 
+	refill->passed = *key;
 	if (left)
 		refill->from_front = false;
 	else if (refill->from_front && key->due <= refill->now)
@@ -191,24 +193,32 @@ static void
 refill_end(struct lane *lane)
 {
 	const struct refill *refill = &lane->refill;
-	const bool unfinished = refill->skipped >= SKIP_MAX || refill->held >= HELD_MAX;
+	const bool left = refill->skipped > 0 || refill->swept;
+	const bool unfinished =
+	    refill->skipped >= SKIP_MAX || refill->held >= HELD_MAX || (refill->full && left);
+	/* The room that comes free is shared by the sweep and what it has left behind. */
+	const bool kept = !refill->swept && lane->sweep.due != 0;
 	msec_t rest = 20;
 
-	memset(&lane->sweep, 0, sizeof(lane->sweep));
-	if (unfinished)
-		lane->sweep = refill->next ? refill->beyond : refill->from;
-	lane->skipped = refill->skipped > 0 || refill->swept || unfinished;
+	if (!kept)
+		memset(&lane->sweep, 0, sizeof(lane->sweep));
+	if (unfinished && !kept) {
+		lane->sweep = refill->passed;
+		lane->swept_until = refill->now;
+	}
+	lane->front_turn = refill->swept && refill->full;
+	lane->skipped = left || unfinished || kept;
 	lane->more = refill->full || lane->skipped;
 	lane->refilled = clock_mono();
 	lane->refilling = false;
-	if (refill->next)
+	if (refill->next && !unfinished && !kept)
 		lane_wake_at(lane, refill->next);
 	if (refill->held >= HELD_MAX)
 		rest = 1;
-	else if (refill->skipped >= SKIP_MAX)
+	else if (unfinished || kept)
 		rest = 4;
 	if (lane->skipped)
-		lane_wake_at(lane, refill->now + rest * REFILL_EVERY);
+		lane_wake_at(lane, schedule_now(lane->schedule) + rest * REFILL_EVERY);
 }
 
 /* What is due, and then what is due so late that the clock must have been set back. */
@@ -256,8 +266,10 @@ lane_refill(struct lane *lane)
 		return;
 	}
 	*refill = (struct refill){.now = now, .latest = now + lane->schedule->longest};
-	refill->swept = lane->sweep.due != 0; /* the front is not looked at */
-	refill->from = refill->swept ? lane->sweep : lane->front;
+	refill->swept = lane->sweep.due != 0 && !lane->front_turn;
+	if (refill->swept)
+		refill->now = lane->swept_until;
+	refill->from = refill->passed = refill->swept ? lane->sweep : lane->front;
 	refill->from_front = !refill->swept;
 	refill->beyond.due = refill->latest + 1;
 	lane->refilling = true;
@@ -313,6 +325,13 @@ lane_dispatch(struct lane *lane)
 	else
 		while (dispatch_one(lane))
 			;
+}
+
+void
+lanes_dispatch(struct schedule *schedule)
+{
+	for (size_t i = 0; i < QUEUE_LANES && !schedule->stopped; i++)
+		lane_dispatch(&schedule->lanes[i]);
 }
 
 void

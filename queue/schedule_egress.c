@@ -62,15 +62,18 @@ static void
 on_class(void *arg, enum ipc_status status, struct ipc_frame *frame)
 {
 	struct job *job = arg;
+	struct schedule *schedule = job->lane->schedule;
 	char class[CONF_CLASS_SIZE];
 
 	job->asked = 0;
-	if (job->lane->schedule->stopped || status == IPC_DOWN)
+	if (schedule->stopped || status == IPC_DOWN)
 		return; /* on_up asks again */
-	if (status == IPC_TIMEOUT)
+	if (status == IPC_TIMEOUT) {
 		ask(job);
-	else
-		choose(job, auth_class_read(frame, class) ? class : job->message->stored->class);
+		return;
+	}
+	choose(job, auth_class_read(frame, class) ? class : job->message->stored->class);
+	lanes_dispatch(schedule); /* if it was given up its place is free */
 }
 
 static void

@@ -130,6 +130,7 @@ struct refill {             /* one walk through what is due, in steps */
 	msec_t now, latest; /* due behind the latest was written before the clock was set back */
 	msec_t next;        /* due time of the first that is not due yet; 0: none seen */
 	struct store_key from, beyond; /* seen up to here; behind the latest */
+	struct store_key passed;       /* the last one for which there was room */
 	bool swept;                    /* it began where the last one stopped */
 	bool full;
 	bool from_front; /* nothing was left behind yet */
@@ -157,7 +158,9 @@ struct lane {
 	bool more;         /* due messages may be left on disk */
 	bool skipped;      /* the last refill left some of a crowded domain behind */
 	struct store_key
-	    sweep; /* where a refill that skipped too many goes on; zero: at the front */
+	    sweep;          /* where a refill that left some behind goes on; zero: at the front */
+	msec_t swept_until; /* as far as that goes, so that it ends */
+	bool front_turn;    /* the next refill begins at the front all the same */
 	struct store_key front; /* what is due up to here is in the window or held */
 	msec_t refilled;        /* monotonic */
 	struct refill refill;
@@ -212,6 +215,8 @@ void lane_due_at(struct lane *lane, msec_t due);
 void lane_refill(struct lane *lane);
 /* Hands pending jobs to the relays as far as they have places; in the slow lanes as a chore. */
 void lane_dispatch(struct lane *lane);
+/* The same for all: a place at a site is a place for any lane. */
+void lanes_dispatch(struct schedule *schedule);
 /* A message has left the window: both of the above, as far as needed. */
 void lane_poke(struct lane *lane);
 

@@ -53,13 +53,6 @@ find(const struct orders *orders, enum order_kind kind, const char *site)
 	return order;
 }
 
-static void
-dispatch_all(struct schedule *schedule)
-{
-	for (size_t i = 0; i < QUEUE_LANES && !schedule->stopped; i++)
-		lane_dispatch(&schedule->lanes[i]);
-}
-
 /* What the site remembers of it. */
 static void
 bind_order(const struct order *order)
@@ -114,7 +107,7 @@ let_go(struct schedule *schedule, struct site *site)
 	sites_changed(schedule->sites, site);
 	wakes_begin(schedule->wakes, site);
 	site_settle(schedule, site);
-	dispatch_all(schedule);
+	lanes_dispatch(schedule);
 }
 
 static void
@@ -131,7 +124,7 @@ end(struct orders *orders, struct order *order)
 	drop(orders, order);
 	site_settle(schedule, site);
 	sites_release(schedule->sites, site);
-	dispatch_all(schedule);
+	lanes_dispatch(schedule);
 }
 
 /* --- the directives --- */
@@ -238,7 +231,7 @@ on_stored(void *arg, enum store_result result)
 		sites_hold(schedule->sites, order->site);
 		site_told(schedule, order->site,
 		          change->will.kind == ORDER_SUSPEND ? SITE_PAUSED : 0);
-		dispatch_all(schedule);
+		lanes_dispatch(schedule);
 	}
 	if (!schedule->stopped && good)
 		look_at_clock(orders);

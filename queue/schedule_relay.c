@@ -474,9 +474,7 @@ on_done(struct schedule *schedule, struct ipc_from from, const struct ipc_frame 
 		finish_stray(schedule, from, &id, &contact, outcomes, count);
 	}
 	free(outcomes);
-	/* A place at a site is a place for any lane. */
-	for (size_t i = 0; i < QUEUE_LANES; i++)
-		lane_dispatch(&schedule->lanes[i]);
+	lanes_dispatch(schedule);
 }
 
 static void
@@ -494,7 +492,7 @@ on_untaken(struct schedule *schedule, struct ipc_from from, const struct ipc_fra
 	if (!job || job->state != JOB_IN_FLIGHT || !job->message)
 		return;
 	job_give_up(job, "no relay could take it");
-	lane_dispatch(lane);
+	lanes_dispatch(schedule);
 }
 
 void
@@ -538,4 +536,5 @@ schedule_gone(struct schedule *schedule, struct ipc_from peer)
 		job_to(job, JOB_PENDING);
 	}
 	lane_look(lane);
+	lanes_dispatch(schedule);
 }

@@ -26,8 +26,7 @@ on_site_timer(void *arg)
 
 	schedule->site_wake = 0;
 	lines_settle(schedule);
-	for (size_t i = 0; i < QUEUE_LANES; i++)
-		lane_dispatch(&schedule->lanes[i]);
+	lanes_dispatch(schedule);
 }
 
 void

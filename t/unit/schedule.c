@@ -715,6 +715,99 @@ test_blocked(void)
 	conf.egress = (struct conf_pools){0};
 }
 
+/* More than the window holds for sites that answer, behind silent ones. */
+static void
+test_behind(void)
+{
+	const msec_t due = clock_wall() - 10000;
+	char domain[64];
+
+	begin("behind", QUEUE_FALLBACK);
+	for (int i = 0; i < 300; i++) {
+		snprintf(domain, sizeof(domain), "g%d.good", i);
+		put(domain, QUEUE_FALLBACK, due);
+	}
+	put("a.front", QUEUE_FALLBACK, due);
+	wait_all();
+	connect_relay(QUEUE_FALLBACK);
+	for (int i = 0; i < 301 && wait_for("", 1); i++)
+		answer(held[0]->domain, QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+	for (int i = 0; i < 600; i++)
+		put("a.front", QUEUE_FALLBACK, due - 1000);
+	for (int i = 0; i < 12000; i++) {
+		snprintf(domain, sizeof(domain), "a%d.silent", i);
+		put(domain, QUEUE_FALLBACK, due);
+	}
+	wait_all();
+	for (int i = 0; i < 1500; i++) {
+		snprintf(domain, sizeof(domain), "g%d.good", i % 300);
+		put(domain, QUEUE_FALLBACK, due + 1);
+	}
+	wait_all();
+	const msec_t begun = clock_mono();
+	msec_t first = 0;
+	unsigned good = 0, front = 0;
+
+	connect_relay(QUEUE_FALLBACK);
+	for (int n = 0; n < 6000 && good < 1500; n++) {
+		for (unsigned i = 0; i < held_count; i++) {
+			if (strstr(held[i]->domain, ".silent"))
+				continue;
+			if (strstr(held[i]->domain, ".front"))
+				front++;
+			else if (good++ == 0)
+				first = clock_mono();
+			answer(held[i--]->domain, QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+		}
+		turn();
+	}
+	const msec_t rest = clock_mono() - first;
+
+	printf("# the first after %lld ms, all %lld ms later\n", (long long)(first - begun),
+	       (long long)rest);
+	printf("# %u of 600 from before them\n", front);
+	ok(good == 1500 && rest < 3 * (first - begun),
+	   "what is behind silent sites' mail is reached once, not anew for each window of it");
+	ok(front > 400, "and what was left before it has its share meanwhile");
+	end();
+}
+
+/* A job whose pool is blocked gives its place to the next. */
+static void
+test_given_up(void)
+{
+	struct conf_address source = {.len = sizeof(struct sockaddr_in)};
+	struct conf_pool pool = {.name = (char *)"all", .sources = {&source, 1}};
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&source.addr;
+	const msec_t now = clock_wall();
+	int pair[2];
+
+	v4->sin_family = AF_INET;
+	v4->sin_addr.s_addr = htonl(0xc0000201);
+	conf.egress = (struct conf_pools){&pool, 1};
+	strcpy(conf.standard.pool, "all");
+	places = 1;
+	begin("given-up", QUEUE_FRESH);
+	keep_block("a.example", now, now + 3600 * 1000);
+	close_schedule();
+	reopen();
+	open_schedule();
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == -1)
+		abort();
+	auth = ipc_hub_new(loop, &auth_events, NULL);
+	schedule_attach_auth(schedule, pair[0]);
+	ipc_hub_attach(auth, SERVICE_QUEUE, 0, pair[1]);
+	put_two("a.example", "b.example", QUEUE_FRESH, now - 2000);
+	wait_all();
+	connect_relay(QUEUE_FRESH);
+	ok(wait_for("b.example", 1), "what no address may send leaves its place to others");
+	ipc_hub_free(auth);
+	end();
+	places = PLACES;
+	conf.standard.pool[0] = '\0';
+	conf.egress = (struct conf_pools){0};
+}
+
 /* What needs no relay ends while nothing can be written. */
 static void
 test_not_written(void)
@@ -773,6 +866,8 @@ main(void)
 	test_set_back();
 	test_blocked();
 	test_not_written();
+	test_behind();
+	test_given_up();
 	loop_timer_free(look);
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", dir);
