@@ -226,7 +226,10 @@ plain_words(const struct queue_trace_row *row)
 	if (strcmp(row->state, "delivered") == 0)
 		return json_string("delivered to the recipient's mail server");
 	if (strcmp(row->state, "bounced") == 0)
-		return json_string("not delivered: the recipient's mail server refused it");
+		return json_string(
+		    row->host[0] != '\0'
+		        ? "not delivered: the recipient's mail server refused it"
+		        : "not delivered: the reply says why"); /* nobody was asked */
 	if (strcmp(row->state, "expired") == 0)
 		return json_string("not delivered: given up after trying for days");
 	if (strcmp(row->state, "removed") == 0)

@@ -249,8 +249,8 @@ request_queue_done(struct request *request, enum queue_answer got)
 		break;
 	case QUEUE_DOWN:
 		request_refuse(request, "unavailable",
-		               "the queue is down or did not answer; sekishoctl status shows "
-		               "whether it runs, the log says why not");
+		               "the queue is down, did not answer or could not write; sekishoctl "
+		               "status shows whether it runs and has room, the log says why not");
 		break;
 	}
 	return false;

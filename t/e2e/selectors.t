@@ -115,6 +115,7 @@ like($notice // '', qr/^Status: 5\.7\.0\r?$/m, 'with the code');
 unlike($notice // '', qr/uid|root/, 'and not who did it');
 like($s->log, qr/ bounce what="message $id{both} recipient busy\.example" messages=1 recipients=1 busy=0 failed=0 by="[^"]+" reason="that host/, 'that is in the log');
 says('bounce again', 0, qr/^bounced: 0 /m, 'queue', 'bounce', $id{both}, '--recipient', 'busy.example', '--yes');
+like($s->ctl('account', 'history', $bob), qr/ Dave\@busy\.example +\d+ +not delivered: the reply says why +5\.7\.0 /i, 'nor does its history blame a server that was never asked');
 my $dry = $s->json('queue', 'remove', '--site', 'busy.example', '--dry-run');
 my $done = $s->json('queue', 'remove', '--site', 'busy.example', '--yes');
 is_deeply($done, $dry, 'what was counted is done');
