@@ -76,7 +76,7 @@ struct loop {
 	bool is_deferring;                     /* on_deferred runs */
 	TAILQ_HEAD(chores, loop_chore) chores; /* in turn */
 	struct event *chore_event;
-	struct loop_chore *stepping; /* NULL: none, or it was freed meanwhile */
+	struct loop_chore *stepping; /* NULL: none, or it was cancelled or freed meanwhile */
 #ifdef SEKISHO_TEST
 	struct event *test_poll;
 	uint64_t test_changes; /* as of the last poll */
@@ -202,8 +202,6 @@ loop_chore_free(struct loop_chore *chore)
 	if (!chore)
 		return;
 	loop_chore_cancel(chore);
-	if (chore->loop->stepping == chore)
-		chore->loop->stepping = NULL;
 	free(chore);
 }
 
@@ -224,6 +222,8 @@ loop_chore_begin(struct loop_chore *chore)
 void
 loop_chore_cancel(struct loop_chore *chore)
 {
+	if (chore->loop->stepping == chore)
+		chore->loop->stepping = NULL;
 	if (!chore->begun)
 		return;
 	chore->begun = false;

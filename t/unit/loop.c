@@ -61,6 +61,14 @@ step_freed(void *arg)
 }
 
 static bool
+step_cancelled(void *arg)
+{
+	loop_chore_cancel(one);
+	++*(unsigned *)arg;
+	return true;
+}
+
+static bool
 step_again(void *arg)
 {
 	(void)arg;
@@ -98,7 +106,7 @@ on_ready(void *arg, unsigned ready)
 int
 main(void)
 {
-	unsigned three = 3, two = 2;
+	unsigned three = 3, two = 2, steps = 0;
 	uint64_t spent = 0, begun;
 	struct loop_watch *watch;
 
@@ -122,6 +130,11 @@ main(void)
 	loop_chore_cancel(other);
 	run(20);
 	ok(others == 0, "what was cancelled is not done");
+	loop_chore_free(one);
+	one = loop_chore_new(loop, step_cancelled, &steps);
+	loop_chore_begin(one);
+	run(20);
+	ok(steps == 1, "one may cancel itself");
 	loop_chore_free(one);
 	one = loop_chore_new(loop, step_again, NULL);
 	loop_chore_begin(one);
