@@ -107,15 +107,27 @@ site_rate(const struct site *site, const struct site_bounds *bounds, msec_t now)
 	return rate;
 }
 
+static msec_t
+allowance_of(const struct conf_burst *rate)
+{
+	return (msec_t)(rate->at_once > 0 ? rate->at_once : 1) * interval_of(rate);
+}
+
+/* What is later than this rate can make it was made by a slower one, which is over. */
+static msec_t
+next_of(const struct site *site, const struct conf_burst *rate, msec_t now)
+{
+	return site->next > now && site->next - now <= allowance_of(rate) ? site->next : now;
+}
+
 msec_t
 site_conforms(const struct site *site, const struct site_bounds *bounds, msec_t now)
 {
 	const struct conf_burst *rate = site_rate(site, bounds, now);
-	const unsigned burst = rate->at_once > 0 ? rate->at_once : 1;
 
 	if (rate->count == 0)
 		return now;
-	return site->next - (msec_t)(burst - 1) * interval_of(rate);
+	return next_of(site, rate, now) - allowance_of(rate) + interval_of(rate);
 }
 
 bool
@@ -132,7 +144,7 @@ site_begin(struct site *site, const struct site_bounds *bounds, msec_t now)
 
 	site->in_flight++;
 	if (rate->count > 0)
-		site->next = (site->next > now ? site->next : now) + interval_of(rate);
+		site->next = next_of(site, rate, now) + interval_of(rate);
 }
 
 void

@@ -208,6 +208,31 @@ test_caps(void)
 	   "which holds again when its time is over");
 }
 
+/* Somebody wants one a day of it for a minute. */
+static void
+test_rate_over(void)
+{
+	const struct site_bounds slow = {.start = 5,
+	                                 .most = 20,
+	                                 .probe = 20,
+	                                 .rate = {.at_once = 3, .count = 10, .period = 60000}};
+	unsigned begun = 0;
+
+	begin();
+	site.by_operator = (struct site_cap){
+	    .until = now + 60000, .rate = {.at_once = 1, .count = 1, .period = 86400000}};
+	site_begin(&site, &slow, now);
+	site_end(&site);
+	ok(!site_may_begin(&site, &slow, now + 59000), "one a day, for a while");
+	now += 61000;
+	for (; site_may_begin(&site, &slow, now) && begun < 10; begun++) {
+		site_begin(&site, &slow, now);
+		site_end(&site);
+	}
+	ok(begun == 3 && site_conforms(&site, &slow, now) == now + 6000,
+	   "after that it does not wait for the rest of the day, and has its own rate again");
+}
+
 static void
 test_rate(void)
 {
@@ -396,6 +421,7 @@ main(void)
 	test_rules();
 	test_caps();
 	test_rate();
+	test_rate_over();
 	test_slow();
 	test_histogram();
 	test_sites();
