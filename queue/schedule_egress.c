@@ -40,6 +40,15 @@ pool_for(const struct job *job, const struct conf_class *class)
 	                                                             : conf_pool(conf, class);
 }
 
+/* What a class that the configuration has no more said of its pool is not known: it may have been
+ * that of accounts on probation. */
+static bool
+is_lost(const struct conf *conf, const char *class)
+{
+	return class[0] != '\0' && strcmp(class, "standard") != 0 &&
+	       conf_class(conf, class) == &conf->standard;
+}
+
 static void
 choose(struct job *job, const char *class)
 {
@@ -48,6 +57,12 @@ choose(struct job *job, const char *class)
 	char words[128];
 
 	job->asking = false;
+	if (is_lost(schedule->conf, class)) {
+		snprintf(words, sizeof(words),
+		         "no attempt was made: the configuration has no class %s any more", class);
+		job_give_up(job, words);
+		return;
+	}
 	if (egress_choose(schedule->egress, pool_for(job, conf_class(schedule->conf, class)),
 	                  &job->id, job->line->site->name, schedule_now(schedule), &egress)) {
 		job_hand_out(job, &egress);

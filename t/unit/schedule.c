@@ -776,6 +776,7 @@ test_behind(void)
 static void
 test_given_up(void)
 {
+	struct conf_class heavy = {.name = (char *)"heavy", .weight = 1};
 	struct conf_address source = {.len = sizeof(struct sockaddr_in)};
 	struct conf_pool pool = {.name = (char *)"all", .sources = {&source, 1}};
 	struct sockaddr_in *v4 = (struct sockaddr_in *)&source.addr;
@@ -786,6 +787,8 @@ test_given_up(void)
 	v4->sin_addr.s_addr = htonl(0xc0000201);
 	conf.egress = (struct conf_pools){&pool, 1};
 	strcpy(conf.standard.pool, "all");
+	strcpy(heavy.pool, "all");
+	conf.classes = (struct conf_classes){&heavy, 1};
 	places = 1;
 	begin("given-up", QUEUE_FRESH);
 	keep_block("a.example", now, now + 3600 * 1000);
@@ -801,9 +804,21 @@ test_given_up(void)
 	wait_all();
 	connect_relay(QUEUE_FRESH);
 	ok(wait_for("b.example", 1), "what no address may send leaves its place to others");
+	answer("b.example", QUEUE_CONTACT_OK, QUEUE_DELIVERED);
+
+	/* An account of a class that is not configured any more. */
+	conf.classes = (struct conf_classes){0};
+	schedule_reload(schedule, &conf);
+	put("c.example", QUEUE_FRESH, now - 3000);
+	put("a.heavy", QUEUE_FRESH, now - 1000);
+	wait_all();
+	connect_relay(QUEUE_FRESH);
+	ok(wait_for("a.heavy", 1) && !job_for("c.example"),
+	   "an account whose class is lost does not send from everybody's address");
 	ipc_hub_free(auth);
 	end();
 	places = PLACES;
+	conf.classes = (struct conf_classes){0};
 	conf.standard.pool[0] = '\0';
 	conf.egress = (struct conf_pools){0};
 }
