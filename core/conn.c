@@ -105,6 +105,8 @@ conn_close(struct conn *conn, enum conn_end why)
 	loop_timer_cancel(conn->deadline);
 	if (conn->retry)
 		loop_timer_cancel(conn->retry);
+	if (conn->chore)
+		loop_chore_cancel(conn->chore);
 	conn->depth++;
 	conn->events->on_end(conn->arg, why);
 	conn->depth--;
@@ -337,6 +339,7 @@ read_some(struct conn *conn)
 		got = (size_t)n;
 	}
 	buf_commit(&conn->in, got);
+	conn->has_read = true;
 	return conn_call(conn, conn->events->on_input);
 }
 
@@ -385,11 +388,56 @@ wanted(const struct conn *conn)
 		return LOOP_WRITE;
 	if (conn->tls == TLS_HANDSHAKE)
 		return conn->tls_interest;
-	if (wants_input(conn))
+	if (wants_input(conn) && !conn->is_queued)
 		interest |= conn->read_wants_write ? LOOP_WRITE : LOOP_READ;
 	if (conn_pending(conn) > 0 || (conn->is_finishing && !conn->is_half_shut))
 		interest |= conn->write_wants_read ? LOOP_READ : LOOP_WRITE;
 	return interest;
+}
+
+/* One piece; whether there may be more. */
+static bool
+read_turn(void *arg)
+{
+	struct conn *conn = arg;
+	bool more = false;
+
+	conn->depth++;
+	conn->is_turn = true;
+	conn->has_read = false;
+	drive(conn, true);
+	conn->is_turn = false;
+	if (!conn->is_ended && !conn->is_freed) {
+		more = conn->is_bulk && conn->has_read && wants_input(conn);
+		conn->is_queued = more;
+		if (!more)
+			conn_kick(conn);
+	}
+	conn->depth--;
+	release(conn);
+	return more;
+}
+
+static void
+queue_input(struct conn *conn)
+{
+	if (conn->is_queued)
+		return;
+	if (!conn->chore)
+		conn->chore = loop_chore_new(conn->loop, read_turn, conn);
+	conn->is_queued = true;
+	loop_chore_begin(conn->chore);
+}
+
+void
+conn_set_bulk(struct conn *conn, bool bulk)
+{
+	conn->is_bulk = bulk;
+	if (bulk || !conn->is_queued || conn->is_turn)
+		return;
+	loop_chore_cancel(conn->chore);
+	conn->is_queued = false;
+	conn_kick(conn);
 }
 
 /* in_vain: the descriptor was readable and nobody wanted to read. */
@@ -405,9 +453,12 @@ set_interest(struct conn *conn, bool in_vain)
 		retry_after(conn, PAUSE_CHECK);
 	else if (conn->retry)
 		loop_timer_cancel(conn->retry);
-	if (reading && conn->has_more)
+	if (reading && conn->has_more && conn->is_bulk)
+		queue_input(conn);
+	else if (reading && conn->has_more)
 		conn_kick(conn);
-	conn->watched = wanted(conn) | (in_vain ? 0 : conn->watched & LOOP_READ);
+	conn->watched =
+	    wanted(conn) | (in_vain || conn->is_queued ? 0 : conn->watched & LOOP_READ);
 	loop_watch_set(conn->watch, conn->watched);
 }
 
@@ -419,6 +470,8 @@ drive_steps(struct conn *conn, bool is_readable)
 		return false;
 	if (conn->is_connecting)
 		return true;
+	if (conn->is_bulk && !conn->is_turn)
+		is_readable = false;
 	/* A peer that has had enough says so and leaves: the write would only find out the latter.
 	 */
 	if (is_readable && conn_pending(conn) > 0 && wants_input(conn)) {
@@ -436,7 +489,7 @@ drive_steps(struct conn *conn, bool is_readable)
 		if (conn->tls == TLS_HANDSHAKE)
 			return true;
 	}
-	is_readable = is_readable || conn->has_more;
+	is_readable = is_readable || (conn->has_more && !conn->is_bulk);
 	if (is_readable && wants_input(conn) && !read_some(conn))
 		return false;
 	/* What the callback above wrote leaves at the end of this turn, with what others still add
@@ -467,7 +520,11 @@ on_ready(void *arg, unsigned ready)
 {
 	struct conn *conn = arg;
 
-	drive(conn, (ready & LOOP_READ) || conn->read_wants_write);
+	const bool is_readable = (ready & LOOP_READ) || conn->read_wants_write;
+
+	if (is_readable && conn->is_bulk && wants_input(conn))
+		queue_input(conn);
+	drive(conn, is_readable);
 }
 
 static void
@@ -587,6 +644,8 @@ conn_free(struct conn *conn)
 	loop_timer_free(conn->deadline);
 	if (conn->retry)
 		loop_timer_free(conn->retry);
+	loop_chore_free(conn->chore);
+	conn->chore = NULL;
 	if (conn->fd >= 0)
 		close(conn->fd);
 	conn->fd = -1;

@@ -69,6 +69,9 @@ void conn_consume(struct conn *conn, size_t len);
  * noticed). */
 void conn_pause_input(struct conn *conn, bool paused);
 
+/* While bulk its input may wait for what is short: it is read as a chore of the loop. */
+void conn_set_bulk(struct conn *conn, bool bulk);
+
 /* Queues a copy for writing at the end of this turn of the loop, so that several replies leave in
  * one segment. */
 void conn_write(struct conn *conn, const void *data, size_t len);

@@ -45,6 +45,11 @@ struct conn {
 	bool is_connecting;
 	bool is_local; /* it could not even call */
 	bool is_paused;
+	bool is_bulk;
+	bool is_queued; /* its input waits for its turn among the chores */
+	bool is_turn;   /* which is now */
+	bool has_read;  /* and brought something */
+	struct loop_chore *chore; /* made when first needed */
 	bool is_input_ended; /* on_input_end was called */
 	bool is_unheard;     /* the peer takes nothing more; what it said before is still read */
 	bool is_finishing;   /* conn_finish was called */

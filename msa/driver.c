@@ -36,6 +36,7 @@
  * buys more time than that. Time for which we ourselves paused the client is not counted. */
 
 #define SOFT_DELAY 1000
+#define BULK       (64 * 1024) /* octets of content from which on more of it may wait for others */
 #define LOGIN_TIME 300000  /* msec in which a client has to log in, whatever it says meanwhile */
 #define NSEC       1000000 /* in a msec */
 
@@ -320,6 +321,7 @@ take_data(struct session *session, const uint8_t *data, size_t len)
 	session->transaction.received += used;
 	conn_consume(session->conn, used);
 	count_time(session, used);
+	conn_set_bulk(session->conn, !at_end && session->transaction.received > BULK);
 	if (at_end)
 		settle(session, cmd_data_end(session), errors);
 	else if (is_endless(session)) {

@@ -32,9 +32,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <time.h>
 #include <xxhash.h>
 
 #include "core/mem.h"
+
+/* Of large files, given to the disk. */
+#define PIECE    (256u * 1024)
+#define REST_MIN 100   /* usec */
+#define REST_MAX 50000 /* usec */
 
 static void *
 close_files(void *arg)
@@ -431,16 +437,36 @@ is_open_for_writing(int fd)
 	return false;
 }
 
+void
+large_write(int fd, uint64_t from, uint64_t to)
+{
+	for (uint64_t at = from; at < to; at += PIECE) {
+		const uint64_t begun = clock_usec();
+
+		(void)sync_file_range(fd, (off_t)at, PIECE,
+		                      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+		                          SYNC_FILE_RANGE_WAIT_AFTER);
+		uint64_t rest = clock_usec() - begun;
+		if (rest > REST_MAX)
+			rest = REST_MAX;
+		if (rest > REST_MIN) /* else it was there already */
+			nanosleep(&(struct timespec){.tv_nsec = (long)rest * 1000}, NULL);
+	}
+}
+
 int
 large_sync(struct segments *segments, const struct queue_id *id, struct store_body *out)
 {
 	char name[QUEUE_ID_TEXT_SIZE];
+	struct stat st;
 	int fd = openat(segments->large, large_name(id, name), O_RDONLY | O_CLOEXEC);
 	int rc = 0;
 
 	memset(out, 0, sizeof(*out));
 	if (fd < 0)
 		return errno;
+	if (fstat(fd, &st) == 0)
+		large_write(fd, 0, (uint64_t)st.st_size);
 	if (is_open_for_writing(fd))
 		rc = EBUSY;
 	else if (fdatasync(fd) < 0 || fsync(segments->large) < 0)

@@ -56,8 +56,8 @@ writeback_start(struct op *op)
 	if (fd < 0)
 		return 0;
 	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= writeback->size + WRITEBACK_LEAST) {
+		large_write(fd, writeback->size & ~(uint64_t)4095, (uint64_t)st.st_size);
 		writeback->size = (uint64_t)st.st_size;
-		(void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 	}
 	close(fd);
 	return 0;

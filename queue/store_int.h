@@ -197,6 +197,10 @@ int appender_leave(struct appender *appender);
 /* After a failure: what the page cache holds is not to be trusted, so nothing is appended there any
  * more. And at the end. */
 void appender_abandon(struct appender *appender);
+/* Gives a part of a large file to the disk, a little at a time and no more than half of the time, so
+ * that the small syncs that others' 250 wait for never stand behind much. An error is left to the
+ * sync. */
+void large_write(int fd, uint64_t from, uint64_t to);
 /* Reads size and checksum of a whole large file and makes it durable: 0 or an errno. */
 int large_sync(struct segments *segments, const struct queue_id *id, struct store_body *out);
 /* 0: body is there with the right checksum; else an errno (EBADMSG: wrong content). */

@@ -149,6 +149,13 @@ conn_consume(struct conn *conn, size_t len)
 }
 
 void
+conn_set_bulk(struct conn *conn, bool bulk)
+{
+	(void)conn;
+	(void)bulk;
+}
+
+void
 conn_pause_input(struct conn *conn, bool paused)
 {
 	conn->paused = paused;
