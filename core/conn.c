@@ -457,8 +457,7 @@ set_interest(struct conn *conn, bool in_vain)
 		queue_input(conn);
 	else if (reading && conn->has_more)
 		conn_kick(conn);
-	conn->watched =
-	    wanted(conn) | (in_vain || conn->is_queued ? 0 : conn->watched & LOOP_READ);
+	conn->watched = wanted(conn) | (in_vain || conn->is_queued ? 0 : conn->watched & LOOP_READ);
 	loop_watch_set(conn->watch, conn->watched);
 }
 

@@ -46,21 +46,21 @@ struct conn {
 	bool is_local; /* it could not even call */
 	bool is_paused;
 	bool is_bulk;
-	bool is_queued; /* its input waits for its turn among the chores */
-	bool is_turn;   /* which is now */
-	bool has_read;  /* and brought something */
+	bool is_queued;           /* its input waits for its turn among the chores */
+	bool is_turn;             /* which is now */
+	bool has_read;            /* and brought something */
 	struct loop_chore *chore; /* made when first needed */
-	bool is_input_ended; /* on_input_end was called */
-	bool is_unheard;     /* the peer takes nothing more; what it said before is still read */
-	bool is_finishing;   /* conn_finish was called */
-	bool is_half_shut;   /* our FIN is out */
-	bool is_ended;       /* on_end was called */
-	bool is_freed;       /* by the owner; the struct waits for depth and kicked */
-	bool is_kicked;      /* loop_defer holds this connection */
-	unsigned watched;    /* what the loop waits for, LOOP_* */
-	bool is_drain_due;   /* output was queued since the last on_drained */
-	unsigned depth;      /* callbacks under way */
-	msec_t finish_by;    /* clock_mono */
+	bool is_input_ended;      /* on_input_end was called */
+	bool is_unheard;   /* the peer takes nothing more; what it said before is still read */
+	bool is_finishing; /* conn_finish was called */
+	bool is_half_shut; /* our FIN is out */
+	bool is_ended;     /* on_end was called */
+	bool is_freed;     /* by the owner; the struct waits for depth and kicked */
+	bool is_kicked;    /* loop_defer holds this connection */
+	unsigned watched;  /* what the loop waits for, LOOP_* */
+	bool is_drain_due; /* output was queued since the last on_drained */
+	unsigned depth;    /* callbacks under way */
+	msec_t finish_by;  /* clock_mono */
 	char error[200];
 };
 

@@ -76,6 +76,7 @@ struct loop {
 	bool is_deferring;                     /* on_deferred runs */
 	TAILQ_HEAD(chores, loop_chore) chores; /* in turn */
 	struct event *chore_event;
+	uint64_t yielding;           /* clock_usec until which they take less */
 	struct loop_chore *stepping; /* NULL: none, or it was cancelled or freed meanwhile */
 #ifdef SEKISHO_TEST
 	struct event *test_poll;
@@ -157,15 +158,17 @@ loop_defer(struct loop *loop, loop_callback *callback, void *arg)
 }
 
 /* epoll counts in milliseconds: the shortest rest, three times a slice. */
-#define CHORE_SLICE 500 /* usec */
-#define CHORE_REST  2   /* msec */
+#define CHORE_SLICE 500     /* usec */
+#define CHORE_REST  2       /* msec */
+#define CHORE_YIELD 10      /* msec: the rest while somebody is served */
+#define SERVED      1000000 /* usec */
 
 static void
 on_chores(evutil_socket_t fd, short what, void *arg)
 {
 	struct loop *loop = arg;
-	const struct timeval rest = timeval_of(CHORE_REST);
 	const uint64_t begun = clock_usec();
+	const struct timeval rest = timeval_of(begun < loop->yielding ? CHORE_YIELD : CHORE_REST);
 	struct loop_chore *chore;
 
 	(void)fd;
@@ -217,6 +220,12 @@ loop_chore_begin(struct loop_chore *chore)
 	TAILQ_INSERT_TAIL(&loop->chores, chore, link);
 	if (!evtimer_pending(loop->chore_event, NULL))
 		evtimer_add(loop->chore_event, &rest);
+}
+
+void
+loop_chores_yield(struct loop *loop)
+{
+	loop->yielding = clock_usec() + SERVED;
 }
 
 void

@@ -30,11 +30,11 @@
 #include "core/log.h"
 #include "core/mem.h"
 
-#define SWEEP_ROWS  2000
-#define SWEEP_PUTS  10000 /* of one batch, indexes included */
-#define DELETE_ROWS 500   /* of one change in the lane, which others wait behind */
-#define SWEEP_REST  10    /* ticks until the next sweep after one that failed */
-#define PRUNE_ENDED 200   /* messages of one batch, each on pages of its own in the indexes */
+#define SWEEP_ROWS  200
+#define SWEEP_PUTS  600 /* of one batch, indexes included */
+#define DELETE_ROWS 100 /* of one change in the lane, which others wait behind */
+#define SWEEP_REST  10  /* ticks until the next sweep after one that failed */
+#define PRUNE_ENDED 200 /* messages of one batch, each on pages of its own in the indexes */
 #define TRIM_ROWS   2000
 #define TRIM_REST   (60 * 60 * 1000) /* msec, after one that was not enough */
 #define MAP_SHARE   75 /* percent of its map that history may fill, whatever it is allowed */

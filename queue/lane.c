@@ -35,9 +35,10 @@
 #include "core/mem.h"
 
 #define GROUP_WEIGHT 4096
+#define GROUP_SLOW   256 /* weight, where nobody waits for it */
 #define GROUP_OCTETS (4u << 20)
 #define RESERVE_MIN  (32u << 20) /* of the map: more than the pages that some groups touch */
-#define REST_MAX     200         /* msec */
+#define REST_MAX     200000      /* usec */
 
 static const char *const table_names[TABLES] = {
     [TABLE_META] = "meta",
@@ -563,17 +564,19 @@ run_group(struct lane *lane, struct op *group)
 }
 
 /* What is tried again must not fill the disk's queue, in which the commits stand that clients wait
- * for: after a commit its writer rests in proportion to the time that it took, so that it gives way
- * the more the busier the disk is. What comes meanwhile makes the next group larger. */
+ * for: groups are small, because all their pages come to the disk at once, and after a commit its
+ * writer rests in proportion to the time that it took, so that it gives way the more the busier the
+ * disk is. What comes meanwhile makes the next group larger. */
 static void
-rest(const struct lane *lane, msec_t spent)
+rest(const struct lane *lane, uint64_t spent)
 {
-	msec_t wait = lane->share ? spent * (100 - lane->share) / lane->share : 0;
+	const unsigned share = store_is_serving(lane->store) ? lane->serving_share : lane->share;
+	uint64_t wait = share ? spent * (100 - share) / share : 0;
 
 	if (wait > REST_MAX)
 		wait = REST_MAX;
 	if (wait > 0 && !lane->store->closing)
-		nanosleep(&(struct timespec){.tv_nsec = wait * 1000000}, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = (long)wait * 1000}, NULL);
 }
 
 static void *
@@ -584,6 +587,7 @@ writer(void *arg)
 
 	pthread_mutex_lock(&lane->lock);
 	for (;;) {
+		const size_t most = lane->share ? GROUP_SLOW : GROUP_WEIGHT;
 		size_t weight = 0, octets = 0;
 
 		while (lane->head == NULL && !lane->stop)
@@ -596,16 +600,16 @@ writer(void *arg)
 			weight += (*tail)->weight;
 			octets += (*tail)->octets;
 			tail = &(*tail)->next;
-		} while (lane->env && *tail && weight + (*tail)->weight <= GROUP_WEIGHT &&
+		} while (lane->env && *tail && weight + (*tail)->weight <= most &&
 		         octets + (*tail)->octets <= GROUP_OCTETS);
 		lane->head = *tail;
 		*tail = NULL;
 		if (lane->head == NULL)
 			lane->tail = &lane->head;
 		pthread_mutex_unlock(&lane->lock);
-		const msec_t begun = clock_mono();
+		const uint64_t begun = clock_usec();
 		run_group(lane, group);
-		rest(lane, clock_mono() - begun);
+		rest(lane, clock_usec() - begun);
 		pthread_mutex_lock(&lane->lock);
 	}
 	pthread_mutex_unlock(&lane->lock);

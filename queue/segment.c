@@ -30,9 +30,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-#include <time.h>
 #include <xxhash.h>
 
 #include "core/mem.h"
@@ -438,38 +438,44 @@ is_open_for_writing(int fd)
 }
 
 void
-large_write(int fd, uint64_t from, uint64_t to)
+large_write(const struct store *store, int fd, uint64_t from, uint64_t to)
 {
 	for (uint64_t at = from; at < to; at += PIECE) {
 		const uint64_t begun = clock_usec();
+		uint64_t rest;
 
 		(void)sync_file_range(fd, (off_t)at, PIECE,
 		                      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
 		                          SYNC_FILE_RANGE_WAIT_AFTER);
-		uint64_t rest = clock_usec() - begun;
+		rest = clock_usec() - begun;
+		if (rest < REST_MIN)
+			continue; /* it was there already */
+		if (store_is_serving(store))
+			rest = rest * 9 / (1 + atomic_load(&store->large_waiting));
 		if (rest > REST_MAX)
 			rest = REST_MAX;
-		if (rest > REST_MIN) /* else it was there already */
+		if (!store->closing)
 			nanosleep(&(struct timespec){.tv_nsec = (long)rest * 1000}, NULL);
 	}
 }
 
 int
-large_sync(struct segments *segments, const struct queue_id *id, struct store_body *out)
+large_sync(struct store *store, const struct queue_id *id, struct store_body *out)
 {
+	const int directory = store->segments.large;
 	char name[QUEUE_ID_TEXT_SIZE];
 	struct stat st;
-	int fd = openat(segments->large, large_name(id, name), O_RDONLY | O_CLOEXEC);
+	int fd = openat(directory, large_name(id, name), O_RDONLY | O_CLOEXEC);
 	int rc = 0;
 
 	memset(out, 0, sizeof(*out));
 	if (fd < 0)
 		return errno;
 	if (fstat(fd, &st) == 0)
-		large_write(fd, 0, (uint64_t)st.st_size);
+		large_write(store, fd, 0, (uint64_t)st.st_size);
 	if (is_open_for_writing(fd))
 		rc = EBUSY;
-	else if (fdatasync(fd) < 0 || fsync(segments->large) < 0)
+	else if (fdatasync(fd) < 0 || fsync(directory) < 0)
 		rc = errno;
 	if (rc == 0)
 		rc = sum(fd, 0, 0, true, &out->size, &out->checksum);

@@ -82,6 +82,7 @@
 #include "core/mem.h"
 
 #define TICK          1000
+#define SERVING       1000000 /* usec */
 #define OUTBOX_MAX    200000
 #define OUTBOX_ROW    1024 /* octets, more than most take */
 #define HISTORY_ASIDE "history.bad"
@@ -99,8 +100,10 @@
 	((1u << TABLE_META) | (1u << TABLE_SUMMARY) | (1u << TABLE_OUTCOME) |                      \
 	 (1u << TABLE_INDEX) | (1u << TABLE_ENDED) | (1u << TABLE_ACT) | (1u << TABLE_SITE))
 
-static const unsigned shares[QUEUE_LANES] = {[QUEUE_RETRY] = 50, [QUEUE_FALLBACK] = 25};
-#define SHARE_HISTORY 25
+static const struct {
+	unsigned idle, serving;
+} shares[QUEUE_LANES] = {[QUEUE_RETRY] = {50, 10}, [QUEUE_FALLBACK] = {25, 5}};
+#define SHARE_HISTORY 25 /* it has to keep up with what is served */
 
 const char *
 store_result_text(enum store_result result)
@@ -118,6 +121,14 @@ store_state_name(enum store_state state)
 
 	assert((size_t)state < sizeof(text) / sizeof(*text));
 	return text[state];
+}
+
+bool
+store_is_serving(const struct store *store)
+{
+	const uint64_t served = atomic_load(&store->served);
+
+	return served != 0 && clock_usec() - served < SERVING;
 }
 
 /* --- ops between the threads --- */
@@ -382,14 +393,15 @@ store_open(struct loop *loop, const struct store_opts *opts, char *error, size_t
 		              size) < 0)
 			goto fail;
 		store->lanes[i].appender.segments = &store->segments;
-		store->lanes[i].share = shares[i];
+		store->lanes[i].share = shares[i].idle;
+		store->lanes[i].serving_share = shares[i].serving;
 	}
 	if (open_history(store, error, size) < 0 ||
 	    lane_open(&store->sync, store, "sync", 0, 0, error, size) < 0 ||
 	    lane_open(&store->audit, store, "audit", 0, 0, error, size) < 0 ||
 	    lane_open(&store->reader, store, "reader", 0, 0, error, size) < 0)
 		goto fail;
-	store->history.share = SHARE_HISTORY;
+	store->history.share = store->history.serving_share = SHARE_HISTORY;
 	cwd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (cwd < 0 || fsync(cwd) < 0) {
 		snprintf(error, size, "spool: %s", strerror(errno));

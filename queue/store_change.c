@@ -56,7 +56,7 @@ writeback_start(struct op *op)
 	if (fd < 0)
 		return 0;
 	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= writeback->size + WRITEBACK_LEAST) {
-		large_write(fd, writeback->size & ~(uint64_t)4095, (uint64_t)st.st_size);
+		large_write(op->store, fd, writeback->size & ~(uint64_t)4095, (uint64_t)st.st_size);
 		writeback->size = (uint64_t)st.st_size;
 	}
 	close(fd);
@@ -168,7 +168,9 @@ static int
 enqueue_sync_large(struct op *op)
 {
 	struct enqueue *enqueue = (struct enqueue *)op;
-	int rc = large_sync(&op->store->segments, &enqueue->message->id, &enqueue->message->body);
+	int rc = large_sync(op->store, &enqueue->message->id, &enqueue->message->body);
+
+	atomic_fetch_sub(&op->store->large_waiting, 1);
 
 	if (rc == 0 && (enqueue->message->body.size != enqueue->large_size ||
 	                enqueue->message->body.checksum != enqueue->large_checksum))
@@ -314,6 +316,10 @@ store_enqueue(struct store *store, const struct store_message_new *in, store_on_
 		store_hand_back(store, op, op);
 		return;
 	}
+	atomic_store(&store->served, clock_usec());
+	loop_chores_yield(store->loop);
+	if (in->large_take)
+		atomic_fetch_add(&store->large_waiting, 1);
 	store_post(store, in->large_take ? &store->sync : op->lane, op);
 }
 

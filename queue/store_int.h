@@ -197,12 +197,12 @@ int appender_leave(struct appender *appender);
 /* After a failure: what the page cache holds is not to be trusted, so nothing is appended there any
  * more. And at the end. */
 void appender_abandon(struct appender *appender);
-/* Gives a part of a large file to the disk, a little at a time and no more than half of the time, so
- * that the small syncs that others' 250 wait for never stand behind much. An error is left to the
- * sync. */
-void large_write(int fd, uint64_t from, uint64_t to);
+/* Gives a part of a large file to the disk, a little at a time and with rests, so that the small
+ * syncs that others' 250 wait for never stand behind much: a tenth of the time while there are
+ * such, more the more large bodies wait for it. An error is left to the sync. */
+void large_write(const struct store *store, int fd, uint64_t from, uint64_t to);
 /* Reads size and checksum of a whole large file and makes it durable: 0 or an errno. */
-int large_sync(struct segments *segments, const struct queue_id *id, struct store_body *out);
+int large_sync(struct store *store, const struct queue_id *id, struct store_body *out);
 /* 0: body is there with the right checksum; else an errno (EBADMSG: wrong content). */
 int body_verify(struct segments *segments, const struct queue_id *id,
                 const struct store_body *body);
@@ -248,6 +248,7 @@ struct lane {
 	uint64_t reserve;         /* of the map behind that */
 	unsigned share;           /* percent of the time in which it may write; 0: always, and
 	                             somebody waits for what it did */
+	unsigned serving_share;   /* the same while clients are served */
 	struct appender appender; /* of the three lanes */
 	pthread_t thread;
 	bool running;
@@ -317,6 +318,8 @@ struct store {
 	pthread_mutex_t lock; /* guards done */
 	pthread_cond_t done_wake;
 	struct op *done, **done_tail;
+	atomic_uint_least64_t served;   /* clock_usec when a client last handed in a message */
+	atomic_uint large_waiting;      /* large bodies that are complete and not yet synced */
 	struct op *later, **later_tail; /* done, and may wait: loop's thread only */
 	struct loop_chore *chore;       /* which delivers them */
 	size_t pending;                 /* ops posted and not completed; loop's thread only */
@@ -338,6 +341,8 @@ struct store {
 	struct op *again; /* what is asked again at the next tick: last halves of moves that failed,
 	                   * and forgetting that is not through */
 };
+/* Whether a client has handed in a message within the last second. Any thread. */
+bool store_is_serving(const struct store *store);
 /* Writers hand their ops back through this, a chain at a time. */
 void store_hand_back(struct store *store, struct op *first, struct op *last);
 void store_post(struct store *store, struct lane *lane, struct op *op);

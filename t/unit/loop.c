@@ -155,6 +155,13 @@ main(void)
 	ok(spent > 0 && spent < begun / 2, "all of them leave most of the time to what is ready");
 	ok(rounds > 100, "which has its turn meanwhile");
 	printf("# %.0f %% of the time, %d turns\n", 100.0 * (double)spent / (double)begun, rounds);
+	spent = 0;
+	loop_chores_yield(loop);
+	begun = clock_usec();
+	run(200);
+	begun = clock_usec() - begun;
+	ok(spent > 0 && spent < begun / 6, "and nearly all of it while somebody is served");
+	printf("# %.0f %% of the time\n", 100.0 * (double)spent / (double)begun);
 	loop_watch_free(watch);
 	loop_chore_free(one);
 	loop_chore_free(other);
