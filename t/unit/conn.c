@@ -89,6 +89,7 @@ static struct tls_server *server;
 static struct tls_client *client;
 static uint8_t pattern[ECHO_SIZE];
 static bool is_implicit;
+static bool is_mixing; /* each side is bulk now and then */
 
 static void
 send_slices(struct side *s)
@@ -132,6 +133,8 @@ on_input(void *arg)
 	size_t len;
 	const uint8_t *data = conn_input(s->conn, &len);
 
+	if (is_mixing)
+		conn_set_bulk(s->conn, random_below(2) == 0);
 	if (!s->is_server && conn_is_secure(s->conn)) {
 		size_t n = 1 + (size_t)random_below(len);
 
@@ -618,6 +621,10 @@ main(void)
 			test_echo(name);
 			is_implicit = true;
 			test_echo(name);
+			is_mixing = true;
+			strcat(name, " bulk");
+			test_echo(name);
+			is_mixing = false;
 			if (k == 1 && version == TLS1_2_VERSION) {
 				SSL_CTX_set1_sigalgs_list(*(SSL_CTX **)(void *)client,
 				                          "RSA+SHA256");
