@@ -496,9 +496,9 @@ check(struct request *request, const struct argument *argument, const json_t *va
 		           ? NULL
 		           : "is no level; they are error, warn, info and debug";
 	case ARGUMENT_DURATION:
-		return conf_duration(text, &duration) && duration <= DURATION_MAX
-		           ? NULL
-		           : "is no time up to 36500d; write it like 30s, 10min, 4h or 2d";
+		if (!conf_duration(text, &duration))
+			return "is no time; write it like 30s, 10min, 4h or 2d";
+		return duration <= DURATION_MAX ? NULL : "is longer than 36500d";
 	case ARGUMENT_SIZE:
 		return conf_size(text, &size) && size > 0
 		           ? NULL

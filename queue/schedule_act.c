@@ -88,17 +88,19 @@ schedule_holds_changed(struct schedule *schedule, bool ended)
 	}
 }
 
-/* The site that an operator has suspended, of all that is left, or one of several; NULL: something
- * may go. Takes a message with its recipients. */
+/* Of the sites of all that is left the one whose pause ends first, if all are paused; NULL:
+ * something may go. Takes a message with its recipients. */
 static const struct site *
-suspended_of_all(const struct schedule *schedule, const struct store_message *stored, msec_t now)
+paused_of_all(const struct schedule *schedule, const struct store_message *stored, msec_t now,
+              bool by_operator)
 {
 	const struct queue_hold *whole = holds_of_message(schedule->holds, stored);
 	const struct lane *lane = &schedule->lanes[stored->lane];
-	const struct site *site = NULL;
+	const struct site *first = NULL;
 
 	for (size_t i = 0; i < stored->recipient_count; i++) {
 		const struct store_recipient *recipient = &stored->recipients[i];
+		const struct site *site;
 
 		if (recipient->state != STORE_QUEUED)
 			continue;
@@ -106,10 +108,13 @@ suspended_of_all(const struct schedule *schedule, const struct store_message *st
 		    site_peek(lane, recipient->address.domain,
 		              next_hop_wanted(hold_of_recipient(schedule, stored, whole, recipient),
 		                              recipient));
-		if (site == NULL || site->paused != SITE_BY_OPERATOR || !site_is_paused(site, now))
+		if (site == NULL || !site_is_paused(site, now) ||
+		    (by_operator && site->paused != SITE_BY_OPERATOR))
 			return NULL;
+		if (first == NULL || site->until < first->until)
+			first = site;
 	}
-	return site;
+	return first;
 }
 
 /* What stands before a message that is not in the window, whole where that matters. */
@@ -130,7 +135,7 @@ waits_for(struct schedule *schedule, const struct store_message *stored, char ru
 	if (stored->due > now && stored->lane == QUEUE_FRESH && stored->attempts == 0)
 		return QUEUE_STATE_PACED;
 	site = stored->recipients != NULL && orders_suspend(schedule->orders)
-	           ? suspended_of_all(schedule, stored, now)
+	           ? paused_of_all(schedule, stored, now, true)
 	           : NULL;
 	if (site) {
 		clock_rfc3339(site->until, until);
@@ -467,6 +472,24 @@ on_flushed(void *arg, enum store_result result)
 	free(flush);
 }
 
+/* How long nothing of it would be attempted: made due within that time it would be put off by a
+ * step of the schedule, and so come later than without a flush. */
+static msec_t
+pause_left(struct schedule *schedule, const struct store_message *stored)
+{
+	const msec_t now = schedule_now(schedule);
+	struct store_message *whole = NULL;
+	const struct site *site;
+
+	if (stored->recipients == NULL)
+		whole = store_load_message(schedule->store, stored->lane, &stored->id);
+	site = whole || stored->recipients
+	           ? paused_of_all(schedule, whole ? whole : stored, now, false)
+	           : NULL;
+	store_message_free(whole);
+	return site ? site->until - now : 0;
+}
+
 bool
 schedule_flush(struct schedule *schedule, const struct store_message *stored, msec_t due,
                bool dry_run, store_on_done *on_done, void *arg)
@@ -474,7 +497,10 @@ schedule_flush(struct schedule *schedule, const struct store_message *stored, ms
 	char rule[QUEUE_RULE_SIZE];
 	struct flush *flush;
 
-	if (schedule_state(schedule, stored, rule) != QUEUE_STATE_DEFERRED || stored->due <= due)
+	if (schedule_state(schedule, stored, rule) != QUEUE_STATE_DEFERRED)
+		return false;
+	due += pause_left(schedule, stored);
+	if (stored->due <= due)
 		return false;
 	if (dry_run)
 		return true;

@@ -42,6 +42,10 @@ for my $n (1 .. 3) {
 }
 ok(Sekisho::wait_for(20, sub { logged(qr/ site-paused site=\Q$where\E until=\S+ rule=back-off failures=1 /) }), 'then the site is paused');
 is(logged(qr/ site-learned domain=one\.example site=\Q$where\E/), 1, 'whose name was learned');
+# Made due within the pause it would be put off by a step, without an attempt, and come later than without a flush.
+my $until = $s->json('site', 'show', 'one.example')->{until};
+like($s->ctl('queue', 'flush', $waiting[0]), qr/^due now: 1 /m, 'a flush meanwhile');
+is($s->show($waiting[0])->{due}, $until, 'is for the end of the pause');
 
 push @waiting, my $id = mail('b@one.example');
 ok(Sekisho::wait_for(20, sub { waits($id) }), 'more for the domain waits in the retry lane') or diag explain $s->show($id);
