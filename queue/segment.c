@@ -437,16 +437,17 @@ is_open_for_writing(int fd)
 	return false;
 }
 
-void
+int
 large_write(const struct store *store, int fd, uint64_t from, uint64_t to)
 {
 	for (uint64_t at = from; at < to; at += PIECE) {
 		const uint64_t begun = clock_usec();
 		uint64_t rest;
 
-		(void)sync_file_range(fd, (off_t)at, PIECE,
-		                      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-		                          SYNC_FILE_RANGE_WAIT_AFTER);
+		if (sync_file_range(fd, (off_t)at, PIECE,
+		                    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+		                        SYNC_FILE_RANGE_WAIT_AFTER) < 0)
+			return errno;
 		rest = clock_usec() - begun;
 		if (rest < REST_MIN)
 			continue; /* it was there already */
@@ -457,6 +458,7 @@ large_write(const struct store *store, int fd, uint64_t from, uint64_t to)
 		if (!store->closing)
 			nanosleep(&(struct timespec){.tv_nsec = (long)rest * 1000}, NULL);
 	}
+	return 0;
 }
 
 int
@@ -472,10 +474,10 @@ large_sync(struct store *store, const struct queue_id *id, struct store_body *ou
 	if (fd < 0)
 		return errno;
 	if (fstat(fd, &st) == 0)
-		large_write(store, fd, 0, (uint64_t)st.st_size);
-	if (is_open_for_writing(fd))
+		rc = large_write(store, fd, 0, (uint64_t)st.st_size);
+	if (rc == 0 && is_open_for_writing(fd))
 		rc = EBUSY;
-	else if (fdatasync(fd) < 0 || fsync(directory) < 0)
+	if (rc == 0 && (fdatasync(fd) < 0 || fsync(directory) < 0))
 		rc = errno;
 	if (rc == 0)
 		rc = sum(fd, 0, 0, true, &out->size, &out->checksum);

@@ -43,7 +43,8 @@ struct writeback {
 	uint64_t size;             /* of the file, before and then after */
 };
 
-/* Only asks for writing. What goes wrong here goes wrong at the sync, too, which says so. */
+/* A body of which a part could not be written is taken away at once, so that its sync does not find
+ * it: it would not be told. */
 static int
 writeback_start(struct op *op)
 {
@@ -56,7 +57,9 @@ writeback_start(struct op *op)
 	if (fd < 0)
 		return 0;
 	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= writeback->size + WRITEBACK_LEAST) {
-		large_write(op->store, fd, writeback->size & ~(uint64_t)4095, (uint64_t)st.st_size);
+		if (large_write(op->store, fd, writeback->size & ~(uint64_t)4095,
+		                (uint64_t)st.st_size) != 0)
+			(void)unlinkat(op->store->segments.large, name, 0);
 		writeback->size = (uint64_t)st.st_size;
 	}
 	close(fd);

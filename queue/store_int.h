@@ -199,8 +199,9 @@ int appender_leave(struct appender *appender);
 void appender_abandon(struct appender *appender);
 /* Gives a part of a large file to the disk, a little at a time and with rests, so that the small
  * syncs that others' 250 wait for never stand behind much: a tenth of the time while there are
- * such, more the more large bodies wait for it. An error is left to the sync. */
-void large_write(const struct store *store, int fd, uint64_t from, uint64_t to);
+ * such, more the more large bodies wait for it. 0 or an errno, which the system tells only once:
+ * the sync of the file would not fail any more. */
+int large_write(const struct store *store, int fd, uint64_t from, uint64_t to);
 /* Reads size and checksum of a whole large file and makes it durable: 0 or an errno. */
 int large_sync(struct store *store, const struct queue_id *id, struct store_body *out);
 /* 0: body is there with the right checksum; else an errno (EBADMSG: wrong content). */

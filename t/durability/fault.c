@@ -3,9 +3,10 @@
  *
  * A point is PLACE.STEP. Places: fresh, retry, fallback, history (their data files), segment and
  * large (bodies), bodies and large-dir (their directories), body (a file that came through a
- * socket: msa's end of a large body). Steps: make, write, sync, remove, and meta, the write that
- * makes an LMDB commit true. At the armed point, after `skip` passes, the process is killed before
- * or after the step, or the step fails with an errno `times` times. */
+ * socket: msa's end of a large body). Steps: make, write, give (a part of a file to the disk, for
+ * good), sync, remove, and meta, the write that makes an LMDB commit true. At the armed point,
+ * after `skip` passes, the process is killed before or after the step, or the step fails with an
+ * errno `times` times. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -284,4 +285,11 @@ fsync(int fd)
 {
 	REAL(fsync);
 	STEP(int, place(fd), "sync", real(fd));
+}
+
+int
+sync_file_range(int fd, off_t offset, off_t len, unsigned flags)
+{
+	REAL(sync_file_range);
+	STEP(int, place(fd), "give", real(fd, offset, len, flags));
 }

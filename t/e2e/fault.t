@@ -94,7 +94,7 @@ for (Fault::share(0, @accepting)) {
 my @failing = map { my $case = $_; map { [@$case, $_] } EIO, ENOSPC } ( # large, point
 	[0, 'segment.make'], [0, 'bodies.sync'],
 	[0, 'segment.write'], [0, 'segment.sync'], [0, 'fresh.write'], [0, 'fresh.sync'], [0, 'fresh.meta'],
-	[1, 'large.make'], [1, 'large.sync'], [1, 'large-dir.sync'], [1, 'body.write'], [1, 'fresh.write'],
+	[1, 'large.make'], [1, 'large.give'], [1, 'large.sync'], [1, 'large-dir.sync'], [1, 'body.write'], [1, 'fresh.write'],
 );
 for (Fault::share(1, @failing)) {
 	my ($is_large, $point, $error) = @$_;
@@ -115,12 +115,29 @@ for (Fault::share(1, @failing)) {
 	my $said = $client->send_mail($me, 'carol@example.org', $is_large ? large($name) : "$name\r\n");
 	cmp_ok(fired(), '>', 0, "$what: it was");
 	# After a failed meta write nobody knows, so the queue starts anew and is asked, as after a kill.
-	like($said, $error == ENOSPC && $point ne 'fresh.meta' ? qr/^452 4\.3\.1 / : qr/^451 4\.3\.0 /, "$what: refused for now");
+	like($said, $point eq 'large.give' ? qr/^45[12] 4\.3\.[01] / : $error == ENOSPC && $point ne 'fresh.meta' ? qr/^452 4\.3\.1 / : qr/^451 4\.3\.0 /, "$what: refused for now");
 	disarm();
 	$gone{$name} = 1;
 	ok(accepts(), "$what: the disk works again, and so does the service") or diag recent();
 	is(used() - $before, 1, "$what: the charge");
 	signal_relays('CONT');
+}
+
+# The system tells only once that a part of a file could not be written: what heard it while the content still came is not the sync.
+{
+	ok(accepts(), 'large.give, early: ready');
+	$client->cmd("MAIL FROM:<$me>");
+	$client->cmd('RCPT TO:<carol@example.org>');
+	like($client->cmd('DATA'), qr/^354/, 'large.give, early: content');
+	arm('large.give', 'fail', error => EIO, times => 1);
+	my $name = 'case-' . ++$count . '-end';
+	$gone{$name} = 1;
+	$client->raw("Subject: early\r\n\r\n" . large($name) x 3);
+	ok(Sekisho::wait_for(20, sub { $s->advance(60); fired() }), 'large.give, early: it failed before the end');
+	$client->raw(".\r\n");
+	like($client->reply, qr/^451 4\.3\.0 /, 'large.give, early: refused for now');
+	disarm();
+	ok(accepts(), 'large.give, early: the next one is taken');
 }
 
 # --- outcomes, and their way into history ---
