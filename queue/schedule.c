@@ -251,6 +251,16 @@ refill_step(void *arg)
 	return more;
 }
 
+/* Fresh mail's is no chore: a step each turn of the loop. */
+static void
+on_step(void *arg)
+{
+	struct lane *lane = arg;
+
+	if (refill_step(lane))
+		loop_timer_arm(lane->step, 0);
+}
+
 void
 lane_refill(struct lane *lane)
 {
@@ -273,7 +283,10 @@ lane_refill(struct lane *lane)
 	refill->from_front = !refill->swept;
 	refill->beyond.due = refill->latest + 1;
 	lane->refilling = true;
-	loop_chore_begin(lane->filling);
+	if (lane->lane == QUEUE_FRESH)
+		loop_timer_arm(lane->step, 0);
+	else
+		loop_chore_begin(lane->filling);
 }
 
 static void
@@ -417,6 +430,7 @@ schedule_new(struct loop *loop, struct store *store, struct ipc_hub *hub, struct
 		lane->lane = (enum queue_lane)i;
 		TAILQ_INIT(&lane->turns);
 		lane->timer = loop_timer_new(loop, on_lane_timer, lane);
+		lane->step = loop_timer_new(loop, on_step, lane);
 		lane->filling = loop_chore_new(loop, refill_step, lane);
 		lane->dispatching = loop_chore_new(loop, dispatch_one, lane);
 	}
@@ -470,6 +484,7 @@ schedule_free(struct schedule *schedule)
 		while (!LIST_EMPTY(&lane->jobs))
 			job_free(LIST_FIRST(&lane->jobs));
 		loop_timer_free(lane->timer);
+		loop_timer_free(lane->step);
 		loop_chore_free(lane->filling);
 		loop_chore_free(lane->dispatching);
 	}

@@ -165,6 +165,7 @@ struct lane {
 	msec_t refilled;        /* monotonic */
 	struct refill refill;
 	bool refilling; /* it goes on */
+	struct loop_timer *step; /* of fresh, instead of filling */
 	struct loop_chore *filling, *dispatching;
 	struct loop_timer *timer;
 	msec_t wake; /* schedule's clock the timer is armed for; 0: none */
