@@ -164,7 +164,7 @@ struct lane {
 	struct store_key front; /* what is due up to here is in the window or held */
 	msec_t refilled;        /* monotonic */
 	struct refill refill;
-	bool refilling; /* it goes on */
+	bool refilling;          /* it goes on */
 	struct loop_timer *step; /* of fresh, instead of filling */
 	struct loop_chore *filling, *dispatching;
 	struct loop_timer *timer;
